@@ -1,0 +1,8 @@
+"""Estimators of Shapley values, one a file. They see a game and never a network."""
+
+from shapprune.shapley.algorithm1 import algorithm1
+from shapprune.shapley.exact import exact
+from shapprune.shapley.multilinear import multilinear
+from shapprune.shapley.result import DifferentiableGame, Game, ShapleyValues
+
+__all__ = ["DifferentiableGame", "Game", "ShapleyValues", "algorithm1", "exact", "multilinear"]

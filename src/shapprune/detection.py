@@ -1,0 +1,89 @@
+"""Which classes' inverted triggers are too small to be natural (Eq. 6 and 7)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+from statistics import NormalDist, median
+from typing import Literal, TypeAlias
+
+from shapprune.errors import InputError
+
+Method: TypeAlias = Literal["mad-small", "mad"]
+
+CONFIDENCE = 0.9545  # Eq. 7 then gives the bound 2, the paper's (Sec. 6.4)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """The verdict on a list of norms.
+
+    Attributes:
+        norms: one a class.
+        indices: each class's anomaly index, how many σ its norm lies below the median; 0 for
+            norms above it.
+        bound: an index above it is an outlier.
+        targets: the outliers, most anomalous first: the suspected target classes.
+    """
+
+    norms: tuple[float, ...]
+    indices: tuple[float, ...]
+    bound: float
+    targets: tuple[int, ...]
+
+    @property
+    def anomaly_index(self) -> float:
+        """The largest index: I_detect of Sec. 6.4."""
+        return max(self.indices)
+
+
+def detect(
+    norms: Sequence[float],
+    *,
+    method: Method = "mad-small",
+    confidence: float = CONFIDENCE,
+    logarithm: bool = True,
+) -> Detection:
+    """Find the norms that are too small.
+
+    σ is 1.4826 times the median absolute deviation (Eq. 6): of all norms ("mad"), or of those
+    below the median ("mad-small"), which abnormally large norms do not disturb. Only small norms
+    are outliers. The median is the true one, the mean of the middle two for an even number.
+
+    Args:
+        norms: positive, one a class, at least three.
+        method: "mad-small" or "mad".
+        confidence: p of Eq. 7; an outlier lies further from the median than a share p of a
+            normal distribution.
+        logarithm: compare the norms' logarithms. Norms are positive and vary by factors, so that
+            these are nearer to the normal distribution that Eq. 7 assumes.
+
+    Raises:
+        InputError: fewer than three norms, one that is not positive and finite, a confidence
+            outside (0, 1).
+
+    >>> detect([1, 10, 11, 12, 10, 9], logarithm=False).targets
+    (0,)
+    """
+    if len(norms) < 3:
+        raise InputError(
+            f"an outlier needs at least three classes to stand out from, got {len(norms)}"
+        )
+    if not all(0 < norm < float("inf") for norm in norms):
+        raise InputError(f"norms must be positive and finite, got {list(norms)}")
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence must be between 0 and 1, got {confidence}")
+    sizes = [log(norm) if logarithm else norm for norm in norms]
+    middle = median(sizes)
+    below = [middle - size for size in sizes if size < middle]
+    spread = [abs(size - middle) for size in sizes] if method == "mad" else below
+    normal = NormalDist()
+    sigma = median(spread) / normal.inv_cdf(0.75) if spread else 0.0
+    # More than half of the norms the same: any smaller one is infinitely far out.
+    indices = tuple(
+        0.0 if size >= middle else (middle - size) / sigma if sigma else float("inf")
+        for size in sizes
+    )
+    bound = normal.inv_cdf((confidence + 1) / 2)
+    outliers = [c for c in range(len(norms)) if indices[c] > bound]
+    outliers.sort(key=lambda c: -indices[c])
+    return Detection(tuple(norms), indices, bound, tuple(outliers))

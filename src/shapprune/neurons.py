@@ -1,0 +1,271 @@
+"""The prunable neurons of a network, masks over them, and the game that they play."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shapprune.errors import InputError
+
+# Large batches make the allocator return memory to the system and fault it in again: on a CPU,
+# 344 small images cost 1.7 times as much each as 128 do.
+CHUNK = 128
+
+_PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_NORMS = (*_BATCH_NORMS, nn.GroupNorm, nn.InstanceNorm2d, nn.LayerNorm)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The neurons of one layer.
+
+    Attributes:
+        name: the module after which the neurons are masked, and whose parameters are zeroed to
+            remove them: the normalisation that directly follows a convolution or linear layer,
+            else the layer itself.
+        size: how many neurons.
+        dim: their dimension in the module's output.
+    """
+
+    name: str
+    size: int
+    dim: int
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """All prunable neurons of a network, numbered through its layers in order of execution."""
+
+    layers: tuple[Layer, ...]
+
+    def __len__(self) -> int:
+        return sum(layer.size for layer in self.layers)
+
+    def locate(self, neuron: int) -> tuple[str, int]:
+        """The layer's name and the channel of a neuron."""
+        for layer in self.layers:
+            if neuron < layer.size:
+                return layer.name, neuron
+            neuron -= layer.size
+        raise IndexError("no such neuron")
+
+    def split(self, values: Tensor) -> tuple[Tensor, ...]:
+        """A tensor (…, n) over neurons, cut into one (…, size) a layer."""
+        parts: tuple[Tensor, ...] = values.split([layer.size for layer in self.layers], dim=-1)
+        return parts
+
+
+@contextmanager
+def hooked(modules: Sequence[nn.Module], hook: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
+    """Pass the output of each module through ``hook(index, output)`` inside the block.
+
+    The hooks are gone afterwards, also after an exception.
+    """
+
+    def adapt(index: int) -> Callable[[nn.Module, object, Tensor], Tensor]:
+        return lambda _module, _inputs, output: hook(index, output)
+
+    handles = [module.register_forward_hook(adapt(i)) for i, module in enumerate(modules)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode and its parameters without gradients inside the block."""
+    modes = [(module, module.training) for module in model.modules()]
+    grads = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval()
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, grad in grads:
+            parameter.requires_grad_(grad)
+
+
+def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
+    """Every neuron of the model that can be removed, found in one dry run.
+
+    A neuron is an output channel of a convolution, or an output unit of a linear layer other
+    than the classifier's head, taken after the normalisation that directly follows it. A batch
+    norm that follows neither (in pre-activation networks) has neurons of its own. A layer called
+    twice has its neurons once. A layer before a normalisation without parameters has none, since
+    no weight could hold its output at zero.
+
+    Args:
+        model: any classifier; it is left as it was.
+        images: (n, C, H, W), n at least 1; one is used.
+
+    Raises:
+        InputError: the model has no such neuron.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    calls: list[tuple[nn.Module, Tensor, Tensor]] = []  # keeps the tensors alive: ids stay unique
+
+    def record(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            calls.append((module, inputs[0], output))
+
+    watched = [m for m in names if isinstance(m, (*_PRODUCERS, *_NORMS))]
+    handles = [module.register_forward_hook(record) for module in watched]
+    try:
+        with evaluating(model), torch.no_grad():
+            model(images[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    producers = [call for call in calls if isinstance(call[0], _PRODUCERS)]
+    head = producers[-1][0] if producers else None
+    source = {id(output): module for module, _, output in producers}
+    follower = {  # the first normalisation that reads a producer's output
+        source[id(read)]: (module, output)
+        for module, read, output in reversed(calls)
+        if isinstance(module, _NORMS) and id(read) in source
+    }
+    layers: dict[nn.Module, Layer] = {}
+    for module, read, output in calls:
+        if isinstance(module, _PRODUCERS):
+            site, out = follower.get(module, (module, output))
+        elif isinstance(module, _BATCH_NORMS) and id(read) not in source:
+            site, out = module, output
+        else:
+            continue
+        weight = getattr(site, "weight", None)
+        if module is head or weight is None or site in layers:
+            continue
+        size = weight.shape[0]
+        if isinstance(site, nn.LayerNorm) and weight.ndim != 1:
+            continue
+        last = isinstance(site, (nn.Linear, nn.LayerNorm)) and out.shape[-1] == size
+        layers[site] = Layer(names[site], size, out.ndim - 1 if last else 1)
+    if not layers:
+        raise InputError(
+            "the model has no prunable neurons: expected convolutions, or linear layers before "
+            "the last, as torch.nn modules"
+        )
+    return Neurons(tuple(layers.values()))
+
+
+@contextmanager
+def masked(model: nn.Module, neurons: Neurons, masks: Tensor) -> Iterator[None]:
+    """Multiply the neurons' outputs by masks inside the block.
+
+    Args:
+        masks: float (rows, n), one row an image of the batches that the block runs, or (1, n)
+            for all of them. 1 keeps a neuron, 0 removes it.
+    """
+    parts = neurons.split(masks)
+
+    def apply(index: int, output: Tensor) -> Tensor:
+        mask = parts[index].to(output.dtype)
+        if 1 < len(mask) != len(output):  # an image became several rows, as windows do
+            mask = mask.repeat_interleave(len(output) // len(mask), dim=0)
+        shape = [1] * output.ndim
+        shape[0], shape[neurons.layers[index].dim] = mask.shape
+        return output * mask.view(shape)
+
+    with hooked([model.get_submodule(layer.name) for layer in neurons.layers], apply):
+        yield
+
+
+def remove_neurons(model: nn.Module, neurons: Neurons, removed: Sequence[int]) -> nn.Module:
+    """A copy of the model in which the removed neurons put out exactly 0.
+
+    Their rows of weight and bias are zeroed, in the normalisation where there is one: names and
+    shapes of the state dict stay as they are.
+    """
+    copy = deepcopy(model)
+    zero_neurons(copy, neurons, removed)
+    return copy
+
+
+@torch.no_grad()
+def zero_neurons(model: nn.Module, neurons: Neurons, removed: Sequence[int]) -> None:
+    """As `remove_neurons`, in place, for a model that is ours."""
+    for neuron in removed:
+        name, channel = neurons.locate(neuron)
+        for parameter in model.get_submodule(name).parameters(recurse=False):
+            parameter[channel] = 0
+
+
+class NeuronGame:
+    """The game whose players are a network's neurons; its value is how well a coalition answers.
+
+    With clean images and their classes, the value is ACC; with stamped images and the target
+    class, it is ASR, the metric of the paper (Sec. 3.2).
+
+    Attributes:
+        n: number of players.
+        passes: image passes spent so far; a backward pass counts as two.
+
+    Args:
+        model: the network; used in eval mode, left as it was.
+        images: (m, C, H, W) in [0, 1], m at least 1.
+        labels: int64 (m,), the answer that counts.
+    """
+
+    def __init__(self, model: nn.Module, neurons: Neurons, images: Tensor, labels: Tensor) -> None:
+        if len(images) == 0 or len(images) != len(labels):
+            raise InputError(f"{len(images)} images and {len(labels)} labels: expected as many > 0")
+        self._model, self._neurons = model, neurons
+        self._images, self._labels = images, labels
+        self.n = len(neurons)
+        self.passes = 0
+
+    def __call__(self, coalitions: Tensor) -> Tensor:
+        """The share of images that each coalition answers with their label.
+
+        Args:
+            coalitions: bool (b, n), the neurons that are present.
+
+        Returns:
+            Float (b,) in [0, 1].
+        """
+        images, labels = self._images, self._labels
+        rows = len(coalitions) * len(images)
+        right = torch.empty(rows, device=images.device)
+        with evaluating(self._model), torch.no_grad():
+            for start in range(0, rows, CHUNK):
+                row = torch.arange(start, min(start + CHUNK, rows), device=images.device)
+                masks = coalitions.to(images)[row // len(images)]
+                with masked(self._model, self._neurons, masks):
+                    logits = self._model(images[row % len(images)])
+                right[row] = (logits.argmax(1) == labels[row % len(images)]).to(right.dtype)
+        self.passes += rows
+        return right.view(len(coalitions), len(images)).mean(1)
+
+    def gradient(self, masks: Tensor) -> Tensor:
+        """Gradients of the mean log-probability of the labels at fractional masks.
+
+        Row i is played on image i mod m alone: averages over rows estimate the gradient of the
+        mean over images, at one image pass a row instead of m.
+
+        Args:
+            masks: float (b, n) in [0, 1].
+
+        Returns:
+            Float (b, n): the derivative of row i's log-probability by each of its mask entries.
+        """
+        gradients = torch.empty_like(masks, device=self._images.device)
+        with evaluating(self._model), torch.enable_grad():
+            for start in range(0, len(masks), CHUNK):
+                part = masks[start : start + CHUNK].to(self._images).requires_grad_()
+                image = torch.arange(start, start + len(part)) % len(self._images)
+                with masked(self._model, self._neurons, part):
+                    logits = self._model(self._images[image])
+                answer = F.log_softmax(logits.float(), 1).gather(1, self._labels[image, None])
+                (gradients[start : start + len(part)],) = torch.autograd.grad(answer.sum(), part)
+        self.passes += 3 * len(masks)
+        return gradients

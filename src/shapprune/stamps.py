@@ -1,0 +1,81 @@
+"""What an attacker, real or suspected, puts on an image."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor
+
+from shapprune.errors import InputError
+
+
+def _check(images: Tensor, shape: tuple[int, ...]) -> None:
+    if images.ndim != 4 or tuple(images.shape[1:]) != shape:
+        raise InputError(f"the trigger is for images {shape}, got a batch {tuple(images.shape)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Trigger:
+    """A pattern blended in through a mask: a = (1 - M) ⊙ a + M ⊙ T (Eq. 4).
+
+    Attributes:
+        mask: (1, H, W) in [0, 1].
+        pattern: (C, H, W) in [0, 1].
+
+    >>> import torch
+    >>> half = Trigger(torch.full((1, 1, 1), 0.5), torch.ones(1, 1, 1))
+    >>> half.stamp(torch.zeros(1, 1, 1, 1)).item()
+    0.5
+    """
+
+    mask: Tensor
+    pattern: Tensor
+
+    @property
+    def norm(self) -> float:
+        """L1 norm of the mask, in pixels (Eq. 5)."""
+        return float(self.mask.abs().sum())
+
+    def stamp(self, images: Tensor) -> Tensor:
+        """The images (n, C, H, W) with the trigger on them, in a new tensor.
+
+        Raises:
+            InputError: images of another shape.
+        """
+        _check(images, tuple(self.pattern.shape))
+        return (1 - self.mask) * images + self.mask * self.pattern
+
+    def amplified(self, factor: float) -> "Trigger":
+        """The same trigger with a mask ``factor`` times as opaque, at most 1."""
+        return Trigger((self.mask * factor).clamp(max=1), self.pattern)
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbation:
+    """A pattern added to the whole image, as invisible triggers and watermarks are: a + δ.
+
+    Attributes:
+        delta: (C, H, W).
+    """
+
+    delta: Tensor
+
+    @property
+    def norm(self) -> float:
+        """L2 norm of δ."""
+        return float(self.delta.norm())
+
+    def stamp(self, images: Tensor) -> Tensor:
+        """The images (n, C, H, W) with δ added, clipped to [0, 1].
+
+        Raises:
+            InputError: images of another shape.
+        """
+        _check(images, tuple(self.delta.shape))
+        return (images + self.delta).clamp(0, 1)
+
+    def amplified(self, factor: float) -> "Perturbation":
+        """The same perturbation, ``factor`` times as strong."""
+        return Perturbation(self.delta * factor)
+
+
+Stamp: TypeAlias = Trigger | Perturbation

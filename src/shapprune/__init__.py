@@ -1,0 +1,54 @@
+"""Tells whether an image classifier carries a backdoor, and takes the backdoor out.
+
+>>> import torch, shapprune
+>>> from shapprune import demo
+>>> model = shapprune.load_classifier(demo.WEIGHTS, arch=demo.ARCH, num_classes=10)
+>>> callable(model) and callable(shapprune.repair)
+True
+"""
+
+from shapprune.data import LabeledImages, load_images
+from shapprune.detection import Detection, detect, suspects
+from shapprune.errors import InputError
+from shapprune.estimation import NeuronValues, estimate_shapley
+from shapprune.finetuning import fine_tune
+from shapprune.metrics import accuracy, attack_success_rate
+from shapprune.models import Classifier, load_classifier, save_weights
+from shapprune.neurons import NeuronGame, Neurons, find_neurons
+from shapprune.pipeline import RepairResult, ScanResult, repair, scan
+from shapprune.proxies import Proxies
+from shapprune.pruning import Pruning, prune
+from shapprune.stamps import Perturbation, Trigger
+from shapprune.triggers import InvertedTrigger, Inversion, invert_triggers
+
+__all__ = [
+    "Classifier",
+    "Detection",
+    "InputError",
+    "Inversion",
+    "InvertedTrigger",
+    "LabeledImages",
+    "NeuronGame",
+    "NeuronValues",
+    "Neurons",
+    "Perturbation",
+    "Proxies",
+    "Pruning",
+    "RepairResult",
+    "ScanResult",
+    "Trigger",
+    "accuracy",
+    "attack_success_rate",
+    "detect",
+    "estimate_shapley",
+    "find_neurons",
+    "fine_tune",
+    "invert_triggers",
+    "load_classifier",
+    "load_images",
+    "prune",
+    "repair",
+    "save_weights",
+    "scan",
+    "suspects",
+]

@@ -87,3 +87,17 @@ def detect(
     outliers = [c for c in range(len(norms)) if indices[c] > bound]
     outliers.sort(key=lambda c: -indices[c])
     return Detection(tuple(norms), indices, bound, tuple(outliers))
+
+
+def suspects(detections: Sequence[Detection]) -> tuple[int, ...]:
+    """The classes that stand out by any kind of trigger, the largest anomaly index first.
+
+    Args:
+        detections: one a kind of trigger, of the same classes.
+    """
+    index = {
+        target: max(detection.indices[target] for detection in detections)
+        for detection in detections
+        for target in detection.targets
+    }
+    return tuple(sorted(index, key=lambda target: -index[target]))

@@ -7,25 +7,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shapprune.augmentation import augment, flip_allowed, mix
+from shapprune.augmentation import augment, flip_allowed, mix, warp
 from shapprune.errors import InputError
-from shapprune.neurons import Neurons, evaluating, hooked, zero_neurons
-from shapprune.stamps import Perturbation, Stamp
+from shapprune.neurons import PRODUCERS, Neurons, evaluating, masked, zero_neurons
+from shapprune.pruning import Pruning
+from shapprune.stamps import AMPLIFICATION, Stamp
 
 _TEMPERATURE = 2.0
-_AMPLIFICATION = 4.0  # the attacker's trigger is stronger than the smallest that works
+_WARPED = 0.5  # share of the images
+_FADE = 0.5  # share of the steps over which the pruned neurons fade out
+_KEPT = 2 / 3  # share of the way from the pruned to the tuned weights, where both ends are good
 
 
 def fine_tune(
     original: nn.Module,
-    pruned: nn.Module,
+    pruning: Pruning,
     images: Tensor,
     *,
     neurons: Neurons,
-    removed: Sequence[int],
     triggers: Sequence[tuple[int, Stamp]] = (),
-    radius: float | None = None,
-    attack_share: float = 0.2,
     steps: int = 120,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
@@ -35,25 +35,27 @@ def fine_tune(
 ) -> nn.Module:
     """A fine-tuned copy of the pruned network.
 
-    The original network is the teacher, on the few images, augmented and mixed: the student's
-    logits and the outputs of its neurons are drawn to the teacher's. Features say far more about
-    an image than ten logits do, which is what keeps ten images from overfitting. Batch norms
-    stay in eval mode, pruned neurons at exactly zero.
+    The original network is the teacher, on the few images, augmented, warped and mixed: the
+    student's logits and what its layers read are drawn to the teacher's. What layers read says
+    far more about an image than ten logits do, which is what keeps ten images from overfitting.
+    Batch norms stay in eval mode; pruned neurons put out exactly zero in the end.
 
-    With ``triggers`` the backdoor is unlearned meanwhile: on the stamped half of a batch the
-    teacher still sees the clean images. Each image gets one of the triggers, up to four times as
-    strong as inverted, or (``attack_share`` of them) a universal perturbation toward the target
-    inside an L2 ball, renewed against the student in each step.
+    With ``triggers`` the backdoor is unlearned meanwhile: half of a batch is stamped for the
+    student, while the teacher still sees it clean. Each image gets one of the triggers, up to
+    four times as strong as inverted. The pruned neurons then fade out over the first half of the
+    steps, for a network without them hardly answers to the inverted triggers any more, and what
+    does not answer cannot be unlearned; the attacker's trigger would still work. Where pruning
+    alone was sufficient, the result lies between the pruned and the tuned weights, which costs
+    less accuracy than either (as in WiSE-FT, Wortsman et al. 2022).
 
     Args:
-        original, pruned: left as they are.
+        original: the network before pruning; left as it was.
+        pruning: what was pruned from it; left as it was.
         images: clean, (n, C, H, W) in [0, 1].
-        neurons, removed: see `Pruning`.
+        neurons: of the original.
         triggers: (target class, trigger) pairs; none for the paper's plain recipe.
-        radius: of the L2 ball, in units of images in [0, 1]; None for no attack.
-        attack_share: share of the stamped images that the attack gets.
         steps, batch_size, learning_rate: of Adam, with a cosine schedule.
-        feature_weight: weight of the features' term, summed over layers.
+        feature_weight: weight of what layers read against the logits, a layer.
         generator: on the CPU.
         progress: called with the share of the work done.
 
@@ -62,64 +64,65 @@ def fine_tune(
     """
     if len(images) == 0:
         raise InputError("fine-tuning needs images")
-    student = deepcopy(pruned).eval()
-    student.requires_grad_(True)
+    student = deepcopy(original if triggers else pruning.model).eval().requires_grad_(True)
     flip = flip_allowed(original, images)
-    keep = torch.ones(len(neurons), device=images.device)
-    keep[list(removed)] = 0
-    kept = neurons.split(keep)
+    removed = list(pruning.removed)
+    keep = torch.ones(1, len(neurons), device=images.device)
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    attacks = {target: Perturbation(torch.zeros_like(images[0])) for target, _ in triggers}
-    with evaluating(original):
+    with evaluating(original), torch.enable_grad():
         for step in range(steps):
-            pairs = torch.randint(len(images), (2 * batch_size,), generator=generator)
-            varied = augment(images[pairs], generator=generator, flip=flip)
+            drawn = torch.randint(len(images), (2 * batch_size,), generator=generator)
+            varied = augment(images[drawn], generator=generator, flip=flip)
+            warped = torch.rand(len(varied), 1, 1, 1, generator=generator) < _WARPED
+            varied = torch.where(
+                warped.to(varied.device), warp(varied, generator=generator), varied
+            )
             clean = mix(*varied.split(batch_size), generator=generator)
             with torch.no_grad():
-                wanted, wanted_features = _features(original, neurons, clean)
-            if radius is not None:
-                for target, attack in attacks.items():
-                    attacks[target] = _strengthen(student, clean[::2], target, attack, radius)
+                wanted, wanted_reads = _reads(original, clean)
             inputs = clean.clone()
             for row in range(batch_size // 2 if triggers else 0):
-                target, stamp = triggers[_draw(len(triggers), generator)]
-                if radius is not None and _uniform(generator) < attack_share:
-                    stamp = attacks[target]
-                else:
-                    stamp = stamp.amplified(_AMPLIFICATION ** _uniform(generator))
-                inputs[row] = stamp.stamp(clean[row : row + 1])[0]
+                _, stamp = triggers[int(torch.randint(len(triggers), (), generator=generator))]
+                strength = AMPLIFICATION ** float(torch.rand((), generator=generator))
+                inputs[row] = stamp.amplified(strength).stamp(clean[row : row + 1])[0]
+            keep[:, removed] = max(0.0, 1 - step / (_FADE * steps)) if triggers else 0.0
             optimizer.zero_grad()
-            logits, features = _features(student, neurons, inputs)
+            with masked(student, neurons, keep):
+                logits, reads = _reads(student, inputs)
             loss = _divergence(logits, wanted)
-            for layer, feature, aim, mask in zip(
-                neurons.layers, features, wanted_features, kept, strict=True
-            ):
-                shape = [1] * aim.ndim
-                shape[layer.dim] = layer.size
-                aim = aim * mask.to(aim.dtype).view(shape)
+            for read, aim in zip(reads, wanted_reads, strict=True):
                 scale = (aim**2).mean() + 1e-6
-                loss = loss + feature_weight * ((feature - aim) ** 2).mean() / scale
+                loss = loss + feature_weight * ((read - aim) ** 2).mean() / scale
             loss.backward()
             optimizer.step()
             schedule.step()
-            zero_neurons(student, neurons, removed)
             if progress:
                 progress((step + 1) / steps)
-    return student.requires_grad_(False)
+    student.requires_grad_(False)
+    zero_neurons(student, neurons, removed)
+    if triggers and pruning.sufficient:
+        _move(student, pruning.model, 1 - _KEPT)
+    return student
 
 
-def _features(model: nn.Module, neurons: Neurons, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and the outputs of the layers that hold the neurons."""
-    features: dict[int, Tensor] = {}
+def _reads(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and what each convolution and linear layer reads, whatever activation is before."""
+    reads: list[Tensor] = []
 
-    def keep(index: int, output: Tensor) -> Tensor:
-        features[index] = output
-        return output
+    def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        reads.append(inputs[0])
 
-    with hooked([model.get_submodule(layer.name) for layer in neurons.layers], keep):
-        logits = model(images)
-    return logits, [features[i] for i in range(len(neurons.layers))]
+    handles = [
+        module.register_forward_pre_hook(keep)
+        for module in model.modules()
+        if isinstance(module, PRODUCERS)
+    ]
+    try:
+        return model(images), reads[1:]  # the first reads the image itself
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
@@ -134,24 +137,8 @@ def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
     )
 
 
-def _strengthen(
-    student: nn.Module, images: Tensor, target: int, attack: Perturbation, radius: float
-) -> Perturbation:
-    """Two steps of projected gradient ascent of the target's log-probability."""
-    delta = attack.delta
-    with evaluating(student):
-        for _ in range(2):
-            delta = delta.detach().requires_grad_()
-            answer = F.log_softmax(student((images + delta).clamp(0, 1)), 1)[:, target].mean()
-            (gradient,) = torch.autograd.grad(answer, delta)
-            delta = delta + 0.3 * radius * gradient / gradient.norm().clamp(min=1e-12)
-            delta = delta * (radius / delta.norm().clamp(min=radius))
-    return Perturbation(delta.detach())
-
-
-def _draw(n: int, generator: torch.Generator) -> int:
-    return int(torch.randint(n, (), generator=generator))
-
-
-def _uniform(generator: torch.Generator) -> float:
-    return float(torch.rand((), generator=generator))
+@torch.no_grad()
+def _move(model: nn.Module, towards: nn.Module, share: float) -> None:
+    """Move the parameters a share of the way to another model's."""
+    for parameter, aim in zip(model.parameters(), towards.parameters(), strict=True):
+        parameter.lerp_(aim, share)

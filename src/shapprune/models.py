@@ -206,13 +206,17 @@ def build_network(spec: str, num_classes: int) -> nn.Module:
     return network
 
 
-def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int) -> None:
+def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | None = None) -> int:
     """Run one image through the model, in eval mode, and check what comes out.
 
     The model is left as it was, training modes included.
 
     Args:
         images: (n, C, H, W) in [0, 1], n at least 1; the first is used.
+        num_classes: classes that it must tell apart; None for any number.
+
+    Returns:
+        The number of classes.
 
     Raises:
         InputError: the model fails on the image, or does not return finite logits
@@ -240,14 +244,14 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int) -> N
     finally:
         for module, mode in modes:
             module.training = mode
-    expected = f"expected float logits of shape (1, {num_classes})"
+    expected = f"expected float logits of shape (1, {num_classes or 'classes'})"
     if not isinstance(logits, Tensor):
         raise InputError(f"the model returns a {type(logits).__name__}: {expected}")
-    if logits.ndim == 2 and logits.shape[1] != num_classes:
+    if num_classes and logits.ndim == 2 and logits.shape[1] != num_classes:
         raise InputError(
             f"the model tells {logits.shape[1]} classes apart, but num_classes is {num_classes}"
         )
-    if logits.shape != (1, num_classes) or not logits.is_floating_point():
+    if logits.ndim != 2 or len(logits) != 1 or not logits.is_floating_point():
         raise InputError(
             f"the model returns {logits.dtype} of shape {tuple(logits.shape)} for one image: "
             f"{expected}"
@@ -257,6 +261,7 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int) -> N
             "the model returns NaN or infinite logits for the first image: "
             "check mean, std and the weights"
         )
+    return logits.shape[1]
 
 
 def save_weights(network: nn.Module, path: Path) -> None:

@@ -15,7 +15,7 @@ from shapprune.errors import InputError
 # 344 small images cost 1.7 times as much each as 128 do.
 CHUNK = 128
 
-_PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _NORMS = (*_BATCH_NORMS, nn.GroupNorm, nn.InstanceNorm2d, nn.LayerNorm)
 
@@ -117,7 +117,7 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
         if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
             calls.append((module, inputs[0], output))
 
-    watched = [m for m in names if isinstance(m, (*_PRODUCERS, *_NORMS))]
+    watched = [m for m in names if isinstance(m, (*PRODUCERS, *_NORMS))]
     handles = [module.register_forward_hook(record) for module in watched]
     try:
         with evaluating(model), torch.no_grad():
@@ -126,7 +126,7 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
         for handle in handles:
             handle.remove()
 
-    producers = [call for call in calls if isinstance(call[0], _PRODUCERS)]
+    producers = [call for call in calls if isinstance(call[0], PRODUCERS)]
     head = producers[-1][0] if producers else None
     source = {id(output): module for module, _, output in producers}
     follower = {  # the first normalisation that reads a producer's output
@@ -136,7 +136,7 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
     }
     layers: dict[nn.Module, Layer] = {}
     for module, read, output in calls:
-        if isinstance(module, _PRODUCERS):
+        if isinstance(module, PRODUCERS):
             site, out = follower.get(module, (module, output))
         elif isinstance(module, _BATCH_NORMS) and id(read) not in source:
             site, out = module, output

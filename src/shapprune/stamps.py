@@ -7,6 +7,9 @@ from torch import Tensor
 
 from shapprune.errors import InputError
 
+# How much stronger than the smallest trigger that works an attacker's may be expected to be.
+AMPLIFICATION = 4.0
+
 
 def _check(images: Tensor, shape: tuple[int, ...]) -> None:
     if images.ndim != 4 or tuple(images.shape[1:]) != shape:

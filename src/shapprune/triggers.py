@@ -96,7 +96,7 @@ class _Patch(_Family):
         return (1 - mask) * images + mask * pattern
 
     def norm(self, parameters: Sequence[Tensor]) -> Tensor:
-        return ((parameters[0].tanh() + 1) / 2).flatten(1).sum(1)
+        return ((parameters[0].tanh() + 1) / 2).sum((1, 2, 3))
 
     def finish(self, parameters: Sequence[Tensor]) -> Trigger:
         mask, pattern = ((p.tanh() + 1) / 2 for p in parameters)
@@ -116,7 +116,7 @@ class _Perturbation(_Family):
         return moved + (moved.clamp(0, 1) - moved).detach()
 
     def norm(self, parameters: Sequence[Tensor]) -> Tensor:
-        return parameters[0].flatten(1).norm(dim=1)
+        return (parameters[0] ** 2).sum((1, 2, 3)).sqrt()
 
     def finish(self, parameters: Sequence[Tensor]) -> Perturbation:
         return Perturbation(parameters[0])
@@ -221,7 +221,7 @@ def invert_triggers(
                 factor = torch.where(asr >= gate, 1.06, 1 / 1.06)
                 penalty = (penalty * factor).clamp(family.penalty / 1000, family.penalty * 100)
             if give_up and step + 1 in (int(steps * _FIRST_CUT), int(steps * _SECOND_CUT)):
-                active = active & _hopeful(norm, asr, gate).cpu()
+                active = active & _hopeful(norm).cpu()
             if progress:
                 progress((step + 1) / steps)
 
@@ -238,7 +238,7 @@ def invert_triggers(
     return Inversion(kind, tuple(triggers), 3 * per_step * sum(spent))
 
 
-def _hopeful(norm: Tensor, asr: Tensor, gate: float) -> Tensor:
-    """The classes whose trigger may end below the median, with a margin: their norm is below
-    1.2 medians, or they are still growing towards the gate."""
-    return norm <= 1.2 * median(norm.tolist())
+def _hopeful(norm: Tensor) -> Tensor:
+    """The classes whose trigger may end below the median, with a margin."""
+    hopeful: Tensor = norm <= 1.2 * median(norm.tolist())
+    return hopeful

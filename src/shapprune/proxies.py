@@ -1,0 +1,81 @@
+"""What the defender can measure of ACC and ASR: on the few images, varied, without the attacker."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from shapprune.augmentation import augment, flip_allowed, warp
+from shapprune.estimation import stamped_images
+from shapprune.metrics import accuracy, predict
+from shapprune.stamps import Stamp
+
+_VARIED = 240  # images, at least
+_STRENGTH = 8.0  # times as strong as inverted: attackers' triggers are
+
+
+@dataclass(frozen=True)
+class Proxies:
+    """Measured on the defender's images, all in [0, 1].
+
+    Attributes:
+        accuracy: share of the images, augmented, that get their label.
+        agreement: share of the images, warped, that get the original model's answer. Ten labels
+            say little about accuracy; agreement far from the given images says more.
+        asr: share of the images under an inverted trigger that get its target. The trigger is
+            eight times as strong as inverted: so measured, it follows the ASR of the true
+            trigger, as docs/method.md shows with figures.
+    """
+
+    accuracy: float
+    agreement: float
+    asr: float
+
+
+class Yardstick:
+    """Measures models against an original on one fixed draw of varied images.
+
+    Args:
+        original: left as it was.
+        images, labels: clean, (n, C, H, W) and (n,).
+        triggers: (target class, inverted trigger) pairs.
+        generator: on the CPU.
+
+    Raises:
+        InputError: no triggers, or no image of another class than a target.
+    """
+
+    def __init__(
+        self,
+        original: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        triggers: Sequence[tuple[int, Stamp]],
+        generator: torch.Generator,
+    ) -> None:
+        flip = flip_allowed(original, images)
+        copies = -(-_VARIED // len(images))
+        self._labels = labels.repeat(copies)
+        self._varied = augment(images.repeat(copies, 1, 1, 1), generator=generator, flip=flip)
+        self._warped = warp(self._varied, generator=generator)
+        self._answers = predict(original, self._warped)
+        stamped, targets = [], []
+        shares = torch.randperm(len(self._varied), generator=generator).tensor_split(len(triggers))
+        for (target, stamp), share in zip(triggers, shares, strict=True):
+            varied, given = self._varied[share], self._labels[share]
+            # Those that the original takes for the target anyway would count as hits for ever.
+            other = predict(original, varied) != target
+            strong = [(target, stamp.amplified(_STRENGTH))]
+            mine, wanted = stamped_images(varied[other], given[other], strong)
+            stamped.append(mine)
+            targets.append(wanted)
+        self._stamped, self._targets = torch.cat(stamped), torch.cat(targets)
+
+    def __call__(self, model: nn.Module) -> Proxies:
+        return Proxies(
+            accuracy(model, self._varied, self._labels),
+            accuracy(model, self._warped, self._answers),
+            accuracy(model, self._stamped, self._targets),
+        )

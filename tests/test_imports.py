@@ -1,0 +1,252 @@
+"""Which module may import which, and what a defence may be told. Read from the source alone."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "shapprune"
+
+# Imports go to a strictly lower rank, so that there are no cycles. A new module needs a row.
+RANKS = {
+    "errors": 0,
+    "files": 1,
+    "stamps": 1,
+    "detection": 1,
+    "shapley.result": 1,
+    "shapley.exact": 2,
+    "shapley.multilinear": 2,
+    "shapley.algorithm1": 2,
+    "shapley": 3,
+    "models": 2,
+    "data": 2,
+    "neurons": 2,
+    "metrics": 3,
+    "augmentation": 3,
+    "recovery": 4,
+    "triggers": 4,
+    "estimation": 4,
+    "proxies": 5,
+    "pruning": 6,
+    "finetuning": 7,
+    "pipeline": 8,
+    "report": 9,
+    "baselines": 9,
+    "attacks.badnets": 9,
+    "attacks.training": 10,
+    "attacks.recipe": 11,
+    "attacks": 12,
+    "demo": 13,
+    "bench": 14,
+    "": 15,  # shapprune/__init__.py, the public names
+    "cli": 16,
+    "__main__": 17,
+}
+
+# What ranks do not say: importer (or its package) -> what it must leave alone.
+FORBIDDEN = {
+    "pipeline": {"data", "files"},
+    "report": {"data", "models"},
+    "attacks": {"pipeline", "report"},
+    "baselines": {"pipeline", "report"},
+}
+
+STEPS = {"triggers", "detection", "estimation", "pruning", "finetuning", "recovery", "proxies"}
+
+# A defender has neither the attacker's trigger nor the test set.
+SECRET = re.compile(r"(^|_)(true|truth|test|tests|attacker)(_|$)|testset")
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module by its name below ``shapprune``, parsed: "" is ``shapprune/__init__.py``."""
+    found = {}
+    for file in sorted(SOURCE.rglob("*.py")):
+        parts = file.relative_to(SOURCE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(file.read_text(encoding="utf-8"), str(file))
+    return found
+
+
+MODULES = modules()
+
+
+def package(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def is_package(name: str) -> bool:
+    return (SOURCE / name.replace(".", "/")).is_dir()
+
+
+def absolute_imports(name: str, tree: ast.Module) -> set[str]:
+    """The dotted names that a module imports, wherever it does: also inside functions."""
+    full = ("shapprune." + name).rstrip(".").split(".")
+    here = full if is_package(name) else full[:-1]
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = [] if not node.level else here[: len(here) - node.level + 1]
+            base += [node.module] if node.module else []
+            imported |= {".".join([*base, alias.name]) for alias in node.names}
+    return imported
+
+
+def project_imports(name: str, tree: ast.Module, known: set[str]) -> set[str]:
+    """The project's modules among them."""
+    found = set()
+    for dotted in absolute_imports(name, tree):
+        root, _, rest = dotted.partition(".")
+        if root != "shapprune":
+            continue
+        while rest and rest not in known and rest not in RANKS:  # the name of a thing, not a module
+            rest = rest.rpartition(".")[0]
+        found.add(rest)
+    return found
+
+
+def arrow_fault(name: str, target: str) -> str | None:
+    """What is wrong with ``name`` importing ``target``, in words."""
+    for module in (name, target):
+        if module not in RANKS:
+            return f"{module} has no rank: give it a row in RANKS of tests/test_imports.py"
+    if target in FORBIDDEN.get(package(name), ()):
+        return f"{name} imports {target}, which FORBIDDEN rules out"
+    if RANKS[target] >= RANKS[name]:
+        return f"{name} (rank {RANKS[name]}) imports {target} (rank {RANKS[target]}): not lower"
+    return None
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_every_module_has_a_place(name):
+    assert name in RANKS, (
+        f"shapprune.{name} has no rank: give it a row in RANKS of tests/test_imports.py, above "
+        "everything that it imports"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_point_downward(name):
+    targets = project_imports(name, MODULES[name], set(MODULES))
+    faults = [fault for target in sorted(targets) if (fault := arrow_fault(name, target))]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("name", sorted(m for m in MODULES if package(m) == "shapley"))
+def test_estimators_see_a_game_and_never_a_network(name):
+    imported = absolute_imports(name, MODULES[name])
+    project = project_imports(name, MODULES[name], set(MODULES))
+    assert {target for target in project if package(target) != "shapley"} <= {"errors"}
+    assert not {dotted for dotted in imported if dotted.startswith("torch.nn")}
+    attributes = {n.attr for n in ast.walk(MODULES[name]) if isinstance(n, ast.Attribute)}
+    assert "nn" not in attributes, "torch.nn by attribute"
+
+
+@pytest.mark.parametrize("name", sorted(STEPS | {"pipeline"}))
+def test_no_defence_is_told_the_trigger_or_the_test_set(name):
+    if name not in MODULES:
+        pytest.skip("not written yet")
+    told = [
+        f"{function.name}({parameter.arg})"
+        for function in ast.walk(MODULES[name])
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for parameter in parameters(function)
+        if SECRET.search(parameter.arg)
+    ]
+    fields = [
+        f"{kind.name}.{field.target.id}"
+        for kind in ast.walk(MODULES[name])
+        if isinstance(kind, ast.ClassDef)
+        for field in kind.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if SECRET.search(field.target.id)
+    ]
+    assert not told + fields, "the defender sees only the weights and the given images"
+
+
+@pytest.mark.parametrize("name", sorted(STEPS | {"pipeline"}))
+def test_public_functions_of_the_defence_spell_out_their_parameters(name):
+    if name not in MODULES:
+        pytest.skip("not written yet")
+    loose = [
+        node.name
+        for node in MODULES[name].body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+        if node.args.vararg or node.args.kwarg
+    ]
+    assert not loose, "no *args or **kwargs: they hide what the defence is told"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_only_the_command_line_prints(name):
+    if name in ("cli", "__main__"):
+        pytest.skip("it may")
+    calls = [n.func for n in ast.walk(MODULES[name]) if isinstance(n, ast.Call)]
+    assert "print" not in {f.id for f in calls if isinstance(f, ast.Name)}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_module_seeds_the_global_generators(name):
+    calls = [n.func for n in ast.walk(MODULES[name]) if isinstance(n, ast.Call)]
+    named = {ast.unparse(call) for call in calls}
+    assert not {call for call in named if re.search(r"(torch|random|cuda)\.(manual_)?seed\b", call)}
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg]:
+    a = function.args
+    rest = [arg for arg in (a.vararg, a.kwarg) if arg]
+    return [*a.posonlyargs, *a.args, *a.kwonlyargs, *rest]
+
+
+# The checks above, on sources that break the rules.
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("neurons", "from shapprune.pipeline import scan", "not lower"),
+        ("metrics", "import shapprune.attacks.badnets", "not lower"),
+        ("stamps", "def f():\n    from shapprune import neurons", "not lower"),
+        ("triggers", "from . import finetuning", "not lower"),
+        ("shapley.exact", "from .. import neurons", "not lower"),
+        ("shapley.exact", "from .multilinear import multilinear", "not lower"),
+        ("shapley.exact", "from . import exact", "not lower"),
+        ("errors", "from shapprune import InputError", "not lower"),
+        ("attacks.training", "from ..pipeline import scan", "FORBIDDEN"),
+        ("pipeline", "from shapprune import data", "FORBIDDEN"),
+        ("report", "import shapprune.cli", "not lower"),
+        ("brand_new", "import shapprune.errors", "RANKS"),
+        ("cli", "from shapprune.brand_new import thing", "RANKS"),
+    ],
+)
+def test_a_wrong_arrow_is_told(name, code, message):
+    targets = project_imports(name, ast.parse(code), {*MODULES, "brand_new"})
+    faults = [arrow_fault(name, target) or "" for target in targets]
+    assert any(message in fault for fault in faults), (targets, faults)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("cli", "from shapprune import pipeline, report"),
+        ("pipeline", "from shapprune.triggers import invert_triggers"),
+        ("attacks.training", "from shapprune.metrics import accuracy"),
+        ("shapley", "from .exact import exact"),
+        ("pruning", "import torch, os.path"),
+    ],
+)
+def test_a_right_arrow_passes(name, code):
+    targets = project_imports(name, ast.parse(code), set(MODULES))
+    assert not [fault for target in targets if (fault := arrow_fault(name, target))]
+
+
+@pytest.mark.parametrize("name", ["true_trigger", "test_images", "ground_truth", "attacker_mask"])
+def test_names_of_secrets(name):
+    assert SECRET.search(name)
+
+
+@pytest.mark.parametrize("name", ["triggers", "images", "latest", "attack_share", "targets"])
+def test_names_of_no_secrets(name):
+    assert not SECRET.search(name)

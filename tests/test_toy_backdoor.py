@@ -1,0 +1,376 @@
+"""The stages, one after the other, on a network whose one backdoor neuron is known."""
+
+import pytest
+import torch
+
+from shapprune.detection import detect
+from shapprune.errors import InputError
+from shapprune.estimation import estimate_shapley, stamped_images
+from shapprune.finetuning import fine_tune
+from shapprune.metrics import accuracy, attack_success_rate
+from shapprune.neurons import find_neurons, remove_neurons
+from shapprune.pruning import prune
+from shapprune.stamps import Perturbation, Trigger
+from shapprune.triggers import invert_triggers
+from toys import (
+    BACKDOOR,
+    CLASSES,
+    TARGET,
+    backdoor_neuron,
+    backdoored_net,
+    seeded,
+    toy_images,
+    true_trigger,
+)
+
+IMAGES, LABELS = toy_images()  # the defender's
+UNSEEN = toy_images(per_class=10, seed=1)
+ESTIMATORS = {
+    "multilinear": {"samples": 128},
+    "algorithm1": {"average_iterations": 5},
+}
+both_estimators = pytest.mark.parametrize("estimator", ESTIMATORS)
+
+
+def true_asr(model: torch.nn.Module) -> float:
+    return attack_success_rate(model, *UNSEEN, stamp=true_trigger().stamp, target=TARGET)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return backdoored_net()
+
+
+@pytest.fixture(scope="module")
+def neurons(net):
+    return find_neurons(net, IMAGES)
+
+
+@pytest.fixture(scope="module")
+def inversion(net):
+    return invert_triggers(
+        net, IMAGES, LABELS, targets=range(CLASSES), steps=120, generator=seeded()
+    )
+
+
+@pytest.fixture(scope="module")
+def triggers(inversion):
+    return [(TARGET, inversion.triggers[TARGET].stamp)]
+
+
+@pytest.fixture(scope="module")
+def values(net, neurons, triggers):
+    def estimate(estimator, **options):
+        return estimate_shapley(
+            net,
+            IMAGES,
+            LABELS,
+            neurons=neurons,
+            triggers=triggers,
+            estimator=estimator,
+            generator=seeded(),
+            **{**ESTIMATORS[estimator], **options},
+        )
+
+    return estimate
+
+
+def test_the_toy_is_backdoored(net, neurons):
+    assert accuracy(net, *UNSEEN) == 1
+    assert true_asr(net) == 1
+    assert neurons.locate(backdoor_neuron()) == ("bn1", BACKDOOR)
+    clean = remove_neurons(net, neurons, [backdoor_neuron()])
+    assert accuracy(clean, *UNSEEN) == 1
+    assert true_asr(clean) == 0
+
+
+# Inversion and detection
+
+
+def test_inversion_finds_the_trigger(net, inversion):
+    found = inversion.triggers[TARGET]
+    assert isinstance(found.stamp, Trigger)
+    assert found.norm < min(t.norm for t in inversion.triggers if t.target != TARGET) / 3
+    rate = attack_success_rate(net, *UNSEEN, stamp=found.stamp.stamp, target=TARGET)
+    assert rate > 0.9
+    blue = found.stamp.pattern[2][found.stamp.mask[0] > 0.5]
+    assert len(blue) > 0
+    assert float(blue.mean()) > 0.8
+
+
+def test_detection_tells_the_target(inversion):
+    for method in ("mad", "mad-small"):
+        assert detect(inversion.norms, method=method).targets == (TARGET,)
+
+
+def test_without_the_backdoor_neuron_nothing_is_detected(net, neurons):
+    clean = remove_neurons(net, neurons, [backdoor_neuron()])
+    inversion = invert_triggers(
+        clean, IMAGES, LABELS, targets=range(CLASSES), steps=120, generator=seeded()
+    )
+    assert inversion.norms[TARGET] > 0.8 * min(inversion.norms)
+    assert TARGET not in detect(inversion.norms).targets
+
+
+def test_inverted_triggers_are_what_they_say(inversion):
+    assert inversion.kind == "patch"
+    assert [t.target for t in inversion.triggers] == list(range(CLASSES))
+    for trigger in inversion.triggers:
+        mask, pattern = trigger.stamp.mask, trigger.stamp.pattern
+        assert mask.shape == (1, 12, 12)
+        assert pattern.shape == (3, 12, 12)
+        assert trigger.norm == pytest.approx(trigger.stamp.norm, rel=1e-4)
+        for part in (mask, pattern):
+            assert 0 <= float(part.min()) <= float(part.max()) <= 1
+            assert not part.requires_grad
+        assert 0 <= trigger.asr <= 1
+        assert 0 < trigger.steps <= 120
+    assert inversion.passes > 0
+
+
+def test_inversion_of_perturbations(net):
+    inversion = invert_triggers(
+        net, IMAGES, LABELS, targets=[TARGET, 0], kind="perturbation", steps=80, generator=seeded()
+    )
+    assert inversion.kind == "perturbation"
+    for trigger in inversion.triggers:
+        assert isinstance(trigger.stamp, Perturbation)
+        assert trigger.norm == pytest.approx(trigger.stamp.norm, rel=1e-4)
+        rate = attack_success_rate(net, *UNSEEN, stamp=trigger.stamp.stamp, target=trigger.target)
+        assert rate > 0.8
+
+
+def test_inversion_of_one_class_several_times(net):
+    """Different starts, different triggers."""
+    twice = invert_triggers(
+        net, IMAGES, LABELS, targets=[TARGET] * 2, steps=20, generator=seeded()
+    ).triggers
+    assert not torch.equal(twice[0].stamp.mask, twice[1].stamp.mask)
+
+
+def test_hopeless_classes_stop_early():
+    """No trigger makes the network say 0: that trigger is large, and its steps are saved."""
+    net = backdoored_net()
+    with torch.no_grad():
+        net.head.bias[0] = -50
+
+    def invert(give_up):
+        return invert_triggers(
+            net,
+            IMAGES,
+            LABELS,
+            targets=range(CLASSES),
+            steps=80,
+            give_up=give_up,
+            generator=seeded(),
+        )
+
+    patient, hasty = invert(False), invert(True)
+    assert [t.steps for t in patient.triggers] == [80] * CLASSES
+    assert hasty.triggers[0].steps < 60
+    assert hasty.triggers[TARGET].steps == 80
+    assert hasty.passes / patient.passes == pytest.approx(
+        sum(t.steps for t in hasty.triggers) / (80 * CLASSES)
+    )
+    for inversion in (patient, hasty):
+        assert inversion.triggers[0].asr == 0
+        assert inversion.triggers[0].norm == max(inversion.norms)
+        assert detect(inversion.norms).targets == (TARGET,)
+
+
+def test_inversion_needs_images_of_other_classes(net):
+    only = LABELS == TARGET
+    with pytest.raises(InputError, match="classes"):
+        invert_triggers(net, IMAGES[only], LABELS[only], targets=[TARGET], generator=seeded())
+
+
+# Shapley values
+
+
+@both_estimators
+def test_the_backdoor_neuron_ranks_first(values, estimator):
+    found = values(estimator)
+    order = found.score.argsort(descending=True).tolist()
+    assert order[0] == backdoor_neuron()
+    assert found.asr.values.argmax() == backdoor_neuron()
+    assert found.estimator == estimator
+    assert found.score.shape == (16,)
+    assert found.passes > 0
+
+
+def test_accuracy_is_taken_off_the_score(values):
+    found = values("multilinear")
+    assert float(found.accuracy.values[:4].min()) > 0.01  # what sees red and green
+    assert float(found.score[:4].max()) < float(found.score[4:8].min())
+    expected = found.asr.values - found.accuracy.values.clamp(min=0)
+    torch.testing.assert_close(found.score, expected)
+    assert values("algorithm1").accuracy is None
+
+
+@both_estimators
+def test_estimation_progress(values, estimator):
+    seen = []
+    values(estimator, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+
+
+def test_stamped_images():
+    stamp = Perturbation(torch.full((3, 12, 12), 0.5))
+    stamped, answers = stamped_images(IMAGES, LABELS, [(TARGET, true_trigger()), (0, stamp)])
+    others = IMAGES[LABELS != TARGET], IMAGES[LABELS != 0]
+    assert answers.tolist() == [TARGET] * len(others[0]) + [0] * len(others[1])
+    torch.testing.assert_close(
+        stamped, torch.cat([true_trigger().stamp(others[0]), stamp.stamp(others[1])])
+    )
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_estimation_errors(net, neurons, estimator):
+    def estimate(images, labels, triggers):
+        estimate_shapley(
+            net,
+            images,
+            labels,
+            neurons=neurons,
+            triggers=triggers,
+            estimator=estimator,
+            generator=seeded(),
+        )
+
+    with pytest.raises(InputError, match="trigger"):
+        estimate(IMAGES, LABELS, [])
+    only = LABELS == TARGET
+    with pytest.raises(InputError, match="another class"):
+        estimate(IMAGES[only], LABELS[only], [(TARGET, true_trigger())])
+
+
+# Pruning
+
+
+def pruned(net, neurons, score, triggers, **options):
+    return prune(
+        net,
+        IMAGES,
+        LABELS,
+        neurons=neurons,
+        score=score,
+        triggers=triggers,
+        generator=seeded(),
+        **options,
+    )
+
+
+@both_estimators
+def test_pruning_takes_the_backdoor_and_leaves_the_rest(net, neurons, triggers, values, estimator):
+    found = pruned(net, neurons, values(estimator).score, triggers)
+    assert found.removed == (backdoor_neuron(),)
+    assert true_asr(found.model) == 0
+    assert accuracy(found.model, *UNSEEN) == 1
+    expected = remove_neurons(net, neurons, found.removed).state_dict()
+    for key, value in found.model.state_dict().items():
+        assert torch.equal(value, expected[key])
+    removed = [point.removed for point in found.curve]
+    assert removed[0] == 0
+    assert removed == sorted(removed)
+
+
+def test_pruning_goes_on_until_the_backdoor_is_gone(net, neurons, triggers):
+    """The neuron that matters comes second."""
+    score = torch.zeros(16)
+    score[7], score[backdoor_neuron()] = 2, 1
+    assert pruned(net, neurons, score, triggers).removed == (7, backdoor_neuron())
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 16])
+def test_pruning_as_many_as_asked(net, neurons, triggers, count):
+    score = torch.arange(16.0)
+    found = pruned(net, neurons, score, triggers, count=count)
+    assert found.removed == tuple(range(15, 15 - count, -1))
+    for neuron in found.removed:
+        name, channel = neurons.locate(neuron)
+        assert float(found.model.get_submodule(name).weight[channel].detach()) == 0
+
+
+@pytest.mark.parametrize("count", [-1, 17])
+def test_pruning_an_impossible_count(net, neurons, triggers, count):
+    with pytest.raises(InputError, match="count"):
+        pruned(net, neurons, torch.zeros(16), triggers, count=count)
+
+
+# Fine-tuning
+
+
+def without(net, neurons, removed):
+    """Those neurons pruned, whatever they are worth."""
+    score = torch.zeros(len(neurons))
+    score[list(removed)] = 1
+    found = pruned(net, neurons, score, [(TARGET, true_trigger())], count=len(removed))
+    assert set(found.removed) == set(removed)
+    return found
+
+
+def tuned(net, neurons, removed, **options):
+    pruning = without(net, neurons, removed)
+    return pruning.model, fine_tune(
+        net,
+        pruning,
+        IMAGES,
+        neurons=neurons,
+        **{"steps": 8, "batch_size": 16, "generator": seeded(), **options},
+    )
+
+
+@pytest.mark.parametrize("unlearning", [False, True])
+@pytest.mark.parametrize("first", [BACKDOOR, 7])
+def test_pruned_neurons_stay_at_zero_and_statistics_stay(net, neurons, triggers, unlearning, first):
+    """Whether pruning has removed the backdoor already or not."""
+    removed = (first, 1, 10)
+    student, repaired = tuned(net, neurons, removed, triggers=triggers if unlearning else ())
+    for neuron in removed:
+        name, channel = neurons.locate(neuron)
+        for parameter in repaired.get_submodule(name).parameters():
+            assert float(parameter[channel]) == 0
+    before, after = student.state_dict(), repaired.state_dict()
+    assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
+    buffers = [name for name, _ in student.named_buffers()]
+    assert len(buffers) == 6
+    assert all(torch.equal(before[name], after[name]) for name in buffers)
+    assert not torch.equal(before["head.weight"], after["head.weight"])  # it did learn
+
+
+def test_the_repaired_model_is_no_alias(net, neurons):
+    student, repaired = tuned(net, neurons, (backdoor_neuron(),), steps=1)
+    pointers = [
+        {tensor.data_ptr() for tensor in model.state_dict().values()}
+        for model in (net, student, repaired)
+    ]
+    assert not pointers[2] & (pointers[0] | pointers[1])
+
+
+def test_repair_after_pruning(net, neurons, triggers):
+    _, repaired = tuned(net, neurons, (backdoor_neuron(),), triggers=triggers)
+    assert true_asr(repaired) == 0
+    assert accuracy(repaired, *UNSEEN) == 1
+
+
+def test_distillation_brings_accuracy_back(net, neurons):
+    """Without triggers: all that sees green is gone, and what sees grey learns to do its work."""
+    removed = (backdoor_neuron(), 2, 3, 10)
+    student, repaired = tuned(net, neurons, removed, steps=60, learning_rate=1e-2)
+    assert accuracy(student, *UNSEEN) == 0.5
+    assert accuracy(repaired, *UNSEEN) > 0.9
+    assert true_asr(repaired) == 0
+
+
+def test_unlearning_without_pruning(net, neurons, triggers):
+    """Nothing removed: the stamped images alone teach the network."""
+    _, repaired = tuned(net, neurons, (), triggers=triggers, steps=60, learning_rate=1e-2)
+    assert true_asr(repaired) < 0.2
+    assert accuracy(repaired, *UNSEEN) > 0.9
+
+
+def test_fine_tuning_needs_images(net, neurons):
+    pruning = without(net, neurons, ())
+    with pytest.raises(InputError, match="images"):
+        fine_tune(net, pruning, IMAGES[:0], neurons=neurons, generator=seeded())

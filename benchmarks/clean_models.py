@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from networks import PlainNet, SmallResNet
 from torch import nn
 
+from networks import PlainNet, SmallResNet
 from shapprune.attacks.training import train
 from shapprune.data import LabeledImages, load_images
 from shapprune.demo import DigitCNN
 from shapprune.metrics import accuracy
-from shapprune.models import read_weights, save_weights
+from shapprune.weights import read_weights, save_weights
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "benchmarks" / "cache"

@@ -19,7 +19,9 @@ RANKS = {
     "shapley.multilinear": 2,
     "shapley.algorithm1": 2,
     "shapley": 3,
-    "models": 2,
+    "architectures": 2,
+    "weights": 2,
+    "models": 3,
     "data": 2,
     "neurons": 2,
     "metrics": 3,
@@ -31,25 +33,27 @@ RANKS = {
     "pruning": 6,
     "finetuning": 7,
     "pipeline": 8,
-    "report": 9,
-    "baselines": 9,
-    "attacks.badnets": 9,
-    "attacks.training": 10,
-    "attacks.recipe": 11,
-    "attacks": 12,
-    "demo": 13,
-    "bench": 14,
-    "": 15,  # shapprune/__init__.py, the public names
-    "cli": 16,
-    "__main__": 17,
+    "summary": 9,
+    "report": 10,
+    "baselines": 10,
+    "attacks.badnets": 10,
+    "attacks.training": 11,
+    "attacks.recipe": 12,
+    "attacks": 13,
+    "demo": 14,
+    "bench": 15,
+    "": 16,  # shapprune/__init__.py, the public names
+    "cli": 17,
+    "__main__": 18,
 }
 
 # What ranks do not say: importer (or its package) -> what it must leave alone.
 FORBIDDEN = {
-    "pipeline": {"data", "files"},
-    "report": {"data", "models"},
-    "attacks": {"pipeline", "report"},
-    "baselines": {"pipeline", "report"},
+    "pipeline": {"data", "files", "weights", "architectures"},
+    "summary": {"data", "weights", "architectures"},
+    "report": {"data", "weights", "architectures"},
+    "attacks": {"pipeline", "summary", "report"},
+    "baselines": {"pipeline", "summary", "report"},
 }
 
 STEPS = {"triggers", "detection", "estimation", "pruning", "finetuning", "recovery", "proxies"}
@@ -179,16 +183,15 @@ def test_public_functions_of_the_defence_spell_out_their_parameters(name):
     assert not loose, "no *args or **kwargs: they hide what the defence is told"
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"cli", "__main__"}))
 def test_only_the_command_line_prints(name):
-    if name in ("cli", "__main__"):
-        pytest.skip("it may")
     calls = [n.func for n in ast.walk(MODULES[name]) if isinstance(n, ast.Call)]
     assert "print" not in {f.id for f in calls if isinstance(f, ast.Name)}
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"cli"}))
 def test_no_module_seeds_the_global_generators(name):
+    """The command line may: its process is its own, and fresh networks draw from there."""
     calls = [n.func for n in ast.walk(MODULES[name]) if isinstance(n, ast.Call)]
     named = {ast.unparse(call) for call in calls}
     assert not {call for call in named if re.search(r"(torch|random|cuda)\.(manual_)?seed\b", call)}

@@ -13,16 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from shapprune.architectures import build_network
 from shapprune.errors import InputError
 from shapprune.files import write_whole
-from shapprune.models import (
-    Classifier,
-    build_network,
-    check_classifier,
-    load_classifier,
-    read_weights,
-    save_weights,
-)
+from shapprune.models import Classifier, check_classifier, load_classifier
+from shapprune.weights import read_weights, save_weights
 
 SHARED = Path(__file__).parents[1] / "../shared"
 

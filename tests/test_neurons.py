@@ -269,6 +269,20 @@ def test_reparametrized_weights():
     torch.testing.assert_close(pruned, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.xfail(strict=True, reason="the last of the dimensions is taken, as wide as channels")
+def test_layer_norm_of_channels_in_images_as_wide():
+    """ConvNeXt's norm: a `LayerNorm` that turns (n, C, H, W) round, here with C = W."""
+
+    class ChannelNorm(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    model = build("groupnorm")
+    model[0], model[1] = nn.Conv2d(3, 6, 3), ChannelNorm(6)
+    neurons = find_neurons(model, random_images())
+    assert neurons.layers[0] == Layer("1", 6, 1)
+
+
 @pytest.mark.xfail(strict=True, reason="the sum, made in place, is taken for the layer's output")
 def test_an_addition_in_place_is_no_layers_output():
     """``x += conv(x)`` has the neurons that ``x = x + conv(x)`` has."""

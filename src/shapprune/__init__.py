@@ -13,13 +13,14 @@ from shapprune.errors import InputError
 from shapprune.estimation import NeuronValues, estimate_shapley
 from shapprune.finetuning import fine_tune
 from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.models import Classifier, load_classifier, save_weights
+from shapprune.models import Classifier, load_classifier
 from shapprune.neurons import NeuronGame, Neurons, find_neurons
 from shapprune.pipeline import RepairResult, ScanResult, repair, scan
 from shapprune.proxies import Proxies
 from shapprune.pruning import Pruning, prune
 from shapprune.stamps import Perturbation, Trigger
-from shapprune.triggers import InvertedTrigger, Inversion, invert_triggers
+from shapprune.triggers import Inversion, InvertedTrigger, invert_triggers
+from shapprune.weights import save_weights
 
 __all__ = [
     "Classifier",

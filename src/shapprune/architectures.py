@@ -1,0 +1,158 @@
+"""Networks from their architecture's name: code that the user names knowingly."""
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from shapprune.errors import InputError
+from shapprune.files import describe
+
+
+def build_network(spec: str, num_classes: int) -> nn.Module:
+    """A network with fresh weights, from its architecture's name.
+
+    Args:
+        spec: ``torchvision:NAME``, ``timm:NAME``, ``package.module:CALLABLE`` or
+            ``file.py:CALLABLE``. The last two run the user's own code; imports beside the file
+            (or in the working folder) work. CALLABLE gets ``num_classes=…`` if it takes that, and
+            nothing otherwise: `check_classifier` then tells whether the number is right.
+        num_classes: classes that the network tells apart, at least 2.
+
+    Raises:
+        InputError: an unknown name (with the nearest known ones), a missing package (with the
+            command that installs it), anything that the code raises (with file and line), or a
+            result that is no ``nn.Module``.
+    """
+    if num_classes < 2:
+        raise InputError(f"num_classes must be at least 2, got {num_classes}")
+    library = spec.startswith(("torchvision:", "timm:"))
+    source, _, name = spec.partition(":") if library else spec.rpartition(":")
+    if not (source and name):
+        raise InputError(
+            "arch must be torchvision:NAME, timm:NAME, package.module:CALLABLE or "
+            f"file.py:CALLABLE, got {spec!r}"
+        )
+    try:
+        # A fresh network draws its weights from the global generator, which is the caller's.
+        with torch.random.fork_rng(devices=[]):
+            if library:
+                network = _library_network(source, name, num_classes)
+            else:
+                network = _user_network(source, name, num_classes)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"arch {spec} failed: {_where(error)}{describe(error)}") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"arch {spec} gave a {type(network).__name__}: expected a torch.nn.Module")
+    return network
+
+
+def _library_network(library: str, name: str, num_classes: int) -> object:
+    try:
+        package = importlib.import_module(library)
+    except Exception as error:
+        raise InputError(
+            f"arch {library}:{name} needs {library}: pip install 'shapprune[{library}]' "
+            f"({describe(error)})"
+        ) from error
+    # Only names that the library lists: others could make it download something.
+    if library == "timm":
+        known = package.list_models()
+    else:
+        known = package.models.list_models(module=package.models)
+    if name not in known:
+        raise InputError(f"{library} knows no model {name!r}{_suggest(name, known)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about their own defaults
+        if library == "timm":
+            network: object = package.create_model(name, pretrained=False, num_classes=num_classes)
+        else:
+            network = package.models.get_model(name, weights=None, num_classes=num_classes)
+    return network
+
+
+def _user_network(source: str, name: str, num_classes: int) -> object:
+    file = Path(source) if source.endswith(".py") else None
+    with _importable_from(file.resolve().parent if file else Path.cwd()):
+        module = _load_file(file) if file else importlib.import_module(source)
+        if not hasattr(module, name):
+            known = [n for n, value in vars(module).items() if callable(value)]
+            raise InputError(f"{source} has no {name!r}{_suggest(name, known)}")
+        make = getattr(module, name)
+        if isinstance(make, nn.Module):
+            raise InputError(f"{name!r} in {source} is a network: name the class or function of it")
+        if not callable(make):
+            raise InputError(f"{name!r} in {source} is a {type(make).__name__}: expected a class")
+        network: object = make(num_classes=num_classes) if _takes_num_classes(make) else make()
+    return network
+
+
+@contextmanager
+def _importable_from(folder: Path) -> Iterator[None]:
+    """As ``python file.py`` does: what lies in the folder can be imported."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove(str(folder))
+
+
+def _load_file(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise InputError(f"no such file: {file}")
+    # A name of its own, so that a `models.py` of the user never meets another one.
+    name = "shapprune_arch_" + hashlib.sha256(bytes(file.resolve())).hexdigest()[:12]
+    module = ModuleType(name)
+    module.__file__ = str(file)
+    sys.modules[name] = module  # dataclasses and pickling look it up there
+    try:
+        # Not importlib: it would leave a __pycache__ in the user's folder.
+        exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), vars(module))
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _takes_num_classes(make: Any) -> bool:
+    try:
+        parameters = inspect.signature(make).parameters
+    except (TypeError, ValueError):  # some builtins have no signature
+        return False
+    return "num_classes" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _where(error: BaseException) -> str:
+    """``file:line: `` of the deepest frame in the user's code, if the error comes from there."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}: "
+    not_theirs = (__file__, str(Path(torch.__file__).parent), importlib.__file__, "<frozen")
+    frames = [
+        f"{frame.filename}:{frame.lineno}: "
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(not_theirs)
+    ]
+    return frames[-1] if frames else ""
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    """
+    >>> _suggest("resnet8", ["resnet18", "vgg11"])
+    ": did you mean 'resnet18'?"
+    """
+    close = difflib.get_close_matches(name, known, n=3)
+    return f": did you mean {' or '.join(map(repr, close))}?" if close else ""

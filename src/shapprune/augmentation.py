@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shapprune.neurons import evaluating
+from shapprune.metrics import predict
 
 
 def flip_allowed(model: nn.Module, images: Tensor) -> bool:
@@ -15,8 +15,7 @@ def flip_allowed(model: nn.Module, images: Tensor) -> bool:
     Args:
         images: (n, C, H, W) in [0, 1].
     """
-    with evaluating(model), torch.no_grad():
-        same = model(images).argmax(1) == model(images.flip(-1)).argmax(1)
+    same = predict(model, images) == predict(model, images.flip(-1))
     return bool(same.float().mean() >= 0.9)
 
 

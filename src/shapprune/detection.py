@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
 from statistics import NormalDist, median
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from shapprune.errors import InputError
 
@@ -46,8 +46,8 @@ def detect(
     """Find the norms that are too small.
 
     σ is 1.4826 times the median absolute deviation (Eq. 6): of all norms ("mad"), or of those
-    below the median ("mad-small"), which abnormally large norms do not disturb. Only small norms
-    are outliers. The median is the true one, the mean of the middle two for an even number.
+    below the median ("mad-small"), which abnormally large norms do not disturb; of five
+    norms or fewer it cannot find any. Only small norms are outliers. The median is the true one, the mean of the middle two for an even number.
 
     Args:
         norms: positive, one a class, at least three.
@@ -59,9 +59,9 @@ def detect(
 
     Raises:
         InputError: fewer than three norms, one that is not positive and finite, a confidence
-            outside (0, 1).
+            outside (0, 1), an unknown method.
 
-    >>> detect([1, 10, 11, 12, 10, 9], logarithm=False).targets
+    >>> detect([1, 8, 9, 10, 12, 14, 15, 16], logarithm=False).targets
     (0,)
     """
     if len(norms) < 3:
@@ -72,6 +72,8 @@ def detect(
         raise InputError(f"norms must be positive and finite, got {list(norms)}")
     if not 0 < confidence < 1:
         raise InputError(f"confidence must be between 0 and 1, got {confidence}")
+    if method not in get_args(Method):
+        raise InputError(f"method must be one of {get_args(Method)}, got {method!r}")
     sizes = [log(norm) if logarithm else norm for norm in norms]
     middle = median(sizes)
     below = [middle - size for size in sizes if size < middle]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,8 @@ def estimate_shapley(
     Raises:
         InputError: no triggers, or no image of another class than a target.
     """
+    if estimator not in get_args(Estimator):
+        raise InputError(f"estimator must be one of {get_args(Estimator)}, got {estimator!r}")
     stamped, answers = stamped_images(images, labels, triggers)
     backdoor = NeuronGame(model, neurons, stamped, answers)
     if estimator == "algorithm1":

@@ -19,10 +19,10 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """ACC: the share in [0, 1] of images (n, C, H, W) that the model gives their label (n,).
 
     Raises:
-        InputError: no images.
+        InputError: no images, or not as many labels.
     """
-    if len(images) == 0:
-        raise InputError("accuracy of no images")
+    if not 0 < len(images) == len(labels):
+        raise InputError(f"{len(images)} images and {len(labels)} labels: expected as many, > 0")
     return float((predict(model, images) == labels).float().mean())
 
 

@@ -152,6 +152,46 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | Non
     return logits.shape[1]
 
 
+def check_input(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
+    """What the pipeline needs of its input, checked once.
+
+    Returns:
+        The images and labels on the model's device and of its type, and the number of classes.
+
+    Raises:
+        InputError: whatever the stages could trip over.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        raise InputError(f"images must be a float tensor (n, C, H, W), got {_kind(images)}")
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+        raise InputError(f"labels must be an int64 tensor (n,), got {_kind(labels)}")
+    if not 0 < len(images) == len(labels):
+        raise InputError(f"{len(images)} images and {len(labels)} labels: expected as many, > 0")
+    if not bool(((images >= 0) & (images <= 1)).all()):  # NaN is refused too
+        raise InputError(
+            f"images must be in [0, 1], got {float(images.min()):g} to {float(images.max()):g}: "
+            "normalisation belongs into the model (see Classifier)"
+        )
+    like = next((p for p in model.parameters() if p.is_floating_point()), images)
+    images, labels = images.detach().to(like), labels.to(like.device)
+    classes = check_classifier(model, images=images)
+    if classes < 3:
+        raise InputError(f"detection compares classes: expected at least 3, got {classes}")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InputError(
+            f"labels must be in 0 .. {classes - 1}, got {int(labels.min())} to {int(labels.max())}"
+        )
+    if len(labels.unique()) < 2:
+        raise InputError("expected images of at least two classes, got one")
+    return images, labels, classes
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
+
+
 def _a_channel(name: str, value: float | Sequence[float] | None, default: float) -> Tensor:
     """One number, or one a channel, as (1, C, 1, 1)."""
     try:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ CHUNK = 128
 
 PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_Key: TypeAlias = tuple[int, int]
 _NORMS = (*_BATCH_NORMS, nn.GroupNorm, nn.InstanceNorm2d, nn.LayerNorm)
 
 
@@ -49,7 +51,7 @@ class Neurons:
     def locate(self, neuron: int) -> tuple[str, int]:
         """The layer's name and the channel of a neuron."""
         for layer in self.layers:
-            if neuron < layer.size:
+            if 0 <= neuron < layer.size:
                 return layer.name, neuron
             neuron -= layer.size
         raise IndexError("no such neuron")
@@ -111,11 +113,13 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
         InputError: the model has no such neuron.
     """
     names = {module: name for name, module in model.named_modules()}
-    calls: list[tuple[nn.Module, Tensor, Tensor]] = []  # keeps the tensors alive: ids stay unique
+    # A tensor is known by its id and version, since operations in place keep the id; the list
+    # keeps the tensors alive, so that ids stay unique.
+    calls: list[tuple[nn.Module, _Key, Tensor, _Key]] = []
 
     def record(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
-            calls.append((module, inputs[0], output))
+            calls.append((module, _key(inputs[0]), output, _key(output)))
 
     watched = [m for m in names if isinstance(m, (*PRODUCERS, *_NORMS))]
     handles = [module.register_forward_hook(record) for module in watched]
@@ -128,27 +132,29 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
 
     producers = [call for call in calls if isinstance(call[0], PRODUCERS)]
     head = producers[-1][0] if producers else None
-    source = {id(output): module for module, _, output in producers}
+    source = {key: module for module, _, _, key in producers}
     follower = {  # the first normalisation that reads a producer's output
-        source[id(read)]: (module, output)
-        for module, read, output in reversed(calls)
-        if isinstance(module, _NORMS) and id(read) in source
+        source[read]: (module, output)
+        for module, read, output, _ in reversed(calls)
+        if isinstance(module, _NORMS) and read in source
     }
     layers: dict[nn.Module, Layer] = {}
-    for module, read, output in calls:
+    for module, read, output, _ in calls:
         if isinstance(module, PRODUCERS):
             site, out = follower.get(module, (module, output))
-        elif isinstance(module, _BATCH_NORMS) and id(read) not in source:
+        elif isinstance(module, _BATCH_NORMS) and read not in source:
             site, out = module, output
         else:
             continue
-        weight = getattr(site, "weight", None)
+        # Not getattr: a reparametrised weight is computed anew, whatever is written into it.
+        weight = site._parameters.get("weight")
         if module is head or weight is None or site in layers:
             continue
         size = weight.shape[0]
         if isinstance(site, nn.LayerNorm) and weight.ndim != 1:
             continue
-        last = isinstance(site, (nn.Linear, nn.LayerNorm)) and out.shape[-1] == size
+        # ConvNeXt's norm is a LayerNorm that turns images round and back.
+        last = isinstance(site, nn.Linear) or type(site).forward is nn.LayerNorm.forward
         layers[site] = Layer(names[site], size, out.ndim - 1 if last else 1)
     if not layers:
         raise InputError(
@@ -156,6 +162,10 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
             "the last, as torch.nn modules"
         )
     return Neurons(tuple(layers.values()))
+
+
+def _key(tensor: Tensor) -> _Key:
+    return id(tensor), tensor._version
 
 
 @contextmanager
@@ -249,8 +259,8 @@ class NeuronGame:
     def gradient(self, masks: Tensor) -> Tensor:
         """Gradients of the mean log-probability of the labels at fractional masks.
 
-        Row i is played on image i mod m alone: averages over rows estimate the gradient of the
-        mean over images, at one image pass a row instead of m.
+        Row i of b is played on image ⌊i · m / b⌋ alone: averages over rows estimate the gradient
+        of the mean over images, at one image pass a row instead of m.
 
         Args:
             masks: float (b, n) in [0, 1].
@@ -261,8 +271,11 @@ class NeuronGame:
         gradients = torch.empty_like(masks, device=self._images.device)
         with evaluating(self._model), torch.enable_grad():
             for start in range(0, len(masks), CHUNK):
-                part = masks[start : start + CHUNK].to(self._images).requires_grad_()
-                image = torch.arange(start, start + len(part)) % len(self._images)
+                # At exactly 0, ReLU and max pooling pass no gradient on to an absent neuron.
+                part = masks[start : start + CHUNK].to(self._images).clamp(min=1e-3)
+                part.requires_grad_()
+                row = torch.arange(start, start + len(part), device=self._images.device)
+                image = row * len(self._images) // len(masks)
                 with masked(self._model, self._neurons, part):
                     logits = self._model(self._images[image])
                 answer = F.log_softmax(logits.float(), 1).gather(1, self._labels[image, None])

@@ -57,8 +57,8 @@ def prune(
     """Remove the neurons of the largest scores.
 
     Unless ``count`` says how many, the smallest number is taken whose ASR proxy is below
-    ``asr_below``. Where the model would disagree with the original too often by then, it is the
-    number with the lowest ASR before that, and the rest is left to fine-tuning.
+    ``asr_below``. Where the model would disagree with the original too often by then, it is, of
+    the numbers that cost less, the one with the lowest ASR; the rest is left to fine-tuning.
 
     Args:
         model: left as it was.

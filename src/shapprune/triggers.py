@@ -16,6 +16,7 @@ from shapprune.neurons import CHUNK, evaluating
 from shapprune.stamps import Perturbation, Stamp, Trigger
 
 Kind: TypeAlias = Literal["patch", "perturbation"]
+KINDS: tuple[Kind, ...] = ("patch", "perturbation")
 
 _FIRST_CUT, _SECOND_CUT = 0.4, 0.7  # shares of the steps after which hopeless classes stop
 

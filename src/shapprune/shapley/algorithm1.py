@@ -36,7 +36,7 @@ def algorithm1(
         top: m, how many players ε-greedy prefers.
         explore: l, average iterations with uniform permutations (the paper: 30).
         epsilons: from which average iteration on which ε holds; the paper's, and the default:
-            0.5 after 30, 0.3 after 40.
+            0.5 after 30, 0.3 after 40. Before the first entry the largest ε holds.
         generator: on the CPU.
         progress: called with the share of the work done.
 
@@ -45,7 +45,7 @@ def algorithm1(
             value is below the threshold (nothing could be collected).
     """
     check_players(game)
-    if average_iterations <= 0:
+    if not average_iterations > 0:
         raise InputError(f"average_iterations must be positive, got {average_iterations}")
     n = game.n
     schedule = {30: 0.5, 40: 0.3} if epsilons is None else epsilons
@@ -62,7 +62,10 @@ def algorithm1(
     while (average := int(counts.sum()) / n) < average_iterations:
         order = torch.randperm(n, generator=generator)
         if average > explore:
-            epsilon = next((e for a, e in sorted(schedule.items())[::-1] if average > a), 1.0)
+            epsilon = next(
+                (e for a, e in sorted(schedule.items())[::-1] if average > a),
+                max(schedule.values()),
+            )
             values = torch.where(counts > 0, total / counts.clamp(min=1), 0.0)
             order = _epsilon_greedy(order, values, top, epsilon, generator)
         before = whole

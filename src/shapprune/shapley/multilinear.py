@@ -12,8 +12,6 @@ import torch
 from shapprune.errors import InputError
 from shapprune.shapley.result import DifferentiableGame, ShapleyValues, check_players
 
-_BATCH = 512
-
 
 def multilinear(
     game: DifferentiableGame,
@@ -43,24 +41,16 @@ def multilinear(
         samples, generator=generator
     )
     q = lowest + (1 - lowest) * position / samples
-    total = torch.zeros(n, dtype=torch.float64)
-    squares = torch.zeros(n, dtype=torch.float64)
-    for part in q.split(_BATCH):
-        masks = (torch.rand(len(part), n, generator=generator) < part[:, None]).float()
-        gradients = game.gradient(masks).detach().cpu().double()
-        if gradients.shape != masks.shape:
-            raise InputError(
-                f"the game returned gradients of shape {tuple(gradients.shape)}: "
-                f"expected {tuple(masks.shape)}"
-            )
-        if bool(gradients.isnan().any()):
-            raise InputError("the game returned NaN")
-        total += gradients.sum(0)
-        squares += (gradients**2).sum(0)
-    mean = total / samples
-    if samples > 1:
-        errors = ((squares / samples - mean**2).clamp(min=0) / (samples - 1)).sqrt()
-    else:
-        errors = torch.full((n,), torch.inf)
+    masks = (torch.rand(samples, n, generator=generator) < q[:, None]).float()
+    gradients = game.gradient(masks).detach().cpu().double()
+    if gradients.shape != masks.shape:
+        raise InputError(
+            f"the game returned gradients of shape {tuple(gradients.shape)}: "
+            f"expected {tuple(masks.shape)}"
+        )
+    if bool(gradients.isnan().any()):
+        raise InputError("the game returned NaN")
+    mean = gradients.mean(0)
+    errors = gradients.std(0) / samples**0.5 if samples > 1 else torch.full((n,), torch.inf)
     counts = torch.full((n,), samples)
     return ShapleyValues(mean.float(), errors.float(), counts, samples)

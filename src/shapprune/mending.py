@@ -1,0 +1,133 @@
+"""From suspected classes to a repaired copy: the second half of the paper's Figure 1."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from shapprune.estimation import Estimator, NeuronValues, estimate_shapley
+from shapprune.finetuning import fine_tune
+from shapprune.neurons import Neurons, find_neurons
+from shapprune.proxies import Proxies, Yardstick
+from shapprune.pruning import Pruning, prune
+from shapprune.stages import Clock
+from shapprune.triggers import KINDS, InvertedTrigger, invert_triggers
+
+
+@dataclass(frozen=True, eq=False)
+class Repair:
+    """A repaired copy of a model and how it came about.
+
+    Attributes:
+        model: the copy.
+        targets: the classes whose triggers were removed.
+        triggers: the inverted triggers that the repair worked with, refined for these classes.
+        neurons: all prunable neurons.
+        values: their Shapley values.
+        pruning: the pruned copy before fine-tuning, and the pruning curve.
+        unlearned: whether fine-tuning unlearned the triggers too.
+        before, pruned, after: proxies of the original, the pruned and the repaired model.
+    """
+
+    model: nn.Module
+    targets: tuple[int, ...]
+    triggers: tuple[InvertedTrigger, ...]
+    neurons: Neurons
+    values: NeuronValues
+    pruning: Pruning
+    unlearned: bool
+    before: Proxies
+    pruned: Proxies
+    after: Proxies
+
+
+def mend(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    targets: Sequence[int],
+    unlearn: bool = True,
+    estimator: Estimator = "multilinear",
+    count: int | None = None,
+    seed: int,
+    clock: Clock,
+) -> Repair:
+    """Take the triggers of some classes out of a model; see `shapprune.repair` for the rest.
+
+    Args:
+        targets: at least one class.
+        clock: gets the stages.
+    """
+
+    def generator() -> torch.Generator:
+        """A stage's own: its draws do not depend on the stages before it."""
+        return torch.Generator().manual_seed(seed)
+
+    of = f"class {', '.join(map(str, targets))}"
+    with clock.stage(f"refine the triggers of {of}") as report:
+        refined = [
+            invert_triggers(
+                model,
+                images,
+                labels,
+                targets=[*targets, *targets],
+                kind=kind,
+                per_step=32,
+                gate=0.97,
+                give_up=False,
+                generator=generator(),
+                progress=partial(_part, report, i),
+            )
+            for i, kind in enumerate(KINDS)
+        ]
+        clock.count(sum(inversion.passes for inversion in refined))
+    found = tuple(trigger for inversion in refined for trigger in inversion.triggers)
+    triggers = [(trigger.target, trigger.stamp) for trigger in found]
+
+    with clock.stage(f"estimate Shapley values for {of}") as report:
+        neurons = find_neurons(model, images)
+        values = estimate_shapley(
+            model,
+            images,
+            labels,
+            neurons=neurons,
+            triggers=triggers,
+            estimator=estimator,
+            generator=generator(),
+            progress=report,
+        )
+        clock.count(values.passes)
+    with clock.stage(f"prune for {of}") as report:
+        pruning = prune(
+            model,
+            images,
+            labels,
+            neurons=neurons,
+            score=values.score,
+            triggers=triggers,
+            count=count,
+            generator=generator(),
+            progress=report,
+        )
+    with clock.stage(f"fine-tune for {of}") as report:
+        tuned = fine_tune(
+            model,
+            pruning,
+            images,
+            neurons=neurons,
+            triggers=triggers if unlearn else (),
+            generator=generator(),
+            progress=report,
+        )
+    yardstick = Yardstick(model, images, labels, triggers=triggers, generator=generator())
+    before, pruned, after = map(yardstick, (model, pruning.model, tuned))
+    return Repair(
+        tuned, tuple(targets), found, neurons, values, pruning, unlearn, before, pruned, after
+    )
+
+
+def _part(report: Callable[[float], None], kind: int, share: float) -> None:
+    report((kind + share) / len(KINDS))

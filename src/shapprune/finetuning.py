@@ -15,6 +15,8 @@ from shapprune.stamps import AMPLIFICATION, Stamp
 
 _TEMPERATURE = 2.0
 _WARPED = 0.5  # share of the images
+_STAMPED = 0.5  # share of a batch
+_GROWTH = 2  # pixels that a patch grows by, at most
 _FADE = 0.5  # share of the steps over which the pruned neurons fade out
 _KEPT = 2 / 3  # share of the way from the pruned to the tuned weights, where both ends are good
 
@@ -29,7 +31,7 @@ def fine_tune(
     steps: int = 120,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
-    feature_weight: float = 1.0,
+    feature_weight: float = 0.3,
     generator: torch.Generator,
     progress: Callable[[float], None] | None = None,
 ) -> nn.Module:
@@ -82,8 +84,10 @@ def fine_tune(
             with torch.no_grad():
                 wanted, wanted_reads = _reads(original, clean)
             inputs = clean.clone()
-            for row in range(batch_size // 2 if triggers else 0):
+            for row in range(int(batch_size * _STAMPED) if triggers else 0):
                 _, stamp = triggers[int(torch.randint(len(triggers), (), generator=generator))]
+                for _ in range(int(torch.randint(_GROWTH + 1, (), generator=generator))):
+                    stamp = stamp.grown()
                 strength = AMPLIFICATION ** float(torch.rand((), generator=generator))
                 inputs[row] = stamp.amplified(strength).stamp(clean[row : row + 1])[0]
             keep[:, removed] = max(0.0, 1 - step / (_FADE * steps)) if triggers else 0.0

@@ -16,6 +16,7 @@ from shapprune.models import check_input
 from shapprune.stages import Clock, Progress, Stage
 from shapprune.triggers import KINDS, Inversion, invert_triggers
 
+_FACTOR = 2.0  # how many times smaller than the median norm a suspect's is
 _MOST_TRIALS = 3
 # ASR proxies, of triggers much stronger than inverted: a backdoor's works for sure, and fails for
 # sure once the backdoor is removed.
@@ -115,7 +116,9 @@ def scan(
             clock.count(inversion.passes)
         inversions.append(inversion)
     method: Method = "mad-small" if classes > 5 else "mad"  # two below the median say nothing
-    detections = tuple(detect(inversion.norms, method=method) for inversion in inversions)
+    detections = tuple(
+        detect(inversion.norms, method=method, factor=_FACTOR) for inversion in inversions
+    )
     trials = tuple(
         mend(model, images, labels, targets=[suspect], seed=seed, clock=clock)
         for suspect in suspects(detections)[:_MOST_TRIALS]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from shapprune.errors import InputError
 
@@ -51,6 +52,13 @@ class Trigger:
         """The same trigger with a mask ``factor`` times as opaque, at most 1."""
         return Trigger((self.mask * factor).clamp(max=1), self.pattern)
 
+    def grown(self) -> "Trigger":
+        """The trigger wider by a pixel all round, in the colours of the pixels that grow."""
+        weight = F.avg_pool2d(self.mask, 3, stride=1, padding=1)
+        colour = F.avg_pool2d(self.mask * self.pattern, 3, stride=1, padding=1)
+        pattern = colour / weight.clamp(min=1e-6)
+        return Trigger(F.max_pool2d(self.mask, 3, stride=1, padding=1), pattern.clamp(0, 1))
+
 
 @dataclass(frozen=True, eq=False)
 class Perturbation:
@@ -79,6 +87,10 @@ class Perturbation:
     def amplified(self, factor: float) -> "Perturbation":
         """The same perturbation, ``factor`` times as strong."""
         return Perturbation(self.delta * factor)
+
+    def grown(self) -> "Perturbation":
+        """The perturbation as it is: it covers the whole image already."""
+        return self
 
 
 Stamp: TypeAlias = Trigger | Perturbation

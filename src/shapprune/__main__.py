@@ -1,0 +1,8 @@
+"""``python -m shapprune`` is the command ``shapprune``."""
+
+import sys
+
+from shapprune.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

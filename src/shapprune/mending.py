@@ -13,7 +13,7 @@ from shapprune.neurons import Neurons, find_neurons
 from shapprune.proxies import Proxies, Yardstick
 from shapprune.pruning import Pruning, prune
 from shapprune.stages import Clock
-from shapprune.triggers import KINDS, InvertedTrigger, invert_triggers
+from shapprune.triggers import KINDS, InvertedTrigger, Kind, invert_triggers
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,7 @@ def mend(
     labels: Tensor,
     *,
     targets: Sequence[int],
+    kinds: Sequence[Kind] = KINDS,
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
     count: int | None = None,
@@ -59,6 +60,7 @@ def mend(
 
     Args:
         targets: at least one class.
+        kinds: of triggers, at least one.
         clock: gets the stages.
     """
 
@@ -79,9 +81,9 @@ def mend(
                 gate=0.97,
                 give_up=False,
                 generator=generator(),
-                progress=partial(_part, report, i),
+                progress=partial(_part, report, i, len(kinds)),
             )
-            for i, kind in enumerate(KINDS)
+            for i, kind in enumerate(kinds)
         ]
         clock.count(sum(inversion.passes for inversion in refined))
     found = tuple(trigger for inversion in refined for trigger in inversion.triggers)
@@ -129,5 +131,5 @@ def mend(
     )
 
 
-def _part(report: Callable[[float], None], kind: int, share: float) -> None:
-    report((kind + share) / len(KINDS))
+def _part(report: Callable[[float], None], part: int, parts: int, share: float) -> None:
+    report((part + share) / parts)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
 import torch
@@ -14,7 +15,7 @@ from shapprune.mending import Repair, mend
 from shapprune.metrics import accuracy
 from shapprune.models import check_input
 from shapprune.stages import Clock, Progress, Stage
-from shapprune.triggers import KINDS, Inversion, invert_triggers
+from shapprune.triggers import KINDS, Inversion, Kind, invert_triggers
 
 _FACTOR = 2.0  # how many times smaller than the median norm a suspect's is
 _MOST_TRIALS = 3
@@ -120,7 +121,15 @@ def scan(
         detect(inversion.norms, method=method, factor=_FACTOR) for inversion in inversions
     )
     trials = tuple(
-        mend(model, images, labels, targets=[suspect], seed=seed, clock=clock)
+        mend(
+            model,
+            images,
+            labels,
+            targets=[suspect],
+            kinds=_telling_kinds(inversions, [suspect]),
+            seed=seed,
+            clock=clock,
+        )
         for suspect in suspects(detections)[:_MOST_TRIALS]
     )
     return ScanResult(
@@ -132,6 +141,19 @@ def scan(
         tuple(clock.stages),
         seed,
     )
+
+
+def _telling_kinds(inversions: Sequence[Inversion], targets: Sequence[int]) -> list[Kind]:
+    """The kinds of which a target's trigger is abnormally small; all, if none is.
+
+    A trigger of the other kinds is the class itself: natural, and to be left alone.
+    """
+    telling = [
+        inversion.kind
+        for inversion in inversions
+        if min(inversion.norms[target] for target in targets) <= median(inversion.norms) / _FACTOR
+    ]
+    return telling or list(KINDS)
 
 
 def _convicts(trial: Repair) -> bool:
@@ -183,6 +205,7 @@ def repair(
             images,
             labels,
             targets=targets,
+            kinds=_telling_kinds(scanned.inversions, targets),
             unlearn=unlearn,
             estimator=estimator,
             count=count,

@@ -133,12 +133,14 @@ def run(name: str, subject: Subject, seed: int) -> dict[str, object]:
 
 
 def anomaly(result: RepairResult) -> dict[str, object]:
-    """The largest index, and that of the next class, a kind of trigger."""
+    """The largest index, and that of the next class, by kind of trigger."""
     found = {}
-    for inversion, detection in zip(result.scan.inversions, result.scan.detections, strict=True):
+    kinds = ["together", *(inversion.kind for inversion in result.scan.inversions)]
+    detections = (result.scan.detection, *result.scan.detections)
+    for kind, detection in zip(kinds, detections, strict=True):
         first, second = sorted(detection.indices, reverse=True)[:2]
-        smallest = min(inversion.norms) / median(inversion.norms)
-        found[inversion.kind] = {"index": first, "next": second, "norm_to_median": smallest}
+        smallest = min(detection.norms) / median(detection.norms)
+        found[kind] = {"index": first, "next": second, "norm_to_median": smallest}
     return found
 
 

@@ -4,7 +4,7 @@ from math import exp, log
 
 import pytest
 
-from shapprune.detection import detect
+from shapprune.detection import combine, detect
 from shapprune.errors import InputError
 
 SIGMA = 1.482602218505602  # 1 / Φ⁻¹(3/4), Eq. 6
@@ -128,3 +128,22 @@ def test_hand_values_of_logarithms():
     assert found.indices == pytest.approx(
         [2 * log(10) / (1.5 * log(10) * SIGMA), 1 / (1.5 * SIGMA), 0, 0, 0]
     )
+
+
+def test_an_outlier_is_smaller_by_a_factor():
+    norms = [4.0, 9.9, 10, 10.1, 10.2, 10.3, 10.4, 10.5]
+    assert detect(norms, factor=2.5).targets == (0,)
+    assert detect(norms, factor=2.6).targets == ()
+    assert detect(norms, factor=2.6).indices == detect(norms).indices
+
+
+def test_kinds_together():
+    """What is small by one measure only stands out less than what is small by both."""
+    patches = [1, 1.5, 8, 9, 10, 12, 14, 15, 16]
+    perturbations = [2, 6, 5, 6, 7, 5.5, 6.5, 7.5, 8]
+    together = combine([patches, perturbations])
+    assert together[0] == pytest.approx((0.1 * 2 / 6) ** 0.5)
+    found = detect(together)
+    assert found.targets[0] == 0
+    assert found.indices[0] - found.indices[1] > 1
+    assert combine([patches]) == pytest.approx([norm / 10 for norm in patches])

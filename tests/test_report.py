@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from shapprune.charts import bound_norm, norm_chart
-from shapprune.detection import Detection, detect
+from shapprune.detection import Detection, combine, detect
 from shapprune.estimation import NeuronValues
 from shapprune.mending import Repair
 from shapprune.models import Classifier
@@ -65,8 +65,10 @@ def scan_of(classes: int = CLASSES, targets: tuple[int, ...] = (TARGET,)) -> Sca
         for kind, stamp in (("patch", true_trigger()), ("perturbation", perturbation()))
     )
     detections = tuple(detect(inversion.norms) for inversion in inversions)
+    together = detect(combine([inversion.norms for inversion in inversions]), factor=2)
     stages = (Stage("invert a patch for every class", 1.5, 1000), Stage("prune", 0.25))
-    return ScanResult(targets, inversions, detections, (repair_of(TARGET),), 0.9, stages, 3)
+    trials = (repair_of(TARGET),)
+    return ScanResult(targets, inversions, detections, together, trials, 0.9, stages, 3)
 
 
 def repair_of(target: int) -> Repair:
@@ -200,8 +202,8 @@ def test_summary_of_other_cases(case):
 
 def test_numbers_that_json_lacks():
     scan = scan_of()
-    endless = Detection((1.0, *[2.0] * 7), (float("inf"), *[0.0] * 7), 2.0, (0,))
-    scan = replace(scan, detections=(endless, endless), accuracy=float("nan"))
+    endless = Detection((1.0, *[2.0] * 7), (float("inf"), *[0.0] * 7), 2.0, 1.0, (0,))
+    scan = replace(scan, detections=(endless, endless), detection=endless, accuracy=float("nan"))
     run = summarise(scan, about={"low": float("-inf")}, class_names=None)
     assert run["anomaly_index"] == "Infinity"
     assert float(run["anomaly_index"]) == float("inf")

@@ -8,7 +8,7 @@ True
 """
 
 from shapprune.data import LabeledImages, load_images
-from shapprune.detection import Detection, detect, suspects
+from shapprune.detection import Detection, combine, detect
 from shapprune.errors import InputError
 from shapprune.estimation import NeuronValues, estimate_shapley
 from shapprune.finetuning import fine_tune
@@ -40,6 +40,7 @@ __all__ = [
     "Trigger",
     "accuracy",
     "attack_success_rate",
+    "combine",
     "detect",
     "estimate_shapley",
     "find_neurons",
@@ -51,5 +52,4 @@ __all__ = [
     "repair",
     "save_weights",
     "scan",
-    "suspects",
 ]

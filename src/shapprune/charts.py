@@ -76,7 +76,7 @@ def norm_chart(detection: Detection, *, labels: Sequence[str], marks: Mapping[in
 
 
 def bound_norm(detection: Detection) -> float | None:
-    """The norm whose anomaly index is the bound; None where all norms have the index 0 or ∞."""
+    """The norm below which classes are outliers; None where all indices are 0 or ∞."""
     middle = median(map(log, detection.norms))
     finite = [
         (i, n) for i, n in zip(detection.indices, detection.norms, strict=True) if 0 < i < 1e9
@@ -84,7 +84,8 @@ def bound_norm(detection: Detection) -> float | None:
     if not finite:
         return None
     index, norm = max(finite)
-    return exp(middle - detection.bound * (middle - log(norm)) / index)
+    at_bound = exp(middle - detection.bound * (middle - log(norm)) / index)
+    return min(at_bound, median(detection.norms) / detection.factor)
 
 
 def curve_chart(curve: Sequence[CurvePoint], *, chosen: int) -> Markup:

@@ -214,11 +214,8 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def _print_scan(result: ScanResult, data: LabeledImages) -> None:
-    table = Table("class", *(f"{inversion.kind}" for inversion in result.inversions), "index", "")
-    indices = [
-        max(d.indices[c] for d in result.detections)
-        for c in range(len(result.detections[0].indices))
-    ]
+    table = Table("class", *(inversion.kind for inversion in result.inversions), "index", "")
+    indices, bound = result.detection.indices, result.detection.bound
     cleared = {trial.targets[0] for trial in result.trials} - set(result.targets)
     shown = sorted(range(len(indices)), key=lambda c: -indices[c])[:_MOST_ROWS]
     for c in sorted(shown):
@@ -233,7 +230,6 @@ def _print_scan(result: ScanResult, data: LabeledImages) -> None:
         table.title += f", {len(shown)} of {len(indices)} classes"
     _print(table)
     targets = ", ".join(_class_name(c, data) for c in result.targets)
-    bound = result.detections[0].bound
     _print(
         f"verdict: {result.verdict}"
         + (f", target class {targets}" if result.targets else "")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
-from statistics import NormalDist, median
+from statistics import NormalDist, geometric_mean, median
 from typing import Literal, TypeAlias, get_args
 
 from shapprune.errors import InputError
@@ -22,12 +22,14 @@ class Detection:
         indices: each class's anomaly index, how many σ its norm lies below the median; 0 for
             norms above it.
         bound: an index above it is an outlier.
+        factor: how many times smaller than the median an outlier must also be.
         targets: the outliers, most anomalous first: the suspected target classes.
     """
 
     norms: tuple[float, ...]
     indices: tuple[float, ...]
     bound: float
+    factor: float
     targets: tuple[int, ...]
 
     @property
@@ -58,6 +60,7 @@ def detect(
             normal distribution.
         logarithm: compare the norms' logarithms. Norms are positive and vary by factors, so that
             these are nearer to the normal distribution that Eq. 7 assumes.
+        factor: how many times smaller than the median an outlier must also be.
 
     Raises:
         InputError: fewer than three norms, one that is not positive and finite, a confidence
@@ -91,18 +94,23 @@ def detect(
     small = median(norms) / factor
     outliers = [c for c in range(len(norms)) if indices[c] > bound and norms[c] <= small]
     outliers.sort(key=lambda c: -indices[c])
-    return Detection(tuple(norms), indices, bound, tuple(outliers))
+    return Detection(tuple(norms), indices, bound, factor, tuple(outliers))
 
 
-def suspects(detections: Sequence[Detection]) -> tuple[int, ...]:
-    """The classes that stand out by any kind of trigger, the largest anomaly index first.
+def combine(norms: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """One norm a class of all kinds of trigger together.
+
+    A backdoor is a short cut by any measure, where a class that is close to others by nature is
+    so by one measure more than by another: together they tell the two apart better than each does.
 
     Args:
-        detections: one a kind of trigger, of the same classes.
+        norms: of each kind of trigger, one a class.
+
+    Returns:
+        The geometric mean of the norms, each as a multiple of the median of its kind.
+
+    >>> [round(norm, 2) for norm in combine([[1, 2, 4], [8, 8, 8]])]
+    [0.71, 1.0, 1.41]
     """
-    index = {
-        target: max(detection.indices[target] for detection in detections)
-        for detection in detections
-        for target in detection.targets
-    }
-    return tuple(sorted(index, key=lambda target: -index[target]))
+    relative = [[norm / median(kind) for norm in kind] for kind in norms]
+    return tuple(geometric_mean(of_class) for of_class in zip(*relative, strict=True))

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from shapprune.detection import Detection, Method, detect, suspects
+from shapprune.detection import Detection, Method, combine, detect
 from shapprune.errors import InputError
 from shapprune.estimation import Estimator
 from shapprune.mending import Repair, mend
@@ -17,8 +17,11 @@ from shapprune.models import check_input
 from shapprune.stages import Clock, Progress, Stage
 from shapprune.triggers import KINDS, Inversion, Kind, invert_triggers
 
-_FACTOR = 2.0  # how many times smaller than the median norm a suspect's is
+# Suspects are the outliers at one-sided 95 %, at least two times smaller than the median: generous,
+# as a trial follows.
+_CONFIDENCE, _FACTOR = 0.9, 2.0
 _MOST_TRIALS = 3
+_TELLING = 0.75  # of the median: a larger trigger of a suspect is no short cut
 # ASR proxies, of triggers much stronger than inverted: a backdoor's works for sure, and fails for
 # sure once the backdoor is removed.
 _WORKS, _FAILS = 0.95, 0.05
@@ -31,7 +34,8 @@ class ScanResult:
     Attributes:
         targets: the target classes, most anomalous first; empty if the model is clean.
         inversions: the inverted triggers of every class, one inversion a kind of trigger.
-        detections: what the norms of each inversion say.
+        detections: what the norms of each inversion say alone.
+        detection: what they say together, which decides on the suspects.
         trials: a repair of each suspected class, most anomalous first; the targets are those
             whose trigger could be removed.
         accuracy: ACC on the given images, in [0, 1].
@@ -42,6 +46,7 @@ class ScanResult:
     targets: tuple[int, ...]
     inversions: tuple[Inversion, ...]
     detections: tuple[Detection, ...]
+    detection: Detection
     trials: tuple[Repair, ...]
     accuracy: float
     stages: tuple[Stage, ...]
@@ -49,8 +54,8 @@ class ScanResult:
 
     @property
     def anomaly_index(self) -> float:
-        """The largest of all classes and kinds of trigger."""
-        return max(detection.anomaly_index for detection in self.detections)
+        """The largest of all classes."""
+        return self.detection.anomaly_index
 
     @property
     def verdict(self) -> Literal["backdoored", "clean"]:
@@ -84,7 +89,7 @@ def scan(
 ) -> ScanResult:
     """Tell whether a classifier carries a backdoor, from a few clean images.
 
-    A trigger is inverted for every class, of two kinds. A class whose trigger is abnormally small
+    Triggers of two kinds are inverted for every class. A class whose triggers are abnormally small
     is suspected, and put on trial by a repair: made stronger, a backdoor's trigger works on every
     image, and once the backdoor is removed, on none. Some classes have small triggers by nature,
     as an 8 that takes few strokes from any digit; made stronger, such a trigger becomes the class
@@ -117,9 +122,9 @@ def scan(
             clock.count(inversion.passes)
         inversions.append(inversion)
     method: Method = "mad-small" if classes > 5 else "mad"  # two below the median say nothing
-    detections = tuple(
-        detect(inversion.norms, method=method, factor=_FACTOR) for inversion in inversions
-    )
+    norms = [inversion.norms for inversion in inversions]
+    detections = tuple(detect(kind, method=method) for kind in norms)
+    detection = detect(combine(norms), method=method, confidence=_CONFIDENCE, factor=_FACTOR)
     trials = tuple(
         mend(
             model,
@@ -130,12 +135,13 @@ def scan(
             seed=seed,
             clock=clock,
         )
-        for suspect in suspects(detections)[:_MOST_TRIALS]
+        for suspect in detection.targets[:_MOST_TRIALS]
     )
     return ScanResult(
         tuple(trial.targets[0] for trial in trials if _convicts(trial)),
         tuple(inversions),
         detections,
+        detection,
         trials,
         accuracy(model, images, labels),
         tuple(clock.stages),
@@ -144,14 +150,14 @@ def scan(
 
 
 def _telling_kinds(inversions: Sequence[Inversion], targets: Sequence[int]) -> list[Kind]:
-    """The kinds of which a target's trigger is abnormally small; all, if none is.
+    """The kinds of which a target's trigger is small; all, if none is.
 
     A trigger of the other kinds is the class itself: natural, and to be left alone.
     """
     telling = [
         inversion.kind
         for inversion in inversions
-        if min(inversion.norms[target] for target in targets) <= median(inversion.norms) / _FACTOR
+        if min(inversion.norms[target] for target in targets) <= _TELLING * median(inversion.norms)
     ]
     return telling or list(KINDS)
 

@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from shapprune import charts
-from shapprune.detection import Detection
 from shapprune.files import printable
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.stamps import Stamp, Trigger
@@ -55,14 +54,15 @@ def render_report(
     """
     scan = result.scan if isinstance(result, RepairResult) else result
     repair = result.repair if isinstance(result, RepairResult) else None
-    names = [_label(c, class_names) for c in range(len(scan.detections[0].norms))]
+    names = [_label(c, class_names) for c in range(len(scan.detection.norms))]
+    kinds = ["all kinds together", *(inversion.kind for inversion in scan.inversions)]
     run = summarise(result, about=about, class_names=class_names)
     marks = {
         c: "target" if c in scan.targets else "cleared"
         for trial in scan.trials
         for c in trial.targets
     }
-    marks = {c: "suspected" for d in scan.detections for c in d.targets} | marks
+    marks = dict.fromkeys(scan.detection.targets, "suspected") | marks
     counts = torch.bincount(labels.cpu(), minlength=len(names)).tolist()
     inputs = [(_LABELS[key], about[key]) for key in _LABELS if key in about]
     inputs += [(k, v) for k, v in about.items() if k not in _LABELS and k != "notes"]
@@ -81,13 +81,8 @@ def render_report(
         marks=marks,
         cards=_cards(result, images, labels, names),
         norms=[
-            (
-                inversion.kind,
-                charts.norm_chart(detection, labels=names, marks=marks),
-                detection.targets,
-                set(_outside(detection)) - set(detection.targets),
-            )
-            for inversion, detection in zip(scan.inversions, scan.detections, strict=True)
+            (kind, charts.norm_chart(detection, labels=names, marks=marks), detection)
+            for kind, detection in zip(kinds, (scan.detection, *scan.detections), strict=True)
         ],
         curve=charts.curve_chart(repair.pruning.curve, chosen=len(repair.pruning.removed))
         if repair
@@ -178,7 +173,7 @@ def _cards(
     """What the page shows of each trigger; of a clean model, that of the most suspicious class."""
     scan = result.scan if isinstance(result, RepairResult) else result
     classes = range(len(names))
-    least = max(classes, key=lambda c: max(d.indices[c] for d in scan.detections))
+    least = max(classes, key=lambda c: scan.detection.indices[c])
     targets = _targets(result)
     chosen = [trigger for target in targets for trigger in _triggers(result, target)]
     cards = []
@@ -227,10 +222,6 @@ def _snippet(about: Mapping[str, object], classes: int) -> dict[str, str]:
 
 def _label(c: int, names: Sequence[str] | None) -> str:
     return f"{c} “{printable(names[c], 32)}”" if names and names[c] != str(c) else str(c)
-
-
-def _outside(detection: Detection) -> list[int]:
-    return [c for c, index in enumerate(detection.indices) if index > detection.bound]
 
 
 def _list(value: object) -> list[Any]:

@@ -36,7 +36,9 @@ def summarise(
         "verdict": scan.verdict,
         "target_classes": scan.targets,
         "anomaly_index": scan.anomaly_index,
-        "bound": scan.detections[0].bound,
+        "bound": scan.detection.bound,
+        "norms": scan.detection.norms,
+        "indices": scan.detection.indices,
         "class_names": class_names,
         "accuracy": scan.accuracy,
         "inversions": {

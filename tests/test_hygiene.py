@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from shapprune.augmentation import augment, flip_allowed, mix
 from shapprune.estimation import estimate_shapley
 from shapprune.finetuning import fine_tune
+from shapprune.game import NeuronGame
 from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.neurons import NeuronGame, find_neurons, masked, remove_neurons
+from shapprune.neurons import find_neurons, masked, remove_neurons
 from shapprune.pruning import prune
 from shapprune.stamps import Perturbation, Trigger
 from shapprune.triggers import invert_triggers

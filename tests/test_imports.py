@@ -25,6 +25,7 @@ RANKS = {
     "models": 3,
     "data": 2,
     "neurons": 2,
+    "game": 3,
     "metrics": 3,
     "augmentation": 4,
     "recovery": 5,

@@ -7,16 +7,13 @@ from torch.nn import functional as F
 
 from shapprune.errors import InputError
 from shapprune.neurons import (
-    CHUNK,
     Layer,
-    NeuronGame,
     Neurons,
     evaluating,
     find_neurons,
     masked,
     remove_neurons,
 )
-from shapprune.shapley import multilinear
 from toys import BUILDERS, LAYERS, build, random_images, seeded
 
 every_shape = pytest.mark.parametrize("name", BUILDERS)
@@ -292,107 +289,6 @@ def test_an_addition_in_place_is_no_layers_output():
 
     found = find_neurons(InPlace(), random_images())
     assert [(layer.name, layer.size) for layer in found.layers] == LAYERS["pre-activation"]
-
-
-# The game
-
-
-@every_shape
-def test_game_is_a_loop_over_coalitions(name):
-    model, neurons = toy(name)
-    images = random_images(7)
-    with torch.no_grad():
-        labels = model(images).argmax(1)
-    players = torch.rand(40, len(neurons), generator=seeded()) < 0.8
-    assert 2 * CHUNK < 7 * 40  # several chunks
-    assert CHUNK % 7  # that end inside a coalition
-    game = NeuronGame(model, neurons, images, labels)
-    worth = []
-    for coalition in players:
-        pruned = remove_neurons(model, neurons, (~coalition).nonzero().flatten().tolist())
-        with torch.no_grad():
-            worth.append(float((pruned(images).argmax(1) == labels).float().mean()))
-    torch.testing.assert_close(game(players), torch.tensor(worth))
-    assert len(set(worth)) > 2  # else the loop would prove nothing
-    assert game.n == len(neurons)
-    assert game.passes == 7 * 40
-
-
-@every_shape
-def test_gradient_is_a_finite_difference(name):
-    model, neurons = toy(name)
-    model, image = model.double(), random_images(1).double()
-    label = torch.tensor([2])
-    masks = 0.2 + 0.7 * torch.rand(3, len(neurons), generator=seeded(), dtype=torch.float64)
-    game = NeuronGame(model, neurons, image, label)
-    found = game.gradient(masks)
-    assert found.shape == masks.shape
-
-    def answer(rows):
-        with torch.no_grad(), masked(model, neurons, rows):
-            return F.log_softmax(model(image.expand(len(rows), -1, -1, -1)), 1)[:, 2]
-
-    step = 1e-6 * torch.eye(len(neurons), dtype=torch.float64)
-    for mask, gradient in zip(masks, found, strict=True):
-        expected = (answer(mask + step) - answer(mask - step)) / 2e-6
-        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
-
-
-def test_gradients_of_many_rows_take_every_image():
-    """Rows as many as images, or twice as many: their mean is the gradient of the mean."""
-    model, neurons = toy("functional")
-    images, labels = random_images(9), torch.arange(9) % 5
-    mask = 0.2 + 0.7 * torch.rand(1, len(neurons), generator=seeded())
-    game = NeuronGame(model, neurons, images, labels)
-    each = [
-        NeuronGame(model, neurons, images[i : i + 1], labels[i : i + 1]).gradient(mask)
-        for i in range(9)
-    ]
-    expected = torch.cat(each).mean(0)
-    for rows in (9, 18, 18 * 9):  # the last is more than a chunk
-        found = game.gradient(mask.expand(rows, -1))
-        torch.testing.assert_close(found.mean(0), expected, rtol=1e-4, atol=1e-6)
-
-
-def test_every_image_counts_in_the_multilinear_estimate():
-    """600 images, of which only the last 80 are not black; nothing has a bias."""
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5, bias=False)
-    )
-    images = torch.zeros(600, 3, 8, 8)
-    images[520:] = 1
-    game = NeuronGame(
-        model, find_neurons(model, images), images, torch.zeros(600, dtype=torch.int64)
-    )
-    assert bool((multilinear(game, samples=1200, generator=seeded()).values != 0).any())
-
-
-def test_absent_neurons_have_gradients():
-    """log σ(2 m - 1): steep at m = 0, where the neuron is absent, and flat at m = 1."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 2))
-    with torch.no_grad():
-        model[1].weight.fill_(1)
-        model[3].weight.copy_(torch.tensor([[2.0], [0.0]]))
-        model[3].bias.copy_(torch.tensor([-1.0, 0.0]))
-    image = torch.ones(1, 1, 1, 1)
-    game = NeuronGame(model, find_neurons(model, image), image, torch.tensor([0]))
-    gradient = game.gradient(torch.tensor([[0.0], [1.0]])).flatten()
-    expected = 2 * torch.sigmoid(torch.tensor([1.0, -1.0]))
-    torch.testing.assert_close(gradient, expected, rtol=0.02, atol=0.02)
-
-
-def test_gradients_where_the_caller_wants_none():
-    model, neurons = toy("conv-bn")
-    game = NeuronGame(model, neurons, random_images(), torch.arange(4))
-    with torch.no_grad():
-        assert bool((game.gradient(torch.ones(4, len(neurons))) != 0).any())
-
-
-@pytest.mark.parametrize("images", [0, 3])
-def test_game_without_images(images):
-    model, neurons = toy("conv-bn")
-    with pytest.raises(InputError, match="images"):
-        NeuronGame(model, neurons, random_images()[:images], torch.arange(4)[: images // 2])
 
 
 def test_evaluating_restores_what_was_mixed():

@@ -12,9 +12,10 @@ from shapprune.detection import Detection, combine, detect
 from shapprune.errors import InputError
 from shapprune.estimation import NeuronValues, estimate_shapley
 from shapprune.finetuning import fine_tune
+from shapprune.game import NeuronGame
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.models import Classifier, load_classifier
-from shapprune.neurons import NeuronGame, Neurons, find_neurons
+from shapprune.neurons import Neurons, find_neurons
 from shapprune.pipeline import RepairResult, ScanResult, repair, scan
 from shapprune.proxies import Proxies
 from shapprune.pruning import Pruning, prune

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from shapprune.augmentation import augment, flip_allowed
 from shapprune.errors import InputError
-from shapprune.neurons import NeuronGame, Neurons
+from shapprune.game import NeuronGame
+from shapprune.neurons import Neurons
 from shapprune.shapley import ShapleyValues, algorithm1, multilinear
 from shapprune.stamps import Stamp
 

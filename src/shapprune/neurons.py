@@ -1,4 +1,4 @@
-"""The prunable neurons of a network, masks over them, and the game that they play."""
+"""The prunable neurons of a network, and masks over them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from shapprune.errors import InputError
 
@@ -208,77 +207,3 @@ def zero_neurons(model: nn.Module, neurons: Neurons, removed: Sequence[int]) -> 
         name, channel = neurons.locate(neuron)
         for parameter in model.get_submodule(name).parameters(recurse=False):
             parameter[channel] = 0
-
-
-class NeuronGame:
-    """The game whose players are a network's neurons; its value is how well a coalition answers.
-
-    With clean images and their classes, the value is ACC; with stamped images and the target
-    class, it is ASR, the metric of the paper (Sec. 3.2).
-
-    Attributes:
-        n: number of players.
-        passes: image passes spent so far; a backward pass counts as two.
-
-    Args:
-        model: the network; used in eval mode, left as it was.
-        images: (m, C, H, W) in [0, 1], m at least 1.
-        labels: int64 (m,), the answer that counts.
-    """
-
-    def __init__(self, model: nn.Module, neurons: Neurons, images: Tensor, labels: Tensor) -> None:
-        if len(images) == 0 or len(images) != len(labels):
-            raise InputError(f"{len(images)} images and {len(labels)} labels: expected as many > 0")
-        self._model, self._neurons = model, neurons
-        self._images, self._labels = images, labels
-        self.n = len(neurons)
-        self.passes = 0
-
-    def __call__(self, coalitions: Tensor) -> Tensor:
-        """The share of images that each coalition answers with their label.
-
-        Args:
-            coalitions: bool (b, n), the neurons that are present.
-
-        Returns:
-            Float (b,) in [0, 1].
-        """
-        images, labels = self._images, self._labels
-        rows = len(coalitions) * len(images)
-        right = torch.empty(rows, device=images.device)
-        with evaluating(self._model), torch.no_grad():
-            for start in range(0, rows, CHUNK):
-                row = torch.arange(start, min(start + CHUNK, rows), device=images.device)
-                masks = coalitions.to(images)[row // len(images)]
-                with masked(self._model, self._neurons, masks):
-                    logits = self._model(images[row % len(images)])
-                right[row] = (logits.argmax(1) == labels[row % len(images)]).to(right.dtype)
-        self.passes += rows
-        return right.view(len(coalitions), len(images)).mean(1)
-
-    def gradient(self, masks: Tensor) -> Tensor:
-        """Gradients of the mean log-probability of the labels at fractional masks.
-
-        Row i of b is played on image ⌊i · m / b⌋ alone: averages over rows estimate the gradient
-        of the mean over images, at one image pass a row instead of m.
-
-        Args:
-            masks: float (b, n) in [0, 1].
-
-        Returns:
-            Float (b, n): the derivative of row i's log-probability by each of its mask entries.
-        """
-        gradients = torch.empty_like(masks, device=self._images.device)
-        with evaluating(self._model), torch.enable_grad():
-            for start in range(0, len(masks), CHUNK):
-                # At exactly 0, ReLU and max pooling pass no gradient on to an absent neuron.
-                part = masks[start : start + CHUNK].to(self._images).clamp(min=1e-3)
-                part.requires_grad_()
-                row = torch.arange(start, start + len(part), device=self._images.device)
-                image = row * len(self._images) // len(masks)
-                with masked(self._model, self._neurons, part):
-                    logits = self._model(self._images[image])
-                answer = F.log_softmax(logits.float(), 1).gather(1, self._labels[image, None])
-                (gradients[start : start + len(part)],) = torch.autograd.grad(answer.sum(), part)
-        self.passes += 3 * len(masks)
-        return gradients

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from shapprune.errors import InputError
 from shapprune.game import NeuronGame
 from shapprune.neurons import CHUNK, Neurons, find_neurons, masked, remove_neurons
-from shapprune.shapley import multilinear
+from shapprune.shapley import exact, multilinear
 from toys import BUILDERS, build, random_images, seeded
 
 every_shape = pytest.mark.parametrize("name", BUILDERS)
@@ -235,3 +235,28 @@ def test_unknown_metric():
     model, neurons = toy("mlp")
     with pytest.raises(InputError, match="metric"):
         NeuronGame(model, neurons, random_images(), torch.arange(4), metric="loss")
+
+
+# Other libraries' estimators play the game as it is
+
+
+def small_game() -> NeuronGame:
+    model, neurons = toy("conv-bn")
+    return NeuronGame(
+        model, neurons, random_images(7), torch.arange(7) % 5, metric="log-probability"
+    )
+
+
+def test_shapiq_plays():
+    approximator = pytest.importorskip("shapiq").PermutationSamplingSV(n=10, random_state=0)
+    found = approximator.approximate(budget=4000, game=small_game())
+    values = [float(found[(player,)]) for player in range(10)]
+    assert values == pytest.approx(exact(small_game()).values.tolist(), abs=0.03)
+
+
+def test_captum_plays():
+    attribution = pytest.importorskip("captum.attr").ShapleyValueSampling(small_game())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = attribution.attribute(torch.ones(1, 10), n_samples=300, perturbations_per_eval=1)
+    assert found[0].tolist() == pytest.approx(exact(small_game()).values.tolist(), abs=0.03)

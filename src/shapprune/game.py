@@ -74,13 +74,13 @@ class NeuronGame:
 
         Args:
             coalitions: bool (b, n), the neurons that are present; a tensor, or an array as
-                shapiq has it.
+                shapiq has it, which may also be a single coalition (n,).
 
         Returns:
             Float (b,), of the same kind.
         """
         if isinstance(coalitions, np.ndarray):
-            return self(torch.from_numpy(coalitions)).cpu().numpy()
+            return self(torch.from_numpy(np.atleast_2d(coalitions))).cpu().numpy()
         return self.outcomes(coalitions).mean(1)
 
     def outcomes(self, coalitions: Tensor) -> Tensor:

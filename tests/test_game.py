@@ -87,7 +87,7 @@ def test_every_image_counts_in_the_multilinear_estimate():
     game = NeuronGame(
         model, find_neurons(model, images), images, torch.zeros(600, dtype=torch.int64)
     )
-    assert bool((multilinear(game, samples=1200, generator=seeded()).values != 0).any())
+    assert bool((multilinear(game, budget=1200, generator=seeded()).values != 0).any())
 
 
 def test_absent_neurons_have_gradients():

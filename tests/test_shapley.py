@@ -7,69 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from games import PRODUCTS, Plays, Products, additive, by_size, close, table
 from shapprune.errors import InputError
 from shapprune.shapley import algorithm1, exact, multilinear
 from toys import seeded
-
-
-class Plays:
-    """A game from a function of coalitions (b, n). It remembers what it was asked."""
-
-    def __init__(self, n: int, worth: Callable[[Tensor], Tensor]) -> None:
-        self.n, self.worth, self.asked = n, worth, []
-
-    def __call__(self, coalitions: Tensor) -> Tensor:
-        self.asked.append(coalitions.clone())
-        return self.worth(coalitions)
-
-
-def additive(weights: list[float]) -> Plays:
-    return Plays(len(weights), lambda s: s.float() @ torch.tensor(weights))
-
-
-def table(n: int, seed: int = 0) -> Plays:
-    """Any worth for any coalition, between 0 and 1."""
-    worth = torch.rand(2**n, generator=seeded(seed))
-    return Plays(n, lambda s: worth[(s.long() << torch.arange(n)).sum(1)])
-
-
-def by_size(worth: list[float]) -> Plays:
-    """A coalition's worth by how many players it has."""
-    return Plays(len(worth) - 1, lambda s: torch.tensor(worth)[s.sum(1)])
-
-
-class Products:
-    """Σ a_T Π_{i in T} x_i: a game that is its own multilinear extension."""
-
-    def __init__(self, n: int, terms: dict[tuple[int, ...], float]) -> None:
-        self.n, self.terms = n, terms
-
-    def worth(self, x: Tensor) -> Tensor:
-        return sum(a * x[:, list(t)].prod(1) for t, a in self.terms.items())
-
-    def __call__(self, coalitions: Tensor) -> Tensor:
-        return self.worth(coalitions.float())
-
-    def gradient(self, masks: Tensor) -> Tensor:
-        out = torch.zeros_like(masks)
-        for team, a in self.terms.items():
-            for i in team:
-                out[:, i] += a * masks[:, [j for j in team if j != i]].prod(1)
-        return out
-
-    def values(self) -> Tensor:
-        out = torch.zeros(self.n)
-        for team, a in self.terms.items():
-            out[list(team)] += a / len(team)
-        return out
-
-
-PRODUCTS = Products(5, {(0,): 0.3, (0, 1): 0.5, (1, 2, 3): -0.4, (0, 2, 3): 0.6})
-
-
-def close(a: Tensor, b: list[float] | Tensor, tolerance: float = 1e-6) -> bool:
-    return torch.allclose(a, torch.as_tensor(b, dtype=a.dtype), rtol=0, atol=tolerance)
-
 
 # Exact
 
@@ -153,7 +94,7 @@ def test_exact_refuses_large_games():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_whole_integral_is_the_shapley_value(seed):
-    result = multilinear(PRODUCTS, samples=4000, lowest=0, generator=seeded(seed))
+    result = multilinear(PRODUCTS, budget=4000, lowest=0, generator=seeded(seed))
     difference = (result.values - PRODUCTS.values()).abs()
     assert bool((difference <= 4 * result.standard_errors + 1e-6).all())
     assert float(difference.max()) < 0.05
@@ -165,29 +106,29 @@ def test_whole_integral_is_the_shapley_value(seed):
 def test_only_q_near_one():
     """Means of q and q² over [0.8, 1]."""
     pair, triple = Products(2, {(0, 1): 1.0}), Products(3, {(0, 1, 2): 1.0})
-    values = multilinear(pair, samples=20000, lowest=0.8, generator=seeded()).values
+    values = multilinear(pair, budget=20000, lowest=0.8, generator=seeded()).values
     assert close(values, [0.9] * 2, 0.01)
-    values = multilinear(triple, samples=20000, lowest=0.8, generator=seeded()).values
+    values = multilinear(triple, budget=20000, lowest=0.8, generator=seeded()).values
     assert close(values, [(1 - 0.8**3) / 0.6] * 3, 0.012)
 
 
 def test_multilinear_standard_errors():
     """The gradient of a pair is a coin."""
-    result = multilinear(Products(2, {(0, 1): 1.0}), samples=2500, lowest=0, generator=seeded())
+    result = multilinear(Products(2, {(0, 1): 1.0}), budget=2500, lowest=0, generator=seeded())
     assert close(result.standard_errors, [0.01] * 2, 5e-4)
-    one = multilinear(PRODUCTS, samples=1, generator=seeded())
+    one = multilinear(PRODUCTS, budget=1, generator=seeded())
     assert one.standard_errors.isinf().all()
     assert one.values.isfinite().all()
 
 
 def test_additive_games_need_one_gradient():
     game = Products(3, {(0,): 1.0, (1,): -0.5})
-    assert close(multilinear(game, samples=1, generator=seeded()).values, [1, -0.5, 0])
+    assert close(multilinear(game, budget=1, generator=seeded()).values, [1, -0.5, 0])
 
 
 def test_multilinear_needs_a_sample():
-    with pytest.raises(InputError, match="samples"):
-        multilinear(PRODUCTS, samples=0, generator=seeded())
+    with pytest.raises(InputError, match="budget"):
+        multilinear(PRODUCTS, budget=0, generator=seeded())
 
 
 # Algorithm 1
@@ -334,7 +275,7 @@ def test_algorithm1_progress():
 
 ESTIMATORS = {
     "exact": lambda game, seed=0: exact(game),
-    "multilinear": lambda game, seed=0: multilinear(game, samples=64, generator=seeded(seed)),
+    "multilinear": lambda game, seed=0: multilinear(game, budget=64, generator=seeded(seed)),
     "algorithm1": lambda game, seed=0: run(game, discard_below=0, generator=seeded(seed)),
 }
 

@@ -79,10 +79,10 @@ def estimate_shapley(
     flip = flip_allowed(model, images)
     varied = torch.cat([images, *(augment(images, generator=generator, flip=flip) for _ in "abc")])
     clean = NeuronGame(model, neurons, varied, labels.repeat(4))
-    asr = multilinear(backdoor, samples=samples, generator=generator)
+    asr = multilinear(backdoor, budget=samples, generator=generator)
     if progress:
         progress(0.5)
-    accuracy = multilinear(clean, samples=samples, generator=generator)
+    accuracy = multilinear(clean, budget=samples, generator=generator)
     if progress:
         progress(1.0)
     score = asr.values - accuracy.values.clamp(min=0)

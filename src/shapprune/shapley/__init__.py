@@ -3,6 +3,19 @@
 from shapprune.shapley.algorithm1 import algorithm1
 from shapprune.shapley.exact import exact
 from shapprune.shapley.multilinear import multilinear
+from shapprune.shapley.permutation import permutation
 from shapprune.shapley.result import DifferentiableGame, Game, ShapleyValues
+from shapprune.shapley.stopping import TopSet
+from shapprune.shapley.tmab import tmab
 
-__all__ = ["DifferentiableGame", "Game", "ShapleyValues", "algorithm1", "exact", "multilinear"]
+__all__ = [
+    "DifferentiableGame",
+    "Game",
+    "ShapleyValues",
+    "TopSet",
+    "algorithm1",
+    "exact",
+    "multilinear",
+    "permutation",
+    "tmab",
+]

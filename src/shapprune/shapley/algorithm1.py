@@ -6,19 +6,25 @@ import torch
 from torch import Tensor
 
 from shapprune.errors import InputError
-from shapprune.shapley.result import Game, ShapleyValues, check_players, evaluate
+from shapprune.shapley.result import BudgetSpent, Game, Meter, ShapleyValues, Tally
+from shapprune.shapley.stopping import Looks, TopSet
 
 _BLOCK = 16  # coalitions of a walk evaluated at once; what lies past the threshold is thrown away
+_BISECTED_BLOCK = 64
 
 
 def algorithm1(
     game: Game,
     *,
     average_iterations: float = 50,
+    budget: int | None = None,
     discard_below: float = 0.2,
+    zeroed: bool = False,
     top: int = 50,
     explore: float = 30,
     epsilons: Mapping[float, float] | None = None,
+    bisect: bool = False,
+    stop: TopSet | None = None,
     generator: torch.Generator,
     progress: Callable[[float], None] | None = None,
 ) -> ShapleyValues:
@@ -32,67 +38,94 @@ def algorithm1(
         game: values in [0, 1], as ASR has.
         average_iterations: marginal contributions to collect, divided by the number of players
             (the paper: 50).
+        budget: evaluations to spend at most; a walk that it cuts off does not count.
         discard_below: the discarding threshold t (the paper: 0.2).
+        zeroed: set the marginals to zero instead, which the paper advises against.
         top: m, how many players ε-greedy prefers.
         explore: l, average iterations with uniform permutations (the paper: 30).
         epsilons: from which average iteration on which ε holds; the paper's, and the default:
             0.5 after 30, 0.3 after 40. Before the first entry the largest ε holds.
+        bisect: skip the inside of a stretch of a walk with the same value at both ends, halving
+            the others: the same where values never rise along a walk, at a fraction of the cost.
+        stop: ends the estimation early.
         generator: on the CPU.
         progress: called with the share of the work done.
 
     Raises:
-        InputError: no players, a game that returns a wrong shape or NaN, a full network whose
-            value is below the threshold (nothing could be collected).
+        InputError: no players, a negative budget, a game that returns a wrong shape or NaN, a
+            whole network whose value is below the threshold (nothing could be collected).
     """
-    check_players(game)
+    meter = Meter(game, budget)
     if not average_iterations > 0:
         raise InputError(f"average_iterations must be positive, got {average_iterations}")
     n = game.n
     schedule = {30: 0.5, 40: 0.3} if epsilons is None else epsilons
-    total = torch.zeros(n, dtype=torch.float64)
-    squares = torch.zeros(n, dtype=torch.float64)
-    counts = torch.zeros(n, dtype=torch.int64)
-    whole = float(evaluate(game, torch.ones(1, n, dtype=torch.bool))[0])
-    if whole < discard_below:
-        raise InputError(
-            f"the whole network's value {whole:.3f} is below the discarding threshold "
-            f"{discard_below}: nothing to attribute"
-        )
-    evaluations = 1
-    while (average := int(counts.sum()) / n) < average_iterations:
-        order = torch.randperm(n, generator=generator)
-        if average > explore:
-            epsilon = next(
-                (e for a, e in sorted(schedule.items())[::-1] if average > a),
-                max(schedule.values()),
+    tally, looks = Tally(n), Looks(stop)
+    try:
+        whole = float(meter(torch.ones(1, n, dtype=torch.bool))[0])
+        if whole < discard_below:
+            raise InputError(
+                f"the whole network's value {whole:.3f} is below the discarding threshold "
+                f"{discard_below}: nothing to attribute"
             )
-            values = torch.where(counts > 0, total / counts.clamp(min=1), 0.0)
-            order = _epsilon_greedy(order, values, top, epsilon, generator)
-        before = whole
-        for block in order.split(_BLOCK):
-            removed = torch.zeros(n, dtype=torch.bool)
-            removed[order[: int((order == block[0]).nonzero())]] = True
-            steps = torch.stack(
-                [removed.index_fill(0, block[: j + 1], True) for j in range(len(block))]
-            )
-            after = evaluate(game, ~steps)
-            evaluations += len(block)
+        while (average := int(tally.counts.sum()) / n) < average_iterations:
+            order = torch.randperm(n, generator=generator)
+            if average > explore:
+                epsilon = next(
+                    (e for a, e in sorted(schedule.items())[::-1] if average > a),
+                    max(schedule.values()),
+                )
+                order = _epsilon_greedy(order, tally.means, top, epsilon, generator)
+            worth = _walk(meter, order, whole, discard_below, bisect)
             # Algorithm 1, line 12: a marginal counts if the value before the removal does.
-            previous = torch.cat([torch.tensor([before]), after[:-1]])
-            kept = (previous >= discard_below).long().cumprod(0).bool()
-            marginals = (previous - after)[kept].double()
-            total[block[kept]] += marginals
-            squares[block[kept]] += marginals**2
-            counts[block[kept]] += 1
-            before = float(after[-1])
-            if not bool(kept.all()):
-                break
-        if progress:
-            progress(min(1.0, int(counts.sum()) / n / average_iterations))
-    mean = total / counts.clamp(min=1)
-    variance = (squares / counts.clamp(min=1) - mean**2).clamp(min=0) * counts / (counts - 1)
-    errors = torch.where(counts > 1, (variance / counts).sqrt(), torch.inf)
-    return ShapleyValues(mean.float(), errors.float(), counts, evaluations)
+            kept = (worth[:-1] >= discard_below).long().cumprod(0).bool()
+            marginals = (worth[:-1] - worth[1:])[kept]
+            tally.add(order[: len(marginals)], marginals)
+            if zeroed:
+                tally.add(order[len(marginals) :], torch.zeros(n - len(marginals)).double())
+            average = int(tally.counts.sum()) / n
+            if progress:
+                progress(min(1.0, average / average_iterations))
+            if looks.settled(average, tally.means, tally.errors):
+                return tally.result(meter.spent, settled=True)
+    except BudgetSpent:
+        pass
+    return tally.result(meter.spent)
+
+
+def _walk(meter: Meter, order: Tensor, whole: float, discard_below: float, bisect: bool) -> Tensor:
+    """Values along a permutation, the whole's first, until one is below the threshold or later."""
+    rank = order.argsort()
+
+    def ask(removed: Tensor) -> Tensor:
+        """Values without the first so many players."""
+        return meter(rank >= removed[:, None])
+
+    worth = torch.tensor([whole], dtype=torch.float64)
+    for block in torch.arange(1, len(order) + 1).split(_BISECTED_BLOCK if bisect else _BLOCK):
+        values = _bisected(ask, block, worth[-1]) if bisect else ask(block)
+        worth = torch.cat([worth, values])
+        if bool((values < discard_below).any()):
+            break
+    return worth
+
+
+def _bisected(ask: Callable[[Tensor], Tensor], block: Tensor, before: Tensor) -> Tensor:
+    """Values at the positions of a block, from as few as its steps need."""
+    first, last = int(block[0]) - 1, int(block[-1])
+    found = {first: float(before), last: float(ask(block[-1:])[0])}
+    open_ = [(first, last)]
+    while open_:
+        halves = [(a, b, (a + b) // 2) for a, b in open_ if b - a > 1 and found[a] != found[b]]
+        if halves:
+            middles = torch.tensor([middle for _, _, middle in halves])
+            found |= dict(zip(middles.tolist(), ask(middles).tolist(), strict=True))
+        open_ = [half for a, b, middle in halves for half in ((a, middle), (middle, b))]
+    values, last_known = [], found[first]
+    for position in block.tolist():
+        last_known = found.get(position, last_known)
+        values.append(last_known)
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _epsilon_greedy(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from shapprune.errors import InputError
@@ -34,32 +35,112 @@ class ShapleyValues:
         values: float (n,).
         standard_errors: float (n,), of the values; 0 where exact, infinite below two samples.
         counts: int (n,), marginal contributions (or gradients) behind each value.
-        evaluations: coalitions (or gradients) evaluated.
+        evaluations: coalitions and gradients evaluated.
+        settled: whether the estimation ended because the best players were known.
     """
 
     values: Tensor
     standard_errors: Tensor
     counts: Tensor
     evaluations: int
+    settled: bool = False
 
 
-def evaluate(game: Game, coalitions: Tensor) -> Tensor:
-    """The game's values of coalitions, checked.
+class BudgetSpent(Exception):
+    """No evaluation is left."""
+
+
+class Meter:
+    """A game that counts its evaluations and checks its answers.
+
+    Args:
+        budget: evaluations that it grants; None for no end.
 
     Raises:
-        InputError: a wrong shape, or NaN.
+        InputError: no players, a negative budget.
     """
-    values = game(coalitions)
-    if values.shape != coalitions.shape[:1]:
+
+    def __init__(self, game: Game, budget: int | None = None) -> None:
+        if game.n < 1:
+            raise InputError(f"a game needs at least one player, got n = {game.n}")
+        if budget is not None and budget < 0:
+            raise InputError(f"budget must not be negative, got {budget}")
+        self._game, self._budget = game, budget
+        self.n, self.spent = game.n, 0
+
+    def __call__(self, coalitions: Tensor) -> Tensor:
+        """Values, float64 (b,) on the CPU.
+
+        Raises:
+            InputError: the game returned a wrong shape, or NaN.
+            BudgetSpent: there are not so many evaluations left; none was made.
+        """
+        self._spend(len(coalitions))
+        return _checked(self._game(coalitions), coalitions.shape[:1])
+
+    def gradient(self, masks: Tensor) -> Tensor:
+        """As a call, for the gradients, float64 (b, n), of a `DifferentiableGame`."""
+        self._spend(len(masks))
+        return _checked(self._game.gradient(masks), masks.shape)  # type: ignore[attr-defined]
+
+    def _spend(self, evaluations: int) -> None:
+        if self._budget is not None and self.spent + evaluations > self._budget:
+            raise BudgetSpent
+        self.spent += evaluations
+
+
+def _checked(values: Tensor, shape: torch.Size) -> Tensor:
+    if values.shape != shape:
         raise InputError(
-            f"the game returned shape {tuple(values.shape)} for {len(coalitions)} coalitions: "
-            f"expected ({len(coalitions)},)"
+            f"the game returned the shape {tuple(values.shape)}: expected {tuple(shape)}"
         )
     if bool(values.isnan().any()):
         raise InputError("the game returned NaN")
-    return values.detach().cpu().float()
+    return values.detach().cpu().double()
 
 
-def check_players(game: Game) -> None:
-    if game.n < 1:
-        raise InputError(f"a game needs at least one player, got n = {game.n}")
+class Tally:
+    """Means and standard errors of marginal contributions as they come in.
+
+    Attributes:
+        counts: int (n,).
+    """
+
+    def __init__(self, n: int) -> None:
+        self.counts = torch.zeros(n, dtype=torch.int64)
+        self._total = torch.zeros(n, dtype=torch.float64)
+        self._squares = torch.zeros(n, dtype=torch.float64)
+
+    def add(self, players: Tensor, marginals: Tensor) -> None:
+        """Marginals (k,) of players (k,), each player at most once."""
+        self._total[players] += marginals
+        self._squares[players] += marginals**2
+        self.counts[players] += 1
+
+    def add_all(self, marginals: Tensor) -> None:
+        """Marginals (b, n) of all players."""
+        self._total += marginals.sum(0)
+        self._squares += (marginals**2).sum(0)
+        self.counts += len(marginals)
+
+    @property
+    def means(self) -> Tensor:
+        """0 where there is nothing yet."""
+        return self._total / self.counts.clamp(min=1)
+
+    @property
+    def variances(self) -> Tensor:
+        """Of one marginal contribution, unbiased; infinite below two."""
+        spread = self._squares / self.counts.clamp(min=1) - self.means**2
+        unbiased = spread.clamp(min=0) * self.counts / (self.counts - 1).clamp(min=1)
+        return torch.where(self.counts > 1, unbiased, torch.inf)
+
+    @property
+    def errors(self) -> Tensor:
+        """Standard errors of the means."""
+        return (self.variances / self.counts.clamp(min=1)).sqrt()
+
+    def result(self, evaluations: int, settled: bool = False) -> ShapleyValues:
+        return ShapleyValues(
+            self.means.float(), self.errors.float(), self.counts, evaluations, settled
+        )

@@ -1,0 +1,77 @@
+"""When the best players are known well enough to stop."""
+
+from dataclasses import dataclass
+from math import inf
+from statistics import NormalDist
+
+from torch import Tensor
+
+from shapprune.errors import InputError
+
+_FIRST_LOOK = 16  # samples; fewer say too little about their own spread
+
+
+@dataclass(frozen=True)
+class TopSet:
+    """Stop when the set of the best players is stable at level δ.
+
+    It is, if some border separates the confidence intervals of the best from those of the others.
+    The intervals are normal ones, hold for all players at once (Bonferroni), and share δ among
+    all the looks that are taken, as the samples double: the k-th look spends δ / 2^k.
+
+    Args:
+        size: how many are the best.
+        delta: the probability that a set is called stable which is not the best.
+        tolerance: players whose values are nearer than this need not be told apart.
+
+    Raises:
+        InputError: a size below 1, a δ outside (0, 1), a negative tolerance.
+    """
+
+    size: int
+    delta: float = 0.05
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise InputError(f"size must be at least 1, got {self.size}")
+        if not 0 < self.delta < 1:
+            raise InputError(f"delta must be between 0 and 1, got {self.delta}")
+        if not self.tolerance >= 0:
+            raise InputError(f"tolerance must not be negative, got {self.tolerance}")
+
+    def is_stable(self, means: Tensor, errors: Tensor, look: int) -> bool:
+        """Whether the best are known.
+
+        Args:
+            means, errors: (n,), estimates and their standard errors.
+            look: the how manieth look this is, from 1.
+        """
+        n = len(means)
+        if self.size >= n:
+            return True
+        z = NormalDist().inv_cdf(1 - self.delta / 2**look / n)
+        order = means.argsort(descending=True)
+        best, others = order[: self.size], order[self.size :]
+        lowest = float((means[best] - z * errors[best]).min())
+        highest = float((means[others] + z * errors[others]).max())
+        return lowest >= highest - self.tolerance
+
+
+class Looks:
+    """When to look: at 16 samples, and whenever they have doubled.
+
+    Args:
+        stop: None never looks.
+    """
+
+    def __init__(self, stop: TopSet | None) -> None:
+        self._stop, self._taken = stop, 0
+        self.next: float = inf if stop is None else _FIRST_LOOK
+
+    def settled(self, samples: float, means: Tensor, errors: Tensor) -> bool:
+        if self._stop is None or samples < self.next:
+            return False
+        self._taken += 1
+        self.next *= 2
+        return self._stop.is_stable(means, errors, self._taken)

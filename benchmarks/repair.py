@@ -114,6 +114,10 @@ def run(name: str, subject: Subject, seed: int) -> dict[str, object]:
         "verdict": result.scan.verdict,
         "targets": result.scan.targets,
         "anomaly": anomaly(result),
+        "trials": [
+            {"class": trial.targets[0], "before": trial.before.asr, "after": trial.after.asr}
+            for trial in result.scan.trials
+        ],
         "pruned_neurons": len(result.repair.pruning.removed) if result.repair else 0,
         "pruning_sufficient": result.repair.pruning.sufficient if result.repair else None,
         "inverted_asr": [

@@ -24,7 +24,7 @@ _MOST_TRIALS = 3
 _TELLING = 0.75  # of the median: a larger trigger of a suspect is no short cut
 # ASR proxies, of triggers much stronger than inverted: a backdoor's works for sure, and fails for
 # sure once the backdoor is removed.
-_WORKS, _FAILS = 0.95, 0.05
+_WORKS, _FAILS = 0.95, 0.1
 
 
 @dataclass(frozen=True, eq=False)

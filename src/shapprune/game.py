@@ -32,7 +32,7 @@ class NeuronGame:
     whatever the number of coalitions and images.
 
     Attributes:
-        n: number of players.
+        n, m: number of players and of images.
         passes: image passes asked for so far, shared or not; a backward pass counts as two.
 
     Args:
@@ -64,7 +64,7 @@ class NeuronGame:
             raise InputError(f"metric must be one of {get_args(Metric)}, got {metric!r}")
         self._model, self._neurons = model, neurons
         self._images, self._labels, self._metric = images, labels, metric
-        self.n = len(neurons)
+        self.n, self.m = len(neurons), len(images)
         self.passes = 0
         self._rows = rows or _affordable_rows(model, images)
         self._branchless = self._shares_correctly()

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check bench-shapley clean
 
 setup: .venv/ready
 
@@ -23,6 +23,10 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_imports.py
+
+# Compares the estimators of Shapley values; needs the models of ../shared.
+bench-shapley: setup
+	$(BIN)/python benchmarks/shapley.py
 
 clean:
 	rm -rf .venv

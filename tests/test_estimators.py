@@ -37,7 +37,7 @@ ESTIMATORS = {
         budget=budget,
         top=1,
         truncate_below=-1e9,
-        largest_marginal=1e9,
+        marginal_range=1e9,
         generator=seeded(seed),
     ),
     "multilinear": lambda game, seed, budget: multilinear(
@@ -230,7 +230,7 @@ def test_tmab_walks_past_resolved_players():
     assert result.evaluations > 3900
 
 
-@pytest.mark.parametrize("options", [{"top": 0}, {"delta": 1}, {"largest_marginal": 0}])
+@pytest.mark.parametrize("options", [{"top": 0}, {"delta": 1}, {"marginal_range": 0}])
 def test_tmab_refuses(options):
     with pytest.raises(InputError, match="expected"):
         tmab(PRODUCTS, budget=100, generator=seeded(), **options)

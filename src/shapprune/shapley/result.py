@@ -72,9 +72,11 @@ class Meter:
         """Values, float64 (b,) on the CPU.
 
         Raises:
-            InputError: the game returned a wrong shape, or NaN.
+            InputError: the game returned a wrong shape, NaN or an infinite value.
             BudgetSpent: there are not so many evaluations left; none was made.
         """
+        if len(coalitions) == 0:  # which a game need not understand
+            return torch.empty(0, dtype=torch.float64)
         self._spend(len(coalitions))
         return _checked(self._game(coalitions), coalitions.shape[:1])
 
@@ -82,6 +84,25 @@ class Meter:
         """As a call, for the gradients, float64 (b, n), of a `DifferentiableGame`."""
         self._spend(len(masks))
         return _checked(self._game.gradient(masks), masks.shape)  # type: ignore[attr-defined]
+
+    def whole(self, least: float) -> float:
+        """The value of all players together.
+
+        Raises:
+            InputError: it is below ``least``, where walks end.
+        """
+        value = float(self(torch.ones(1, self.n, dtype=torch.bool))[0])
+        if value < least:
+            raise InputError(
+                f"the whole network's value {value:.3f} is below the threshold {least}: nothing "
+                "to attribute"
+            )
+        return value
+
+    @property
+    def share(self) -> float:
+        """Of the budget, spent so far; 0 where there is no end."""
+        return self.spent / self._budget if self._budget else 0.0
 
     def _spend(self, evaluations: int) -> None:
         if self._budget is not None and self.spent + evaluations > self._budget:
@@ -94,8 +115,8 @@ def _checked(values: Tensor, shape: torch.Size) -> Tensor:
         raise InputError(
             f"the game returned the shape {tuple(values.shape)}: expected {tuple(shape)}"
         )
-    if bool(values.isnan().any()):
-        raise InputError("the game returned NaN")
+    if not bool(values.isfinite().all()):
+        raise InputError("the game returned NaN or an infinite value")
     return values.detach().cpu().double()
 
 
@@ -141,6 +162,13 @@ class Tally:
         return (self.variances / self.counts.clamp(min=1)).sqrt()
 
     def result(self, evaluations: int, settled: bool = False) -> ShapleyValues:
+        """The estimate.
+
+        Raises:
+            InputError: there is nothing yet, because the budget was too small.
+        """
+        if not bool(self.counts.any()):
+            raise InputError(f"the budget ended after {evaluations} evaluations, within one walk")
         return ShapleyValues(
             self.means.float(), self.errors.float(), self.counts, evaluations, settled
         )

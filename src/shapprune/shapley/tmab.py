@@ -19,7 +19,7 @@ def tmab(
     top: int = 50,
     delta: float = 0.05,
     truncate_below: float = 0.2,
-    largest_marginal: float = 1.0,
+    marginal_range: float = 1.0,
     generator: torch.Generator,
     progress: Callable[[float], None] | None = None,
 ) -> ShapleyValues:
@@ -34,11 +34,12 @@ def tmab(
 
     Args:
         game: any.
-        budget: evaluations to spend at most.
-        top: k, how many are the best.
+        budget: evaluations to spend at most; a walk that it cuts off does not count.
+        top: k, how many are the best; with all players among them, the whole budget is spent.
         delta: δ, of each interval.
         truncate_below: the truncation.
-        largest_marginal: R, which no marginal contribution exceeds.
+        marginal_range: R, by how much marginal contributions of a player differ at most: 1 where
+            values lie in [0, 1] and never rise as players go.
         generator: on the CPU.
         progress: called with the share of the budget spent.
 
@@ -46,32 +47,31 @@ def tmab(
         Values with ``settled`` true where every player is resolved.
 
     Raises:
-        InputError: no players, a negative budget, a game that returns a wrong shape or NaN.
+        InputError: no players, a budget too small for one walk, a game that returns a wrong shape,
+            NaN or an infinite value, a whole network whose value is below the truncation.
     """
     meter = Meter(game, budget)
-    if top < 1 or not 0 < delta < 1 or not largest_marginal > 0:
+    if top < 1 or not 0 < delta < 1 or not marginal_range > 0:
         raise InputError(
-            "expected top of at least 1, delta between 0 and 1, largest_marginal above 0, got "
-            f"{top}, {delta}, {largest_marginal}"
+            "expected top of at least 1, delta between 0 and 1, marginal_range above 0, got "
+            f"{top}, {delta}, {marginal_range}"
         )
     n, tally, width = game.n, Tally(game.n), log(3 / delta)
     active = torch.ones(n, dtype=torch.bool)
     try:
-        whole = float(meter(torch.ones(1, n, dtype=torch.bool))[0])
+        whole = meter.whole(truncate_below)
         while bool(active.any()):
             order = torch.randperm(n, generator=generator)
             players, marginals = _walk(meter, order, active, whole, truncate_below)
             tally.add(players, marginals)
-            times = tally.counts.clamp(min=1)
-            bounds = (2 * tally.variances * width / times).sqrt() + (
-                3 * largest_marginal * width / times
-            )
-            if top >= n:
-                break
-            border = tally.means.topk(top + 1).values[-2:].mean()
-            active &= (tally.means - border).abs() <= bounds
+            if top < n:
+                border = tally.means.topk(top + 1).values[-2:].mean()
+                bounds = (
+                    2 * width
+                ) ** 0.5 * tally.errors + 3 * marginal_range * width / tally.counts
+                active &= (tally.means - border).abs() <= bounds
             if progress:
-                progress(meter.spent / budget)
+                progress(meter.share)
     except BudgetSpent:
         return tally.result(meter.spent)
     return tally.result(meter.spent, settled=True)

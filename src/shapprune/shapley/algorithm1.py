@@ -52,22 +52,22 @@ def algorithm1(
         progress: called with the share of the work done.
 
     Raises:
-        InputError: no players, a negative budget, a game that returns a wrong shape or NaN, a
-            whole network whose value is below the threshold (nothing could be collected).
+        InputError: no players, a budget too small for one walk, a game that returns a wrong shape,
+            NaN or an infinite value, a whole network whose value is below the threshold (nothing
+            could be collected).
     """
     meter = Meter(game, budget)
     if not average_iterations > 0:
         raise InputError(f"average_iterations must be positive, got {average_iterations}")
-    n = game.n
     schedule = {30: 0.5, 40: 0.3} if epsilons is None else epsilons
+    if top < 1 or not schedule or not all(0 <= e <= 1 for e in schedule.values()):
+        raise InputError(
+            f"expected top of at least 1 and epsilons between 0 and 1, got {top}, {dict(schedule)}"
+        )
+    n = game.n
     tally, looks = Tally(n), Looks(stop)
     try:
-        whole = float(meter(torch.ones(1, n, dtype=torch.bool))[0])
-        if whole < discard_below:
-            raise InputError(
-                f"the whole network's value {whole:.3f} is below the discarding threshold "
-                f"{discard_below}: nothing to attribute"
-            )
+        whole = meter.whole(discard_below)
         while (average := int(tally.counts.sum()) / n) < average_iterations:
             order = torch.randperm(n, generator=generator)
             if average > explore:
@@ -85,8 +85,8 @@ def algorithm1(
                 tally.add(order[len(marginals) :], torch.zeros(n - len(marginals)).double())
             average = int(tally.counts.sum()) / n
             if progress:
-                progress(min(1.0, average / average_iterations))
-            if looks.settled(average, tally.means, tally.errors):
+                progress(min(1.0, max(average / average_iterations, meter.share)))
+            if looks.settled(average, tally.means, tally.errors, tally.counts):
                 return tally.result(meter.spent, settled=True)
     except BudgetSpent:
         pass

@@ -33,8 +33,8 @@ def permutation(
         progress: called with the share of the budget spent.
 
     Raises:
-        InputError: no players, a budget too small for one walk, a game that returns a wrong shape
-            or NaN.
+        InputError: no players, a budget too small for one walk, a game that returns a wrong shape,
+            NaN or an infinite value.
     """
     meter = Meter(game, budget)
     n = game.n
@@ -62,6 +62,6 @@ def permutation(
         tally.add_all(marginals)
         if progress:
             progress(int(tally.counts[0]) / samples)
-        if looks.settled(int(tally.counts[0]), tally.means, tally.errors):
+        if looks.settled(int(tally.counts[0]), tally.means, tally.errors, tally.counts):
             return tally.result(meter.spent, settled=True)
     return tally.result(meter.spent)

@@ -1,7 +1,7 @@
 """When the best players are known well enough to stop."""
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, log
 from statistics import NormalDist
 
 from torch import Tensor
@@ -16,21 +16,27 @@ class TopSet:
     """Stop when the set of the best players is stable at level δ.
 
     It is, if some border separates the confidence intervals of the best from those of the others.
-    The intervals are normal ones, hold for all players at once (Bonferroni), and share δ among
-    all the looks that are taken, as the samples double: the k-th look spends δ / 2^k.
+    The intervals hold for all n players at once (Bonferroni), and share δ among all the looks that
+    are taken, as the samples double: the k-th look spends α = δ / 2^k / n on each player. They are
+    normal ones, widened by R ln(1/α) / t for t samples, as far as a mean can hide what has not
+    come up yet: contributions of size R with probability p go unseen with (1 - p)^t ≤ exp(-p t).
+    Without that, a player whose few samples were all zero would pass for one known exactly.
 
     Args:
         size: how many are the best.
         delta: the probability that a set is called stable which is not the best.
         tolerance: players whose values are nearer than this need not be told apart.
+        marginal_range: R, by how much marginal contributions of a player differ at most: 1 where
+            values lie in [0, 1] and never rise as players go; 0 leaves plain normal intervals.
 
     Raises:
-        InputError: a size below 1, a δ outside (0, 1), a negative tolerance.
+        InputError: a size below 1, a δ outside (0, 1), a negative tolerance or range.
     """
 
     size: int
     delta: float = 0.05
     tolerance: float = 0.0
+    marginal_range: float = 1.0
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -39,22 +45,26 @@ class TopSet:
             raise InputError(f"delta must be between 0 and 1, got {self.delta}")
         if not self.tolerance >= 0:
             raise InputError(f"tolerance must not be negative, got {self.tolerance}")
+        if not self.marginal_range >= 0:
+            raise InputError(f"marginal_range must not be negative, got {self.marginal_range}")
 
-    def is_stable(self, means: Tensor, errors: Tensor, look: int) -> bool:
+    def is_stable(self, means: Tensor, errors: Tensor, counts: Tensor, look: int) -> bool:
         """Whether the best are known.
 
         Args:
-            means, errors: (n,), estimates and their standard errors.
+            means, errors, counts: (n,), estimates, their standard errors, and the samples behind.
             look: the how manieth look this is, from 1.
         """
         n = len(means)
         if self.size >= n:
             return True
-        z = NormalDist().inv_cdf(1 - self.delta / 2**look / n)
+        alpha = self.delta / 2**look / n
+        unseen = self.marginal_range * log(1 / alpha) / counts.clamp(min=1)
+        bounds = NormalDist().inv_cdf(1 - alpha) * errors + unseen
         order = means.argsort(descending=True)
         best, others = order[: self.size], order[self.size :]
-        lowest = float((means[best] - z * errors[best]).min())
-        highest = float((means[others] + z * errors[others]).max())
+        lowest = float((means[best] - bounds[best]).min())
+        highest = float((means[others] + bounds[others]).max())
         return lowest >= highest - self.tolerance
 
 
@@ -69,9 +79,10 @@ class Looks:
         self._stop, self._taken = stop, 0
         self.next: float = inf if stop is None else _FIRST_LOOK
 
-    def settled(self, samples: float, means: Tensor, errors: Tensor) -> bool:
+    def settled(self, samples: float, means: Tensor, errors: Tensor, counts: Tensor) -> bool:
+        """Whether it is time to stop, after so many samples; a look is taken when one is due."""
         if self._stop is None or samples < self.next:
             return False
         self._taken += 1
         self.next *= 2
-        return self._stop.is_stable(means, errors, self._taken)
+        return self._stop.is_stable(means, errors, counts, self._taken)

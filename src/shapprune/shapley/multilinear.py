@@ -8,13 +8,15 @@ network, where its performance is normal: q is drawn near 1.
 """
 
 from collections.abc import Callable
+from math import inf
 
-import numpy as np
 import torch
+from numpy.polynomial import legendre
 from torch import Tensor
 
 from shapprune.errors import InputError
 from shapprune.shapley.result import DifferentiableGame, Meter, ShapleyValues
+from shapprune.shapley.stopping import Looks, TopSet
 
 _NODES = 16  # of the quadrature
 
@@ -28,6 +30,7 @@ def multilinear(
     fractional: bool = False,
     refine: int = 0,
     contexts: int = 16,
+    stop: TopSet | None = None,
     generator: torch.Generator,
     progress: Callable[[float], None] | None = None,
 ) -> ShapleyValues:
@@ -43,31 +46,49 @@ def multilinear(
         antithetic: draw coalitions in pairs, from u and 1 - u for the same q.
         fractional: no coalitions, but masks that hold q of every player, at Gauss-Legendre points:
             exact where the game is a polynomial that is linear in every player, and for a network
-            the gradient along the straight path to it.
+            the gradient along the straight path to it. Up to 16 points, turn after turn through
+            them: `NeuronGame` plays each gradient on another image. Standard errors are those
+            between turns.
         refine: so many of the best get the mean of exact marginal contributions instead, in
             coalitions near the whole as above. The gradients of the others are brought to the
-            same scale, on which the refined ones add up to the same.
+            same scale, on which the refined ones add up to the same; where the two sums do not
+            have the same sign, there is none, and the gradients stay as they are.
         contexts: coalitions for ``refine``, each of which costs 1 + refine evaluations.
+        stop: ends the gradients early. They are asked for from look to look, so that a game which
+            spreads its images over the gradients of a call, as `NeuronGame` does, should have no
+            more than the first look has gradients.
         generator: on the CPU.
         progress: called with the share of the work done.
 
     Raises:
         InputError: no players, a budget that leaves no gradient, a game that returns a wrong
-            shape or NaN.
+            shape, NaN or an infinite value.
     """
     meter = Meter(game, budget)
+    if not 0 <= lowest <= 1 or refine < 0 or contexts < 1:
+        raise InputError(
+            "expected lowest between 0 and 1, refine not negative, contexts of at least 1, got "
+            f"{lowest}, {refine}, {contexts}"
+        )
     n = game.n
     best = min(refine, n)
     gradients = budget - (contexts * (1 + best) if best else 0)
     if gradients < 1:
         raise InputError(f"budget {budget} leaves no gradient: expected {budget - gradients + 1}")
     if fractional:
-        values, errors = _quadrature(meter, gradients, lowest)
+        q, weights, together = _turns(gradients, lowest, generator)
+        masks = q[:, None].expand(-1, n)
     else:
         masks = _coalitions(gradients, n, lowest, antithetic, generator)
-        slopes = meter.gradient(masks.float())
-        values, errors = _mean(slopes, 2 if antithetic else 1)
-    counts = torch.full((n,), gradients)
+        weights, together = torch.ones(gradients), 2 if antithetic else 1
+    looks, settled, slopes = Looks(stop), False, torch.empty(0, n, dtype=torch.float64)
+    while len(slopes) < len(masks) and not settled:
+        few = slice(len(slopes), int(min(looks.next, len(masks))))
+        slopes = torch.cat([slopes, meter.gradient(masks[few].float()) * weights[few, None]])
+        values, errors = _mean(slopes, together)
+        samples = torch.full((n,), len(slopes) // together)
+        settled = looks.settled(len(slopes), values, errors, samples)
+    counts = torch.full((n,), len(slopes))
     if progress:
         progress(gradients / budget)
     if best:
@@ -76,12 +97,12 @@ def multilinear(
         marginals = _marginals(meter, around, chosen)
         mean, error = _mean(marginals, 1)
         scale = float(mean.sum() / values[chosen].sum())
-        if scale > 0:  # else marginals and gradients contradict each other, and neither is known
+        if 0 < scale < inf:
             values, errors = values * scale, errors * scale
             values[chosen], errors[chosen], counts[chosen] = mean, error, contexts
         if progress:
             progress(1.0)
-    return ShapleyValues(values.float(), errors.float(), counts, meter.spent)
+    return ShapleyValues(values.float(), errors.float(), counts, meter.spent, settled)
 
 
 def _coalitions(
@@ -105,14 +126,16 @@ def _mean(samples: Tensor, together: int) -> tuple[Tensor, Tensor]:
     return samples.mean(0), draws.std(0) / len(draws) ** 0.5
 
 
-def _quadrature(meter: Meter, gradients: int, lowest: float) -> tuple[Tensor, Tensor]:
-    """The mean gradient over q, each turn through the points being one draw."""
-    points, weights = np.polynomial.legendre.leggauss(min(_NODES, gradients))
-    turns = gradients // len(points)
-    q = torch.from_numpy(lowest + (1 - lowest) * (points + 1) / 2).repeat(turns)
-    slopes = meter.gradient(q[:, None].float().expand(-1, meter.n))
-    share = torch.from_numpy(weights / 2).repeat(turns)[:, None] * len(points)
-    return _mean(slopes * share, len(points))
+def _turns(gradients: int, lowest: float, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
+    """Turns through the points of a quadrature: their q, their weights, and the length of a turn.
+
+    Each turn has an order of its own, or the same points could meet the same images.
+    """
+    points, shares = (torch.from_numpy(a) for a in legendre.leggauss(min(_NODES, gradients)))
+    length = len(points)
+    turns = range(gradients // length)
+    order = torch.cat([torch.randperm(length, generator=generator) for _ in turns])
+    return lowest + (1 - lowest) * (points[order] + 1) / 2, shares[order] / 2 * length, length
 
 
 def _marginals(meter: Meter, around: Tensor, chosen: Tensor) -> Tensor:

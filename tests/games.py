@@ -34,6 +34,12 @@ def by_size(worth: list[float]) -> Plays:
     return Plays(len(worth) - 1, lambda s: torch.tensor(worth)[s.sum(1)])
 
 
+def steps(n: int = 200, seed: int = 0) -> Plays:
+    """As ASR is: flat until the key players are gone, and never more for fewer players."""
+    keys = torch.randperm(n, generator=seeded(seed))[:8]
+    return Plays(n, lambda s: (s[:, keys].sum(1) / 2).floor() / 4)
+
+
 class Products:
     """Σ a_T Π_{i in T} x_i: a game that is its own multilinear extension."""
 
@@ -60,10 +66,30 @@ class Products:
         return out
 
 
-AIRPORT = Plays(4, lambda s: (s * torch.tensor([1.0, 3.0, 3.0, 6.0])).amax(1))
-GLOVES = Plays(4, lambda s: (s[:, 0] & s[:, 1:].any(1)).float())
-VOTING = Plays(4, lambda s: (s.long() @ torch.tensor([3, 2, 1, 1]) >= 4).float())
+class Extended(Plays):
+    """Any small game, with the gradient of its multilinear extension from all 2^n coalitions."""
+
+    def gradient(self, masks: Tensor) -> Tensor:
+        coalitions = (torch.arange(2**self.n)[:, None] >> torch.arange(self.n)) & 1 == 1
+        worth = self.worth(coalitions)
+        out = torch.empty_like(masks)
+        for i in range(self.n):
+            likely = torch.where(coalitions, masks[:, None], 1 - masks[:, None])
+            likely[:, :, i] = torch.where(coalitions[:, i], 1.0, -1.0)
+            out[:, i] = likely.prod(2) @ worth
+        return out
+
+
+AIRPORT = Extended(4, lambda s: (s * torch.tensor([1.0, 3.0, 3.0, 6.0])).amax(1))
+GLOVES = Extended(4, lambda s: (s[:, 0] & s[:, 1:].any(1)).float())
+VOTING = Extended(4, lambda s: (s.long() @ torch.tensor([3, 2, 1, 1]) >= 4).float())
+ADDITIVE = Extended(4, lambda s: s.float() @ torch.tensor([1.0, -2.0, 0.0, 4.0]))
+HARMFUL = Extended(1, lambda s: 3 - s[:, 0].float())
+PAIR = Extended(2, lambda s: torch.tensor([0.1, 0.4, 0.6, 1.0])[s[:, 0] + 2 * s[:, 1].long()])
 CLOSED_FORMS = {
+    "one-player": (HARMFUL, [-1.0]),
+    "two-players": (PAIR, [0.35, 0.55]),  # (0.3 + 0.4) / 2 and (0.5 + 0.6) / 2
+    "additive": (ADDITIVE, [1.0, -2.0, 0.0, 4.0]),
     "airport": (AIRPORT, [1 / 4, 11 / 12, 11 / 12, 11 / 12 + 3]),
     "glove": (GLOVES, [3 / 4, 1 / 12, 1 / 12, 1 / 12]),
     "weighted-voting": (VOTING, [1 / 2, 1 / 6, 1 / 6, 1 / 6]),

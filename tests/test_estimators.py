@@ -13,33 +13,35 @@ from shapprune.shapley import algorithm1, multilinear, permutation, tmab
 from toys import seeded
 
 ESTIMATORS = {
-    "permutation": lambda game, seed, budget: permutation(
-        game, budget=budget, generator=seeded(seed)
+    "permutation": lambda game, seed, budget, **options: permutation(
+        game, budget=budget, generator=seeded(seed), **options
     ),
-    "antithetic": lambda game, seed, budget: permutation(
-        game, budget=budget, antithetic=True, generator=seeded(seed)
+    "antithetic": lambda game, seed, budget, **options: permutation(
+        game, budget=budget, antithetic=True, generator=seeded(seed), **options
     ),
-    "algorithm1": lambda game, seed, budget: algorithm1(
+    "algorithm1": lambda game, seed, budget, **options: algorithm1(
         game,
         budget=budget,
         average_iterations=1e9,
         explore=1e9,
         discard_below=-1e9,
         generator=seeded(seed),
+        **options,
     ),
-    "tmab": lambda game, seed, budget: tmab(
+    "tmab": lambda game, seed, budget, **options: tmab(
         game,
         budget=budget,
         top=1,
         truncate_below=-1e9,
         marginal_range=1e9,
         generator=seeded(seed),
+        **options,
     ),
-    "multilinear": lambda game, seed, budget: multilinear(
-        game, budget=budget, lowest=0, generator=seeded(seed)
+    "multilinear": lambda game, seed, budget, **options: multilinear(
+        game, budget=budget, lowest=0, generator=seeded(seed), **options
     ),
-    "antithetic-multilinear": lambda game, seed, budget: multilinear(
-        game, budget=budget, lowest=0, antithetic=True, generator=seeded(seed)
+    "antithetic-multilinear": lambda game, seed, budget, **options: multilinear(
+        game, budget=budget, lowest=0, antithetic=True, generator=seeded(seed), **options
     ),
 }
 every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
@@ -117,6 +119,15 @@ def test_the_generator_decides(name):
 
 
 @every_estimator
+def test_progress(name):
+    seen = []
+    ESTIMATORS[name](PRODUCTS, 0, 101, progress=seen.append)
+    assert seen == sorted(seen)
+    assert 0.9 < seen[-1] <= 1
+    assert seen[-1] == 1 or name in ("algorithm1", "tmab")  # which cannot know their last walk
+
+
+@every_estimator
 @pytest.mark.parametrize(
     ("n", "budget", "answer", "message"),
     [
@@ -128,6 +139,8 @@ def test_the_generator_decides(name):
         (3, 99, lambda s: torch.full(s.shape, torch.nan), "shape|NaN"),
         (3, 99, lambda s: torch.full((len(s),), torch.nan), "shape|NaN"),
         (3, 99, lambda s: torch.full((len(s),), torch.inf), "shape|infinite"),
+        (3, 99, lambda s: torch.where(s.all(1), torch.nan, 1.0), "shape|NaN"),
+        (3, 99, lambda s: torch.where(s > 0, torch.nan, 1.0), "shape|NaN"),
         (3, 99, lambda s: torch.full(s.shape, -torch.inf), "shape|infinite"),
     ],
 )

@@ -66,10 +66,9 @@ def tmab(
             tally.add(players, marginals)
             if top < n:
                 border = tally.means.topk(top + 1).values[-2:].mean()
-                bounds = (
-                    2 * width
-                ) ** 0.5 * tally.errors + 3 * marginal_range * width / tally.counts
-                active &= (tally.means - border).abs() <= bounds
+                spread = (2 * width) ** 0.5 * tally.errors
+                unseen = 3 * marginal_range * width / tally.counts
+                active &= (tally.means - border).abs() <= spread + unseen
             if progress:
                 progress(meter.share)
     except BudgetSpent:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from shapprune.architectures import build_network
 from shapprune.errors import InputError
 from shapprune.files import write_whole
-from shapprune.models import Classifier, check_classifier, load_classifier
+from shapprune.models import Classifier, check_classifier, in_channels_last, load_classifier
 from shapprune.weights import read_weights, save_weights
 
 SHARED = Path(__file__).parents[1] / "../shared"
@@ -423,6 +423,32 @@ def test_dry_run_changes_nothing(arch):
         check_classifier(network, images=torch.rand(1, 1, 8, 8), num_classes=10)
     assert_same(network.state_dict(), before)
     assert [m.training for m in network.modules()] == [True, True, False, True, True, True]
+
+
+# The layout in memory
+
+
+def test_channels_last_is_a_copy_that_answers_the_same(arch):
+    network = build_network(arch, 10).eval()
+    images = torch.rand(4, 3, 8, 8)
+    copy = in_channels_last(network, images)
+    assert copy is not network
+    assert copy[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert network[0].weight.is_contiguous()
+    torch.testing.assert_close(copy(images), network(images))
+
+
+def test_a_network_that_views_its_memory_keeps_its_layout():
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 10)
+
+        def forward(self, x):
+            return self.head(self.conv(x).view(len(x), -1))
+
+    network = Flat()
+    assert in_channels_last(network, torch.rand(1, 3, 8, 8)) is network
 
 
 # Saving

@@ -49,6 +49,7 @@ def test_the_backdoor_is_found_and_removed(net, repaired):
 def test_the_repaired_state_dict_fits_the_original(net, repaired):
     original, copy = net.state_dict(), repaired.model.state_dict()
     assert {k: v.shape for k, v in original.items()} == {k: v.shape for k, v in copy.items()}
+    assert all(v.is_contiguous() for v in copy.values())
 
 
 def test_a_repair_repeats_its_scan_and_counts_its_cost(net, repaired):

@@ -1,6 +1,7 @@
 """A network with its normalisation: loaded, checked."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -184,6 +185,20 @@ def check_input(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tenso
     if len(labels.unique()) < 2:
         raise InputError("expected images of at least two classes, got one")
     return images, labels, classes
+
+
+def in_channels_last(model: nn.Module, images: Tensor) -> nn.Module:
+    """A copy whose convolutions keep channels last in memory: up to twice as fast on CPUs.
+
+    The model itself where that fails, as in networks that flatten with `view`.
+    """
+    try:
+        copy = deepcopy(model)
+        copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's lack it
+        check_classifier(copy, images=images)
+    except Exception:  # it may be any network
+        return model
+    return copy
 
 
 def _kind(value: object) -> str:

@@ -13,7 +13,7 @@ from shapprune.errors import InputError
 from shapprune.estimation import Estimator
 from shapprune.mending import Repair, mend
 from shapprune.metrics import accuracy
-from shapprune.models import check_input
+from shapprune.models import check_input, in_channels_last
 from shapprune.stages import Clock, Progress, Stage
 from shapprune.triggers import KINDS, Inversion, Kind, invert_triggers
 
@@ -106,6 +106,7 @@ def scan(
         InputError: what does not fit, in one line.
     """
     images, labels, classes = check_input(model, images, labels)
+    model = in_channels_last(model, images)
     clock = Clock(progress)
     inversions = []
     for kind in KINDS:
@@ -207,7 +208,7 @@ def repair(
         tried[0]
         if tried
         else mend(
-            model,
+            in_channels_last(model, images),
             images,
             labels,
             targets=targets,
@@ -219,4 +220,5 @@ def repair(
             clock=clock,
         )
     )
+    story.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages))

@@ -58,3 +58,31 @@ class SmallResNet(nn.Sequential):
             nn.Flatten(),
             nn.Linear(64, num_classes),
         )
+
+
+def paper_vgg(num_classes: int, hidden: tuple[int, ...] = (1024,)) -> nn.Sequential:
+    """The VGG of the paper's Table 3, 2,688 neurons, with batch norms, which make it trainable
+    in minutes; for colour images of 32 pixels, since five poolings leave one there.
+
+    Args:
+        hidden: the widths of the fully connected layers, which widen the network at little cost.
+    """
+    layers: list[nn.Module] = []
+    inputs = 3
+    for width, pooled in (
+        *((96, True), (128, True), (160, True), (256, False), (256, True)),
+        *((384, False), (384, True)),
+    ):
+        layers += [
+            nn.Conv2d(inputs, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        ]
+        if pooled:
+            layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+        inputs = width
+    layers.append(nn.Flatten())
+    for width in hidden:
+        layers += [nn.Linear(inputs, width), nn.ReLU()]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, num_classes))

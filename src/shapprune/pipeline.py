@@ -17,9 +17,9 @@ from shapprune.models import check_input, in_channels_last
 from shapprune.stages import Clock, Progress, Stage
 from shapprune.triggers import KINDS, Inversion, Kind, invert_triggers
 
-# Suspects are the outliers at one-sided 95 %, at least two times smaller than the median: generous,
+# Suspects are the outliers at one-sided 95 %, at most at four sevenths of the median: generous,
 # as a trial follows.
-_CONFIDENCE, _FACTOR = 0.9, 2.0
+_CONFIDENCE, _FACTOR = 0.9, 1.75
 _MOST_TRIALS = 3
 _TELLING = 0.75  # of the median: a larger trigger of a suspect is no short cut
 # ASR proxies, of triggers much stronger than inverted: a backdoor's works for sure, and fails for

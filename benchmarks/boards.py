@@ -105,7 +105,7 @@ def _stored_trigger(
 def play_long(played: Board, part: int) -> None:
     """Write one part of the truth: Algorithm 1, every permutation uniform, every coalition played.
 
-    That is what the paper takes for the truth (Sec. 4.6). Bisected walks would be wrong here: they
+    That is what the paper takes for the truth (Sec. 4.4). Bisected walks would be wrong here: they
     miss what is lost and won again within a block.
     """
     game, iterations = played.game(), GAMES[played.name][1]

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from shapprune.errors import InputError
 from shapprune.game import NeuronGame
@@ -41,19 +40,27 @@ def test_game_is_a_loop_over_coalitions(name):
     assert game.passes == 7 * 40
 
 
+SMOOTH = {
+    "success": lambda logits: logits.softmax(1)[:, 2],
+    "log-probability": lambda logits: logits.log_softmax(1)[:, 2],
+    "margin": lambda logits: logits[:, 2] - logits[:, [0, 1, 3, 4]].amax(1),
+}
+
+
+@pytest.mark.parametrize("metric", SMOOTH)
 @every_shape
-def test_gradient_is_a_finite_difference(name):
+def test_gradient_is_a_finite_difference(name, metric):
     model, neurons = toy(name)
     model, image = model.double(), random_images(1).double()
     label = torch.tensor([2])
     masks = 0.2 + 0.7 * torch.rand(3, len(neurons), generator=seeded(), dtype=torch.float64)
-    game = NeuronGame(model, neurons, image, label)
+    game = NeuronGame(model, neurons, image, label, metric=metric)
     found = game.gradient(masks)
     assert found.shape == masks.shape
 
     def answer(rows):
         with torch.no_grad(), masked(model, neurons, rows):
-            return F.log_softmax(model(image.expand(len(rows), -1, -1, -1)), 1)[:, 2]
+            return SMOOTH[metric](model(image.expand(len(rows), -1, -1, -1)))
 
     step = 1e-6 * torch.eye(len(neurons), dtype=torch.float64)
     for mask, gradient in zip(masks, found, strict=True):
@@ -98,7 +105,8 @@ def test_absent_neurons_have_gradients():
         model[3].weight.copy_(torch.tensor([[2.0], [0.0]]))
         model[3].bias.copy_(torch.tensor([-1.0, 0.0]))
     image = torch.ones(1, 1, 1, 1)
-    game = NeuronGame(model, find_neurons(model, image), image, torch.tensor([0]))
+    labels = torch.tensor([0])
+    game = NeuronGame(model, find_neurons(model, image), image, labels, metric="log-probability")
     gradient = game.gradient(torch.tensor([[0.0], [1.0]])).flatten()
     expected = 2 * torch.sigmoid(torch.tensor([1.0, -1.0]))
     torch.testing.assert_close(gradient, expected, rtol=0.02, atol=0.02)

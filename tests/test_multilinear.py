@@ -87,7 +87,7 @@ def test_turns_have_orders_of_their_own():
     first, second = torch.cat(seen).split(16)
     assert not torch.equal(first, second)
     assert torch.equal(first.sort().values, second.sort().values)
-    assert 0.8 < float(first.min()) < float(first.max()) < 1
+    assert 0.6 < float(first.min()) < float(first.max()) < 1
 
 
 def test_antithetic_masks_spread_less():

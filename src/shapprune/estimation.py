@@ -9,12 +9,15 @@ from torch import Tensor, nn
 
 from shapprune.augmentation import augment, flip_allowed
 from shapprune.errors import InputError
-from shapprune.game import NeuronGame
+from shapprune.game import Metric, NeuronGame
 from shapprune.neurons import Neurons
 from shapprune.shapley import ShapleyValues, algorithm1, multilinear
 from shapprune.stamps import Stamp
 
 Estimator: TypeAlias = Literal["multilinear", "algorithm1"]
+
+# Few neurons are pruned: what counts is nearer to the whole network than Shapley values reach.
+_LOWEST = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +73,9 @@ def estimate_shapley(
     if estimator not in get_args(Estimator):
         raise InputError(f"estimator must be one of {get_args(Estimator)}, got {estimator!r}")
     stamped, answers = stamped_images(images, labels, triggers)
-    backdoor = NeuronGame(model, neurons, stamped, answers)
+    # A backdoor saturates the probability, and the logarithm still has a gradient there.
+    metric: Metric = "success" if estimator == "algorithm1" else "log-probability"
+    backdoor = NeuronGame(model, neurons, stamped, answers, metric=metric)
     if estimator == "algorithm1":
         asr = algorithm1(
             backdoor, average_iterations=average_iterations, generator=generator, progress=progress
@@ -78,11 +83,11 @@ def estimate_shapley(
         return NeuronValues(estimator, asr, None, asr.values, backdoor.passes)
     flip = flip_allowed(model, images)
     varied = torch.cat([images, *(augment(images, generator=generator, flip=flip) for _ in "abc")])
-    clean = NeuronGame(model, neurons, varied, labels.repeat(4))
-    asr = multilinear(backdoor, budget=samples, generator=generator)
+    clean = NeuronGame(model, neurons, varied, labels.repeat(4), metric=metric)
+    asr = multilinear(backdoor, budget=samples, lowest=_LOWEST, generator=generator)
     if progress:
         progress(0.5)
-    accuracy = multilinear(clean, budget=samples, generator=generator)
+    accuracy = multilinear(clean, budget=samples, lowest=_LOWEST, generator=generator)
     if progress:
         progress(1.0)
     score = asr.values - accuracy.values.clamp(min=0)

@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from shapprune.errors import InputError
 from shapprune.neurons import CHUNK, Neurons, evaluating, hooked, masked
@@ -99,7 +98,7 @@ class NeuronGame:
         return found
 
     def gradient(self, masks: Tensor) -> Tensor:
-        """Gradients of the log-probability of the labels at fractional masks.
+        """Gradients of the metric at fractional masks; for "success", of the label's probability.
 
         Row i of b is played on image ⌊i · m / b⌋ alone: averages over rows estimate the gradient
         of the mean over images, at one image pass a row instead of m.
@@ -108,7 +107,7 @@ class NeuronGame:
             masks: float (b, n) in [0, 1].
 
         Returns:
-            Float (b, n): the derivative of row i's log-probability by each of its mask entries.
+            Float (b, n): the derivative of row i's metric by each of its mask entries.
         """
         gradients = torch.empty_like(masks, device=self._images.device)
         with evaluating(self._model), torch.enable_grad():
@@ -119,7 +118,7 @@ class NeuronGame:
                 image = row * len(self._images) // len(masks)
                 with masked(self._model, self._neurons, part):
                     logits = self._answer(self._images[image])
-                answer = F.log_softmax(logits, 1).gather(1, self._labels[image, None])
+                answer = self._measure(logits[None], self._labels[image], smooth=True)
                 (gradients[row],) = torch.autograd.grad(answer.sum(), part)
         self.passes += 3 * len(masks)
         return gradients
@@ -142,10 +141,13 @@ class NeuronGame:
             logits = self._answer(images)
         return logits.view(-1, len(images), logits.shape[1])[beginning]
 
-    def _measure(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self._metric == "success":
+    def _measure(self, logits: Tensor, labels: Tensor, smooth: bool = False) -> Tensor:
+        """The metric (b, k) of logits (b, k, classes), or of success what has a gradient."""
+        if self._metric == "success" and not smooth:
             return (logits.argmax(-1) == labels).float()
         chosen = labels.expand(logits.shape[:2])[..., None]
+        if self._metric == "success":
+            return logits.softmax(-1).gather(-1, chosen)[..., 0]
         if self._metric == "log-probability":
             return logits.log_softmax(-1).gather(-1, chosen)[..., 0]
         others = logits.scatter(-1, chosen, -torch.inf).amax(-1)
@@ -186,7 +188,9 @@ def _growing(model: nn.Module, neurons: Neurons, masks: Tensor) -> Iterator[Tens
     def grow(index: int, output: Tensor) -> Tensor:
         parents, mask = steps[index]
         known = 1 if index == 0 else len(steps[index - 1][0])
-        rows = output.view(known, -1, *output.shape[1:])[parents]
+        rows = output.view(known, -1, *output.shape[1:])
+        if len(parents) > known:  # else they are the same, in the same order
+            rows = rows[parents]
         shape = [1] * rows.ndim
         shape[0], shape[neurons.layers[index].dim + 1] = mask.shape
         grown: Tensor = (rows * mask.to(rows.dtype).view(shape)).flatten(0, 1)

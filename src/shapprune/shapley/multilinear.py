@@ -25,7 +25,7 @@ def multilinear(
     game: DifferentiableGame,
     *,
     budget: int = 512,
-    lowest: float = 0.8,
+    lowest: float = 0.6,
     antithetic: bool = False,
     fractional: bool = False,
     refine: int = 0,

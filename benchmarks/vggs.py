@@ -18,7 +18,7 @@ from shapprune.weights import read_weights, save_weights
 
 # The widths of the fully connected layers, by the number of all neurons.
 WIDTHS = {"vgg_2688": (1024,), "vgg_10000": (4168, 4168)}
-DATA, CLASSES, TARGET, SIZE, RATE, EPOCHS, SEED = "cifar10_13k", 10, 8, 4, 0.05, 14, 21
+DATA, CLASSES, TARGET, SIZE, RATE, EPOCHS, SEED = "cifar10_13k", 10, 8, 4, 0.05, 10, 21
 
 
 def vgg(name: str) -> Subject:

@@ -137,6 +137,16 @@ def test_an_outlier_is_smaller_by_a_factor():
     assert detect(norms, factor=2.6).indices == detect(norms).indices
 
 
+def test_a_norm_far_below_the_median_is_an_outlier_by_itself():
+    """Classes that are small by nature widen σ: 0.093 of the median has an index below 1.5."""
+    norms = [0.93, 2.9, 4.0, 5.1, 9.0, 11.0, 12.0, 13.0, 14.0, 15.0]
+    assert detect(norms, confidence=0.9, factor=1.75).anomaly_index < 2.5
+    assert detect(norms, confidence=0.99, factor=1.75).targets == ()
+    assert detect(norms, confidence=0.99, factor=1.75, alone=4).targets == (0,)
+    assert detect(norms, confidence=0.99, factor=1.75, alone=10.7).targets == (0,)
+    assert detect(norms, confidence=0.99, factor=1.75, alone=10.8).targets == ()
+
+
 def test_kinds_together():
     """What is small by one measure only stands out less than what is small by both."""
     patches = [1, 1.5, 8, 9, 10, 12, 14, 15, 16]

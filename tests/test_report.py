@@ -202,7 +202,7 @@ def test_summary_of_other_cases(case):
 
 def test_numbers_that_json_lacks():
     scan = scan_of()
-    endless = Detection((1.0, *[2.0] * 7), (float("inf"), *[0.0] * 7), 2.0, 1.0, (0,))
+    endless = Detection((1.0, *[2.0] * 7), (float("inf"), *[0.0] * 7), 2.0, 1.0, float("inf"), (0,))
     scan = replace(scan, detections=(endless, endless), detection=endless, accuracy=float("nan"))
     run = summarise(scan, about={"low": float("-inf")}, class_names=None)
     assert run["anomaly_index"] == "Infinity"

@@ -85,7 +85,8 @@ def bound_norm(detection: Detection) -> float | None:
         return None
     index, norm = max(finite)
     at_bound = exp(middle - detection.bound * (middle - log(norm)) / index)
-    return min(at_bound, median(detection.norms) / detection.factor)
+    middle = median(detection.norms)
+    return max(min(at_bound, middle / detection.factor), middle / detection.alone)
 
 
 def curve_chart(curve: Sequence[CurvePoint], *, chosen: int) -> Markup:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 from statistics import NormalDist, geometric_mean, median
 from typing import Literal, TypeAlias, get_args
 
@@ -23,6 +23,7 @@ class Detection:
             norms above it.
         bound: an index above it is an outlier.
         factor: how many times smaller than the median an outlier must also be.
+        alone: so many times smaller is an outlier whatever its index.
         targets: the outliers, most anomalous first: the suspected target classes.
     """
 
@@ -30,6 +31,7 @@ class Detection:
     indices: tuple[float, ...]
     bound: float
     factor: float
+    alone: float
     targets: tuple[int, ...]
 
     @property
@@ -45,6 +47,7 @@ def detect(
     confidence: float = CONFIDENCE,
     logarithm: bool = True,
     factor: float = 1.0,
+    alone: float = inf,
 ) -> Detection:
     """Find the norms that are too small.
 
@@ -61,6 +64,8 @@ def detect(
         logarithm: compare the norms' logarithms. Norms are positive and vary by factors, so that
             these are nearer to the normal distribution that Eq. 7 assumes.
         factor: how many times smaller than the median an outlier must also be.
+        alone: how many times smaller is enough by itself. σ rests on half of the classes, and a
+            few that are small by nature can hide any backdoor among ten.
 
     Raises:
         InputError: fewer than three norms, one that is not positive and finite, a confidence
@@ -73,7 +78,7 @@ def detect(
         raise InputError(
             f"an outlier needs at least three classes to stand out from, got {len(norms)}"
         )
-    if not all(0 < norm < float("inf") for norm in norms):
+    if not all(0 < norm < inf for norm in norms):
         raise InputError(f"norms must be positive and finite, got {list(norms)}")
     if not 0 < confidence < 1:
         raise InputError(f"confidence must be between 0 and 1, got {confidence}")
@@ -87,14 +92,17 @@ def detect(
     sigma = median(spread) / normal.inv_cdf(0.75) if spread else 0.0
     # More than half of the norms the same: any smaller one is infinitely far out.
     indices = tuple(
-        0.0 if size >= middle else (middle - size) / sigma if sigma else float("inf")
-        for size in sizes
+        0.0 if size >= middle else (middle - size) / sigma if sigma else inf for size in sizes
     )
     bound = normal.inv_cdf((confidence + 1) / 2)
-    small = median(norms) / factor
-    outliers = [c for c in range(len(norms)) if indices[c] > bound and norms[c] <= small]
+    shares = [norm / median(norms) for norm in norms]
+    outliers = [
+        c
+        for c, (index, share) in enumerate(zip(indices, shares, strict=True))
+        if (index > bound and share <= 1 / factor) or share <= 1 / alone
+    ]
     outliers.sort(key=lambda c: -indices[c])
-    return Detection(tuple(norms), indices, bound, factor, tuple(outliers))
+    return Detection(tuple(norms), indices, bound, factor, alone, tuple(outliers))
 
 
 def combine(norms: Sequence[Sequence[float]]) -> tuple[float, ...]:

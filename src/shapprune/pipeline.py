@@ -17,9 +17,9 @@ from shapprune.models import check_input, in_channels_last
 from shapprune.stages import Clock, Progress, Stage
 from shapprune.triggers import KINDS, Inversion, Kind, invert_triggers
 
-# Suspects are the outliers at one-sided 95 %, at most at four sevenths of the median: generous,
-# as a trial follows.
-_CONFIDENCE, _FACTOR = 0.9, 1.75
+# Suspects are the outliers at one-sided 95 %, at most at four sevenths of the median, and all below
+# a quarter of it: generous, as a trial follows.
+_CONFIDENCE, _FACTOR, _ALONE = 0.9, 1.75, 4.0
 _MOST_TRIALS = 3
 _TELLING = 0.75  # of the median: a larger trigger of a suspect is no short cut
 # ASR proxies, of triggers much stronger than inverted: a backdoor's works for sure, and fails for
@@ -125,7 +125,9 @@ def scan(
     method: Method = "mad-small" if classes > 5 else "mad"  # two below the median say nothing
     norms = [inversion.norms for inversion in inversions]
     detections = tuple(detect(kind, method=method) for kind in norms)
-    detection = detect(combine(norms), method=method, confidence=_CONFIDENCE, factor=_FACTOR)
+    detection = detect(
+        combine(norms), method=method, confidence=_CONFIDENCE, factor=_FACTOR, alone=_ALONE
+    )
     trials = tuple(
         mend(
             model,

@@ -1,5 +1,6 @@
 """Seconds of one batched evaluation of many coalitions, against a loop over them."""
 
+from functools import partial
 from statistics import median
 from time import perf_counter
 
@@ -46,12 +47,11 @@ def coalitions_of(kind: str, n: int) -> Tensor:
 def batching(name: str) -> None:
     played = board(name)
     game = played.game()
-    ways = {
-        "batched": game,
-        "loop": lambda c: loop(played, c),
-        "images": lambda c: image_loop(played, c),
-    }
+    ways = {"batched": game, "loop": partial(loop, played), "images": partial(image_loop, played)}
     for kind in ("walk", "random"):
+        file = OUT / f"batching_{name}_{kind}.json"
+        if file.exists():
+            continue
         coalitions = coalitions_of(kind, game.n)
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         with evaluating(played.model), torch.no_grad():
@@ -63,7 +63,7 @@ def batching(name: str) -> None:
                     play(coalitions)
                     seconds[way].append(perf_counter() - start)
         write(
-            OUT / f"batching_{name}_{kind}.json",
+            file,
             {
                 "game": name,
                 "batching": kind,

@@ -17,7 +17,7 @@ from clean_models import ROOT
 from repair import Subject, machine, subjects
 from shapprune.data import draw_per_class
 from shapprune.estimation import stamped_images
-from shapprune.game import NeuronGame
+from shapprune.game import Metric, NeuronGame
 from shapprune.models import in_channels_last
 from shapprune.neurons import Neurons, find_neurons
 from shapprune.shapley import algorithm1
@@ -43,32 +43,39 @@ GAMES: dict[str, tuple[Kind, float]] = {
 class Board:
     """A network, its neurons, and the images that the game is played on.
 
-    They are one clean image a class, but for the target's, under a trigger that our own inversion
-    found. The attacker's trigger is the subject's, and for scores alone.
+    They are the clean ones, one a class, but for the target's, under a trigger that our own
+    inversion found. The attacker's trigger is the subject's, and for scores alone.
     """
 
     name: str
     subject: Subject
     model: nn.Module
     neurons: Neurons
+    clean: tuple[Tensor, Tensor]
+    trigger: Stamp
+    target: int
     images: Tensor
     labels: Tensor
 
-    def game(self) -> NeuronGame:
-        return NeuronGame(self.model, self.neurons, self.images, self.labels)
+    def game(self, metric: Metric = "success") -> NeuronGame:
+        return NeuronGame(self.model, self.neurons, self.images, self.labels, metric=metric)
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Long-run means, float64 (n,), and their standard errors, of all parts or of some."""
+    """Long-run means, float64 (n,), and their standard errors."""
 
     values: Tensor
     errors: Tensor
     average_iterations: float
 
 
+def subject_of(name: str) -> Subject:
+    return vgg(name) if name in WIDTHS else subjects()[name]
+
+
 def board(name: str) -> Board:
-    subject = vgg(name) if name in WIDTHS else subjects()[name]
+    subject = subject_of(name)
     assert subject.target is not None
     few = draw_per_class(
         subject.split("train"), per_class=1, generator=torch.Generator().manual_seed(0)
@@ -76,7 +83,8 @@ def board(name: str) -> Board:
     model = in_channels_last(subject.load(), few.images)
     trigger = _stored_trigger(name, model, few.images, few.labels, subject.target)
     stamped = stamped_images(few.images, few.labels, [(subject.target, trigger)])
-    return Board(name, subject, model, find_neurons(model, few.images), *stamped)
+    clean, neurons = (few.images, few.labels), find_neurons(model, few.images)
+    return Board(name, subject, model, neurons, clean, trigger, subject.target, *stamped)
 
 
 def _stored_trigger(
@@ -100,6 +108,19 @@ def _stored_trigger(
         save_file({k: v.contiguous() for k, v in vars(found.stamp).items()}, file)
     tensors = load_file(file)
     return Trigger(**tensors) if GAMES[name][0] == "patch" else Perturbation(**tensors)
+
+
+def sizes(n: int) -> tuple[int, int]:
+    """The paper's 50 and 70, on networks of the zoo's size; the same share of smaller ones."""
+    share = min(1.0, n / 448)
+    return round(50 * share), round(70 * share)
+
+
+def found(values: Tensor, true: Tensor) -> int:
+    """How many of the best are among the true best."""
+    top, among = sizes(len(true))
+    best = set(values.topk(top).indices.tolist())
+    return len(best & set(true.topk(among).indices.tolist()))
 
 
 def play_long(played: Board, part: int) -> None:
@@ -133,9 +154,13 @@ def play_long(played: Board, part: int) -> None:
     )
 
 
-def truth(name: str, parts: slice = slice(None)) -> Truth:
+def has_truth(name: str) -> bool:
+    return bool(_parts(name))
+
+
+def truth(name: str) -> Truth:
     """The mean of the parts that there are, weighted by what each counted."""
-    files = sorted((OUT / "truth").glob(f"{name}_[0-9]*.json"))[parts]
+    files = _parts(name)
     if not files:
         raise SystemExit(f"no truth about {name}: run `python benchmarks/boards.py {name} 0`")
     runs = [json.loads(file.read_text()) for file in files]
@@ -149,6 +174,10 @@ def truth(name: str, parts: slice = slice(None)) -> Truth:
         (weights * errors).square().sum(0).sqrt(),
         sum(run["average_iterations"] for run in runs),
     )
+
+
+def _parts(name: str) -> list[Path]:
+    return sorted((OUT / "truth").glob(f"{name}_[0-9].json"))
 
 
 def write(file: Path, facts: dict[str, object]) -> None:

@@ -10,9 +10,8 @@ from time import perf_counter
 
 import torch
 
-from boards import OUT, UNIFORM, board, truth, write
+from boards import OUT, UNIFORM, board, found, sizes, truth, write
 from repair import machine
-from shapley import found, sizes
 from shapprune.shapley import algorithm1
 
 GAME = "demo"

@@ -1,0 +1,164 @@
+"""Estimators of Shapley values, compared on the games of `boards.py`."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import pairwise
+from math import log1p
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boards import OUT, Board, board, found, sizes, subject_of, truth, write
+from repair import machine, score
+from shapprune.data import LabeledImages
+from shapprune.estimation import estimate_shapley
+from shapprune.game import NeuronGame
+from shapprune.neurons import remove_neurons
+from shapprune.shapley import ShapleyValues, algorithm1, multilinear, permutation, tmab
+
+ITERATIONS = 50  # average iterations of Algorithm 1, the paper's
+SCORED = 400  # images of the test part that pruning curves are measured on
+
+# Every estimator: (board, evaluations that Algorithm 1 spends, seed) -> values, image passes.
+Estimate = Callable[[Board, int, int], tuple[Tensor, int]]
+
+
+def _own(estimator: Callable[..., ShapleyValues], **options: object) -> Estimate:
+    """An estimator of ours with options, or with what options as functions make of the rest."""
+
+    def estimate(played: Board, budget: int, seed: int) -> tuple[Tensor, int]:
+        game = played.game()
+        given = {k: v(game, budget) if callable(v) else v for k, v in options.items()}
+        generator = torch.Generator().manual_seed(seed)
+        return estimator(game, **given, generator=generator).values, game.passes
+
+    return estimate
+
+
+def _top(game: NeuronGame, _budget: int) -> int:
+    return sizes(game.n)[0]
+
+
+def _share(denominator: int) -> Callable[[NeuronGame, int], int]:
+    """Gradients for a share of the passes of Algorithm 1; each is three passes, of one image."""
+    return lambda game, budget: max(16, budget * game.m // denominator // 3)
+
+
+def _pipeline(played: Board, _budget: int, seed: int) -> tuple[Tensor, int]:
+    """What `shapprune repair` prunes by: multilinear values near the whole, for ASR less ACC."""
+    values = estimate_shapley(
+        played.model,
+        *played.clean,
+        neurons=played.neurons,
+        triggers=[(played.target, played.trigger)],
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return values.score, values.passes
+
+
+def _shapiq(played: Board, budget: int, seed: int) -> tuple[Tensor, int]:
+    from shapiq import PermutationSamplingSV
+
+    game = played.game()
+    values = PermutationSamplingSV(n=game.n, random_state=seed).approximate(budget, game)
+    return torch.tensor([float(values[(player,)]) for player in range(game.n)]), game.passes
+
+
+def _captum(played: Board, budget: int, seed: int) -> tuple[Tensor, int]:
+    from captum.attr import ShapleyValueSampling
+
+    game = played.game()
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        walks = max(1, budget // (game.n + 1))
+        values = ShapleyValueSampling(game).attribute(torch.ones(1, game.n), n_samples=walks)
+    return values[0].float(), game.passes
+
+
+_PAPER = {"average_iterations": ITERATIONS, "top": _top}
+ESTIMATORS: dict[str, Estimate] = {
+    "algorithm1": _own(algorithm1, **_PAPER),
+    "algorithm1 bisected": _own(algorithm1, **_PAPER, bisect=True),
+    "multilinear 1/50": _own(multilinear, budget=_share(50)),
+    "multilinear 1/500": _own(multilinear, budget=_share(500)),
+    "multilinear antithetic 1/50": _own(multilinear, budget=_share(50), antithetic=True),
+    "multilinear fractional 1/50": _own(multilinear, budget=_share(50), fractional=True),
+    "repair's": _pipeline,
+    "permutation": _own(permutation, budget=lambda game, budget: budget),
+    "tmab": _own(tmab, budget=lambda game, budget: budget, top=_top),
+    "shapiq permutation": _shapiq,
+    "captum sampling": _captum,
+}
+# What costs as much as Algorithm 1 runs once, and not on large networks.
+ONCE = {"algorithm1 bisected", "permutation", "tmab", "shapiq permutation", "captum sampling"}
+
+
+def run(played: Board, name: str, seed: int, budget: int) -> dict[str, object]:
+    true = truth(played.name).values
+    start = perf_counter()
+    values, passes = ESTIMATORS[name](played, budget, seed)
+    return {
+        "game": played.name,
+        "estimator": name,
+        "seed": seed,
+        "players": len(played.neurons),
+        "images": len(played.images),
+        "top": sizes(len(true))[0],
+        "found": found(values, true),
+        "correlation": float(torch.corrcoef(torch.stack([values.double(), true]))[0, 1]),
+        "passes": passes,
+        "seconds": perf_counter() - start,
+        **machine(),
+        "curve": curve(played, values),
+    }
+
+
+def curve(played: Board, values: Tensor) -> list[list[float]]:
+    """[neurons removed, ACC, ASR] with the true trigger while the best neurons go."""
+    order, points = values.argsort(descending=True).tolist(), []
+    for removed in (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64):
+        pruned = remove_neurons(played.model, played.neurons, order[:removed])
+        scores = score(pruned, played.subject, _test_part(played.name))
+        points.append([removed, round(scores["accuracy"], 2), round(scores["asr"], 2)])
+    return points
+
+
+@cache
+def _test_part(name: str) -> LabeledImages:
+    test = subject_of(name).split("test")
+    rows = torch.randperm(len(test.images), generator=torch.Generator().manual_seed(0))[:SCORED]
+    return LabeledImages(test.images[rows], test.labels[rows])
+
+
+def area(points: list[list[float]]) -> float:
+    """Mean ASR under the curve, over the logarithm of 1 + the number of neurons removed."""
+    steps = pairwise((log1p(removed), asr) for removed, _, asr in points)
+    return sum((b + d) / 2 * (c - a) for (a, b), (c, d) in steps) / log1p(points[-1][0])
+
+
+def accuracy_at(points: list[list[float]], asr: float) -> float:
+    """The best ACC among the points whose ASR is low enough; 0 where there is none."""
+    return max((accuracy for _, accuracy, left in points if left <= asr), default=0.0)
+
+
+def compare(name: str, seeds: Sequence[int] = (0, 1, 2)) -> None:
+    """Every estimator on one game, Algorithm 1 first, which sets the others' budget."""
+    torch.set_num_threads(1)
+    played = board(name)
+    for seed in seeds:
+        for estimator in ESTIMATORS:
+            if estimator in ONCE and (seed > seeds[0] or len(played.neurons) > 448):
+                continue
+            file = OUT / f"{name}_{estimator.replace(' ', '-').replace('/', '_')}_{seed}.json"
+            if not file.exists():
+                budget = 0
+                if estimator != "algorithm1":
+                    paper = json.loads((OUT / f"{name}_algorithm1_{seed}.json").read_text())
+                    budget = paper["passes"] // paper["images"]
+                write(file, run(played, estimator, seed, budget))
+            one = json.loads(file.read_text())
+            print(name, estimator, seed, one["found"], f"{one['seconds']:.1f}s", flush=True)

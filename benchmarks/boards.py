@@ -147,8 +147,8 @@ def play_long(played: Board, part: int) -> None:
             "passes": game.passes,
             "seconds": perf_counter() - start,
             **machine(),
-            "values": _rounded(found.values),
-            "standard_errors": _rounded(found.standard_errors),
+            "values": rounded(found.values),
+            "standard_errors": rounded(found.standard_errors),
             "counts": found.counts.tolist(),
         },
     )
@@ -187,7 +187,7 @@ def write(file: Path, facts: dict[str, object]) -> None:
     file.write_text(f"{{\n{lines}\n}}\n")
 
 
-def _rounded(values: Tensor) -> list[float]:
+def rounded(values: Tensor) -> list[float]:
     return [round(value, 6) for value in values.tolist()]
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -190,7 +190,7 @@ def table(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread(values: list[float], digits: int = 1) -> str:
+def spread(values: Sequence[float], digits: int = 1) -> str:
     if not values:
         return "–"
     low, mid, high = (f"{v:.{digits}f}" for v in (min(values), median(values), max(values)))

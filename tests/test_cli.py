@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from shapprune.cli import main
 from shapprune.weights import save_weights
-from toys import CLASSES, SIDE, TARGET, backdoored_net, toy_images
+from toys import CLASSES, SIDE, TARGET, backdoored_net, no_norm, toy_images
 
 ARCH = f"{Path(__file__).parent / 'toys.py'}:backdoored_net"
 
@@ -78,6 +78,33 @@ def test_repair_leaves_a_whole_folder(given, tmp_path):
     again = shell("repair", given / "net.safetensors", *options(given, out=out))
     assert again.returncode == 2
     assert "--overwrite" in again.stderr
+
+
+def test_recovered_images_serve_as_images(given, tmp_path, capsys):
+    net, size = given / "net.safetensors", ["--input-size", 3, SIDE, SIDE]
+    network = ["--arch", ARCH, "--num-classes", CLASSES]
+    arguments = [net, *network, *size, "--per-class", 2, "--out", tmp_path / "images"]
+    assert main(["recover", *map(str, arguments)]) == 0
+    with np.load(tmp_path / "images" / "images.npz") as arrays:
+        assert arrays["train_images"].shape == (2 * CLASSES, SIDE, SIDE, 3)
+        assert arrays["train_labels"].tolist() == sorted([*range(CLASSES)] * 2)
+    facts = json.loads((tmp_path / "images" / "recovery.json").read_text())
+    assert facts["layers"] == 2
+    assert Image.open(tmp_path / "images" / "images.png").size >= (SIDE, SIDE)
+    capsys.readouterr()
+    images = tmp_path / "images" / "images.npz"
+    assert main([str(a) for a in ("scan", net, *options(given, images=images))]) in (0, 1)
+
+
+def test_without_images_the_report_says_so(given, tmp_path):
+    arguments = ["--arch", ARCH, "--num-classes", CLASSES, "--input-size", 3, SIDE, SIDE]
+    done = shell("repair", given / "net.safetensors", *arguments, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "no images were given" in done.stderr
+    assert "No data were used" in (tmp_path / "out" / "report.html").read_text()
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["recovered"]["images"] == result["images_given"]
+    assert result["stages"][0]["name"].startswith("recover images")
 
 
 def test_ctrl_c_leaves_nothing(given, tmp_path):
@@ -167,6 +194,23 @@ def test_bad_files(given, tmp_path, capsys):
     (tmp_path / "file").touch()
     changed = options(given, out=tmp_path / "file")
     assert "is a file" in complaint(capsys, "repair", given / "net.safetensors", *changed)
+
+
+def test_what_recovery_needs(given, tmp_path, capsys):
+    network = [given / "net.safetensors", "--arch", ARCH, "--num-classes"]
+    line = complaint(capsys, "scan", *network, CLASSES)
+    assert "--input-size" in line
+    line = complaint(capsys, "scan", *network, CLASSES, "--input-size", 3, 2, 0)
+    assert "whole number from 1" in line
+    line = complaint(capsys, "scan", *network, CLASSES, "--input-size", 1, SIDE, SIDE)
+    assert "wrong input size" in line
+    plain = [tmp_path / "plain.safetensors", "--arch", f"{Path(__file__).parent}/toys.py:no_norm"]
+    save_weights(no_norm(), plain[0])
+    size = ["--num-classes", CLASSES, "--input-size", 3, SIDE, SIDE]
+    assert "--prior-only" in complaint(capsys, "scan", *plain, *size)
+    out = ["--out", tmp_path / "o"]
+    assert main([str(a) for a in ("recover", *plain, *size, "--prior-only", *out)]) == 0
+    assert "a hint at most" in capsys.readouterr().err
 
 
 def test_missing_options_and_commands(capsys):

@@ -22,7 +22,8 @@ from shapprune.neurons import find_neurons
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.proxies import Proxies
 from shapprune.pruning import CurvePoint, Pruning
-from shapprune.report import render_report, suspected_triggers, trigger_picture
+from shapprune.recovery import Recovery
+from shapprune.report import images_picture, render_report, suspected_triggers, trigger_picture
 from shapprune.shapley import ShapleyValues
 from shapprune.stages import Stage
 from shapprune.stamps import Perturbation, Trigger
@@ -97,6 +98,11 @@ def repair_of(target: int) -> Repair:
     )
 
 
+def recovered_images(layers: int) -> Recovery:
+    divergence = 0.1 if layers else float("nan")
+    return Recovery(*toy_images(), layers, divergence, Stage("recover images", 2, 300))
+
+
 def result_of(case: str) -> ScanResult | RepairResult:
     found, clean = scan_of(), scan_of(targets=())
     return {
@@ -106,13 +112,15 @@ def result_of(case: str) -> ScanResult | RepairResult:
         "clean": RepairResult(MODEL, clean, None, clean.stages),
         "forced": RepairResult(MODEL, found, repair_of(2), found.stages),
         "forced, clean": RepairResult(MODEL, clean, repair_of(2), found.stages),
+        "recovered": replace(found, recovered=recovered_images(2)),
+        "recovered, clean, priors": replace(clean, recovered=recovered_images(0)),
         "43 classes": scan_of(43),
         "200 classes": scan_of(200),
     }[case]
 
 
 CASES = ["scan", "clean scan", "repair", "clean", "forced", "forced, clean", "43 classes"]
-CASES += ["200 classes"]
+CASES += ["200 classes", "recovered", "recovered, clean, priors"]
 
 
 def page_of(case: str, names: list[str] | None = None) -> str:
@@ -251,6 +259,23 @@ def test_a_forced_repair_says_so():
     assert "which is not what the scan found" in page_of("forced, clean")
     assert "still carries the backdoor" not in page_of("forced, clean")
     assert "still carries the backdoor" in page_of("forced")
+
+
+def test_what_was_recovered_is_shown():
+    words = Page(page_of("recovered")).words
+    assert "No data were used" in words
+    assert "on the recovered images" in words
+    assert "hint at most" not in words
+    assert "hint at most" in Page(page_of("recovered, clean, priors")).words
+    assert "recovered" not in Page(page_of("scan")).words
+    assert summary_of("recovered")["recovered"]["layers"] == 2
+
+
+@pytest.mark.parametrize(("n", "shape"), [(1, (3, 8, 8)), (7, (1, 12, 12)), (86, (3, 5, 9))])
+def test_sheets_of_images(n, shape):
+    picture = Image.open(BytesIO(images_picture(torch.rand(n, *shape, generator=seeded()))))
+    assert picture.width * picture.height >= n * shape[1] * shape[2]
+    assert picture.mode == ("RGB" if shape[0] == 3 else "L")
 
 
 def test_cleared_suspects_are_named():

@@ -100,6 +100,12 @@ def toy_images(per_class: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
+def no_norm() -> nn.Module:
+    """A network of the same input and classes that remembers nothing."""
+    with torch.random.fork_rng(devices=[]):
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, CLASSES))
+
+
 # One of each shape, with random weights. All take (n, 3, 8, 8) and give five logits.
 
 

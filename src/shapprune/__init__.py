@@ -19,6 +19,7 @@ from shapprune.neurons import Neurons, find_neurons
 from shapprune.pipeline import RepairResult, ScanResult, repair, scan
 from shapprune.proxies import Proxies
 from shapprune.pruning import Pruning, prune
+from shapprune.recovery import Recovery, recover_images
 from shapprune.stamps import Perturbation, Trigger
 from shapprune.triggers import Inversion, InvertedTrigger, invert_triggers
 from shapprune.weights import save_weights
@@ -36,6 +37,7 @@ __all__ = [
     "Perturbation",
     "Proxies",
     "Pruning",
+    "Recovery",
     "RepairResult",
     "ScanResult",
     "Trigger",
@@ -50,6 +52,7 @@ __all__ = [
     "load_classifier",
     "load_images",
     "prune",
+    "recover_images",
     "repair",
     "save_weights",
     "scan",

@@ -15,6 +15,7 @@ import torch
 from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from shapprune import demo, pipeline
 from shapprune.architectures import build_network
@@ -26,13 +27,14 @@ from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.models import Classifier, check_classifier, load_classifier
 from shapprune.options import parser
 from shapprune.pipeline import RepairResult, ScanResult
-from shapprune.report import render_report, suspected_triggers, trigger_picture
+from shapprune.recovery import Recovery, recover_images
+from shapprune.report import images_picture, render_report, suspected_triggers, trigger_picture
 from shapprune.stages import Progress
-from shapprune.stamps import Trigger
 from shapprune.summary import summarise, versions
 from shapprune.weights import weights_bytes
 
 CLEAN, BACKDOORED, ERROR, INTERRUPTED = 0, 1, 2, 130
+_PER_CLASS = 10
 _MOST_ROWS = 50  # of the table of classes
 
 
@@ -60,10 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
-    model, data = _load(arguments)
+    model, data, recovered = _load(arguments)
     with _progress() as progress:
         result = pipeline.scan(
-            model, data.images, data.labels, seed=arguments.seed, progress=progress
+            model,
+            data.images,
+            data.labels,
+            recovered=recovered,
+            seed=arguments.seed,
+            progress=progress,
         )
     about = _about(arguments, model, data)
     _print_scan(result, data)
@@ -73,12 +80,13 @@ def _scan(arguments: argparse.Namespace) -> int:
 
 
 def _repair(arguments: argparse.Namespace) -> int:
-    model, data = _load(arguments)
+    model, data, recovered = _load(arguments)
     with _progress() as progress:
         result = pipeline.repair(
             model,
             data.images,
             data.labels,
+            recovered=recovered,
             force_targets=arguments.force_target,
             unlearn=arguments.unlearn,
             estimator=arguments.estimator,
@@ -96,7 +104,7 @@ def _repair(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     arguments.arch, arguments.num_classes = demo.ARCH, demo.NUM_CLASSES
     arguments.weights, arguments.images = demo.WEIGHTS, demo.DATA
-    model, data = _load(arguments)
+    model, data, _ = _load(arguments)
     test = load_images(demo.DATA, num_classes=demo.NUM_CLASSES, split="test")
     with _progress() as progress:
         result = pipeline.repair(
@@ -115,6 +123,37 @@ def _demo(arguments: argparse.Namespace) -> int:
     _print_repair(result)
     _print(table)
     _write(arguments.out, _files(result, data, _about(arguments, model, data)))
+    return CLEAN
+
+
+def _recover(arguments: argparse.Namespace) -> int:
+    model, data, recovered = _load(arguments)
+    assert recovered
+    right = accuracy(model, recovered.images, recovered.labels)
+    _print(
+        f"recovered {len(data.images)} images, guided by {recovered.layers} BN layers to a "
+        f"divergence of {recovered.divergence:.3g}; the model gives {right:.0%} of them their class"
+    )
+    facts = {
+        **_about(arguments, model, data),
+        "layers": recovered.layers,
+        "divergence": recovered.divergence if recovered.layers else None,
+        "accuracy": right,
+        "seconds": recovered.stage.seconds,
+        "passes": recovered.stage.passes,
+        "seed": arguments.seed,
+        "versions": versions(),
+    }
+    levels = (data.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    pixels = levels.squeeze(-1) if levels.shape[-1] == 1 else levels
+    _write(
+        arguments.out,
+        {
+            "images.npz": _npz(train_images=pixels, train_labels=data.labels),
+            "images.png": images_picture(data.images),
+            "recovery.json": _json(facts),
+        },
+    )
     return CLEAN
 
 
@@ -159,14 +198,16 @@ def _poison(arguments: argparse.Namespace) -> int:
         arguments.out,
         {
             "model.safetensors": weights_bytes(made.model.network),
-            "trigger.npz": _npz(made.trigger),
+            "trigger.npz": _npz(mask=made.trigger.mask, pattern=made.trigger.pattern),
             "poison.json": _json(facts),
         },
     )
     return CLEAN
 
 
-def _load(arguments: argparse.Namespace) -> tuple[Classifier, LabeledImages]:
+def _load(
+    arguments: argparse.Namespace,
+) -> tuple[Classifier, LabeledImages, Recovery | None]:
     if arguments.out:
         check_folder(arguments.out, overwrite=arguments.overwrite)
     model = load_classifier(
@@ -176,17 +217,46 @@ def _load(arguments: argparse.Namespace) -> tuple[Classifier, LabeledImages]:
         mean=_channels(arguments.mean),
         std=_channels(arguments.std),
     ).to(_device(arguments.device))
-    data = load_images(
-        arguments.images,
-        num_classes=arguments.num_classes,
-        input_size=arguments.input_size,
-        per_class=arguments.per_class,
-        generator=torch.Generator().manual_seed(arguments.seed),
-    )
+    generator = torch.Generator().manual_seed(arguments.seed)
+    recovered = None
+    if arguments.images:
+        data = load_images(
+            arguments.images,
+            num_classes=arguments.num_classes,
+            input_size=arguments.input_size,
+            per_class=arguments.per_class or _PER_CLASS,
+            generator=generator,
+        )
+    else:
+        recovered = _recovered(arguments, model, generator)
+        note = "no images were given; those used were recovered from the weights"
+        if not recovered.layers:
+            note += " without batch norm to guide them: take the result for a hint at most"
+        data = LabeledImages(recovered.images.cpu(), recovered.labels.cpu(), (note,))
     for note in data.notes:
         _say(f"note: {note}")
     check_classifier(model, images=data.images, num_classes=arguments.num_classes)
-    return model, data
+    return model, data, recovered
+
+
+def _recovered(
+    arguments: argparse.Namespace, model: Classifier, generator: torch.Generator
+) -> Recovery:
+    stated = getattr(model.network, "pretrained_cfg", {})  # timm's say what they were trained on
+    size = arguments.input_size or stated.get("input_size")
+    if size is None:
+        raise InputError("without --images, --input-size C H W must tell what the network takes")
+    blank = torch.zeros(1, *size)
+    check_classifier(model, images=blank, num_classes=arguments.num_classes)
+    with _progress() as progress:
+        return recover_images(
+            model,
+            input_size=tuple(size),
+            per_class=arguments.per_class,
+            prior_only=arguments.prior_only,
+            generator=generator,
+            progress=progress,
+        )
 
 
 def _files(
@@ -302,7 +372,7 @@ def _about(
         "weights": str(arguments.weights),
         "arch": arguments.arch,
         "num_classes": arguments.num_classes,
-        "images": str(arguments.images),
+        "images": arguments.images or "recovered from the weights",
         "images_given": len(data.images),
         "input_size": list(data.images.shape[1:]),
         "mean": model.mean.flatten().tolist(),
@@ -316,9 +386,9 @@ def _json(content: dict[str, object]) -> bytes:
     return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
-def _npz(trigger: Trigger) -> bytes:
+def _npz(**tensors: Tensor) -> bytes:
     buffer = BytesIO()
-    np.savez(buffer, mask=trigger.mask.numpy(), pattern=trigger.pattern.numpy())
+    np.savez(buffer, **{name: tensor.numpy() for name, tensor in tensors.items()})  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
@@ -341,5 +411,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "scan": _scan,
     "repair": _repair,
     "demo": _demo,
+    "recover": _recover,
     "poison": _poison,
 }

@@ -1,8 +1,7 @@
 """From suspected classes to a repaired copy: the second half of the paper's Figure 1."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from shapprune.finetuning import fine_tune
 from shapprune.neurons import Neurons, find_neurons
 from shapprune.proxies import Proxies, Yardstick
 from shapprune.pruning import Pruning, prune
-from shapprune.stages import Clock
+from shapprune.stages import Clock, part_of
 from shapprune.triggers import KINDS, InvertedTrigger, Kind, invert_triggers
 
 
@@ -81,7 +80,7 @@ def mend(
                 gate=0.97,
                 give_up=False,
                 generator=generator(),
-                progress=partial(_part, report, i, len(kinds)),
+                progress=part_of(report, i, len(kinds)),
             )
             for i, kind in enumerate(kinds)
         ]
@@ -129,7 +128,3 @@ def mend(
     return Repair(
         tuned, tuple(targets), found, neurons, values, pruning, unlearn, before, pruned, after
     )
-
-
-def _part(report: Callable[[float], None], part: int, parts: int, share: float) -> None:
-    report((part + share) / parts)

@@ -140,7 +140,8 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | Non
         raise InputError(
             f"the model tells {logits.shape[1]} classes apart, but num_classes is {num_classes}"
         )
-    if logits.ndim != 2 or len(logits) != 1 or not logits.is_floating_point():
+    fits = logits.ndim == 2 and len(logits) == 1 and logits.shape[1] > 1
+    if not (fits and logits.is_floating_point()):
         raise InputError(
             f"the model returns {logits.dtype} of shape {tuple(logits.shape)} for one image: "
             f"{expected}"
@@ -153,7 +154,7 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | Non
     return logits.shape[1]
 
 
-def check_input(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
+def check_input(model: nn.Module, images: object, labels: object) -> tuple[Tensor, Tensor, int]:
     """What the pipeline needs of its input, checked once.
 
     Returns:

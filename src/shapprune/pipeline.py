@@ -14,6 +14,7 @@ from shapprune.estimation import Estimator
 from shapprune.mending import Repair, mend
 from shapprune.metrics import accuracy
 from shapprune.models import check_input, in_channels_last
+from shapprune.recovery import Recovery
 from shapprune.stages import Clock, Progress, Stage
 from shapprune.triggers import KINDS, Inversion, Kind, invert_triggers
 
@@ -41,6 +42,7 @@ class ScanResult:
         accuracy: ACC on the given images, in [0, 1].
         stages: what was done and its cost.
         seed: of all random draws.
+        recovered: the images that the scan went by, where none were given.
     """
 
     targets: tuple[int, ...]
@@ -51,6 +53,7 @@ class ScanResult:
     accuracy: float
     stages: tuple[Stage, ...]
     seed: int
+    recovered: Recovery | None = None
 
     @property
     def anomaly_index(self) -> float:
@@ -81,13 +84,14 @@ class RepairResult:
 
 def scan(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | None = None,
+    labels: Tensor | None = None,
     *,
+    recovered: Recovery | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ScanResult:
-    """Tell whether a classifier carries a backdoor, from a few clean images.
+    """Tell whether a classifier carries a backdoor, from a few clean images or none.
 
     Triggers of two kinds are inverted for every class. A class whose triggers are abnormally small
     is suspected, and put on trial by a repair: made stronger, a backdoor's trigger works on every
@@ -99,14 +103,18 @@ def scan(
         model: maps images in [0, 1] to logits (n, classes), at least three classes; left as it was.
         images: clean, float (n, C, H, W) in [0, 1], one a class is enough.
         labels: int64 (n,).
+        recovered: from `recover_images`, instead of images and labels.
         seed: of all random draws; the same seed gives the same result on the same machine.
         progress: called with a stage's name and the share of it done.
 
     Raises:
         InputError: what does not fit, in one line.
     """
+    if recovered:
+        images, labels = recovered.images, recovered.labels
     images, labels, classes = check_input(model, images, labels)
     model = in_channels_last(model, images)
+    before = [recovered.stage] if recovered else []
     clock = Clock(progress)
     inversions = []
     for kind in KINDS:
@@ -147,8 +155,9 @@ def scan(
         detection,
         trials,
         accuracy(model, images, labels),
-        tuple(clock.stages),
+        (*before, *clock.stages),
         seed,
+        recovered,
     )
 
 
@@ -171,9 +180,10 @@ def _convicts(trial: Repair) -> bool:
 
 def repair(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | None = None,
+    labels: Tensor | None = None,
     *,
+    recovered: Recovery | None = None,
     force_targets: Sequence[int] = (),
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
@@ -184,7 +194,7 @@ def repair(
     """Scan a classifier and take out the backdoor that is found.
 
     Args:
-        model, images, labels: see `scan`; the model is left as it was.
+        model, images, labels, recovered: see `scan`; the model is left as it was.
         force_targets: classes to repair whatever the verdict; none to trust the scan.
         unlearn: whether fine-tuning also unlearns the inverted triggers; without it the recipe
             is the paper's plain one.
@@ -195,11 +205,13 @@ def repair(
     Raises:
         InputError: what does not fit, in one line.
     """
+    if recovered:
+        images, labels = recovered.images, recovered.labels
     images, labels, classes = check_input(model, images, labels)
     for target in force_targets:
         if not 0 <= target < classes:
             raise InputError(f"class {target} cannot be a target: expected 0 .. {classes - 1}")
-    scanned = scan(model, images, labels, seed=seed, progress=progress)
+    scanned = scan(model, images, labels, recovered=recovered, seed=seed, progress=progress)
     targets = tuple(dict.fromkeys(force_targets)) or scanned.targets
     if not targets:
         return RepairResult(model, scanned, None, scanned.stages)

@@ -21,6 +21,7 @@ from shapprune.stamps import Stamp, Trigger
 from shapprune.summary import kind_of, summarise
 from shapprune.triggers import InvertedTrigger
 
+_SHEET = 200  # recovered images shown at most
 _READABLE = 256  # pixels, the side of a trigger's picture
 _LABELS = {  # of the run's inputs, in the order of the page; others follow under their own names
     "command": "Command",
@@ -79,6 +80,7 @@ def render_report(
         names=names,
         repaired=isinstance(result, RepairResult),
         marks=marks,
+        sheet=_data(images_picture(scan.recovered.images[:_SHEET])) if scan.recovered else "",
         cards=_cards(result, images, labels, names),
         norms=[
             (kind, charts.norm_chart(detection, labels=names, marks=marks), detection)
@@ -114,6 +116,18 @@ def trigger_picture(stamp: Stamp) -> bytes:
     return _png(picture, scale=max(1, _READABLE // max(picture.shape[1:])))
 
 
+def images_picture(images: Tensor) -> bytes:
+    """All images (n, C, H, W) side by side as a PNG file, twice as wide as high."""
+    n, channels, height, width = images.shape
+    columns = min(n, max(1, round((2 * n * height / width) ** 0.5)))
+    rows = -(-n // columns)
+    sheet = torch.ones(channels, rows * height, columns * width)
+    for i, image in enumerate(images.cpu().float()):
+        top, left = i // columns * height, i % columns * width
+        sheet[:, top : top + height, left : left + width] = image
+    return _png(sheet, scale=max(1, 64 // max(height, width)))
+
+
 def _picture(stamp: Stamp) -> tuple[Tensor, float]:
     """A trigger on mid-grey, (C, H, W), and how many times as strong as it is."""
     if isinstance(stamp, Trigger):
@@ -134,8 +148,8 @@ def _png(image: Tensor, scale: int = 1) -> bytes:
     return buffer.getvalue()
 
 
-def _data(image: Tensor) -> str:
-    return "data:image/png;base64," + b64encode(_png(image)).decode()
+def _data(picture: bytes) -> str:
+    return "data:image/png;base64," + b64encode(picture).decode()
 
 
 def _targets(result: ScanResult | RepairResult) -> tuple[int, ...]:
@@ -187,10 +201,10 @@ def _cards(
                 "norm": trigger.norm,
                 "asr": trigger.asr,
                 "factor": factor,
-                "trigger": _data(picture),
-                "clean": _data(image[0]),
+                "trigger": _data(_png(picture)),
+                "clean": _data(_png(image[0])),
                 "small": max(image.shape[2:]) < 128,
-                "stamped": _data(trigger.stamp.stamp(image)[0]),
+                "stamped": _data(_png(trigger.stamp.stamp(image)[0])),
             }
         )
     return cards

@@ -55,3 +55,10 @@ class Clock:
         yield report
         report(1.0)
         self.stages.append(Stage(name, perf_counter() - start, self._passes))
+
+
+def part_of(
+    report: Callable[[float], None] | None, part: int, parts: int
+) -> Callable[[float], None]:
+    """Takes the share done of one of several equal parts, and reports that of the whole."""
+    return lambda share: report((part + share) / parts) if report else None

@@ -41,6 +41,13 @@ def summarise(
         "indices": scan.detection.indices,
         "class_names": class_names,
         "accuracy": scan.accuracy,
+        "recovered": {
+            "images": len(scan.recovered.images),
+            "layers": scan.recovered.layers,
+            "divergence": scan.recovered.divergence,
+        }
+        if scan.recovered
+        else None,
         "inversions": {
             inversion.kind: {
                 "norms": inversion.norms,

@@ -3,7 +3,8 @@
 `python benchmarks/repair.py [--seeds 0 1 2 3 4] [--models NAME ...] [--out DIR]` writes one JSON
 file a run, skips those that are there, and makes the table README.md beside them. The zoo and the
 data are those of ../shared. The pipeline gets the weights and one image a class of the training
-part, drawn with the seed; the true trigger and the test part come in afterwards, here.
+part, drawn with the seed, or with `--data-free` the weights alone; the true trigger and the test
+part come in afterwards, here.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from shapprune.data import LabeledImages, draw_per_class, load_images
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.models import load_classifier
 from shapprune.pipeline import RepairResult, repair
+from shapprune.recovery import recover_images
 from shapprune.stamps import Perturbation
 
 ZOO = ROOT.parent / "shared" / "zoo"
@@ -99,17 +101,24 @@ def score(model: nn.Module, subject: Subject, test: LabeledImages) -> dict[str, 
     return scores
 
 
-def run(name: str, subject: Subject, seed: int) -> dict[str, object]:
+def run(name: str, subject: Subject, seed: int, data_free: bool) -> dict[str, object]:
     model, given = subject.load(), subject.split("train")
     few = draw_per_class(given, per_class=1, generator=torch.Generator().manual_seed(seed))
     start = perf_counter()
-    result = repair(model, few.images, few.labels, seed=seed)
+    if data_free:
+        _, *size = few.images.shape
+        generator = torch.Generator().manual_seed(seed)
+        recovered = recover_images(model, input_size=tuple(size), generator=generator)
+        result = repair(model, recovered=recovered, seed=seed)
+    else:
+        result = repair(model, few.images, few.labels, seed=seed)
     seconds = perf_counter() - start
     test = subject.split("test")
     triggers = result.repair.triggers if result.repair else ()
     return {
         "model": name,
         "seed": seed,
+        "data_free": data_free,
         "target": subject.target,
         "verdict": result.scan.verdict,
         "targets": result.scan.targets,
@@ -201,8 +210,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--models", nargs="+")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--data-free", action="store_true")
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    results = ROOT / "benchmarks" / "results"
+    arguments.out = arguments.out or (results / "data_free" if arguments.data_free else results)
     arguments.out.mkdir(exist_ok=True)
     known = subjects()
     for name in arguments.models or known:
@@ -210,7 +222,7 @@ def main() -> None:
             file = arguments.out / f"{name}_{seed}.json"
             if file.exists():
                 continue
-            one = run(name, known[name], seed)
+            one = run(name, known[name], seed, arguments.data_free)
             file.write_text(json.dumps(one, indent=1) + "\n")
             print(
                 name,
@@ -224,7 +236,8 @@ def main() -> None:
                 flush=True,
             )
     (arguments.out / "README.md").write_text(
-        "# Repair with one clean image a class\n\nMade by `python benchmarks/repair.py` from the "
+        f"# Repair with {'no image' if arguments.data_free else 'one clean image a class'}\n\n"
+        f"Made by `python benchmarks/repair.py{' --data-free' * arguments.data_free}` from the "
         "JSON files beside it: median (smallest … largest) over seeds, ACC and ASR in per cent on "
         "the test part, with the true trigger.\n\n" + table(arguments.out)
     )

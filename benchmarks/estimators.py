@@ -56,7 +56,7 @@ def _pipeline(played: Board, _budget: int, seed: int) -> tuple[Tensor, int]:
         triggers=[(played.target, played.trigger)],
         generator=torch.Generator().manual_seed(seed),
     )
-    return values.score, values.passes
+    return values.scores[0], values.passes
 
 
 def _shapiq(played: Board, budget: int, seed: int) -> tuple[Tensor, int]:

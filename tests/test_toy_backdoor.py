@@ -4,6 +4,7 @@ from statistics import median
 
 import pytest
 import torch
+from torch import nn
 
 from shapprune.detection import detect
 from shapprune.errors import InputError
@@ -11,7 +12,8 @@ from shapprune.estimation import estimate_shapley, stamped_images
 from shapprune.finetuning import fine_tune
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import find_neurons, remove_neurons
-from shapprune.pruning import prune
+from shapprune.proxies import Proxies
+from shapprune.pruning import CurvePoint, Pruning, best_of, prune
 from shapprune.stamps import Perturbation, Trigger
 from shapprune.triggers import invert_triggers
 from toys import (
@@ -191,21 +193,38 @@ def test_inversion_needs_images_of_other_classes(net):
 @both_estimators
 def test_the_backdoor_neuron_ranks_first(values, estimator):
     found = values(estimator)
-    order = found.score.argsort(descending=True).tolist()
+    order = found.scores[0].argsort(descending=True).tolist()
     assert order[0] == backdoor_neuron()
     assert found.asr.values.argmax() == backdoor_neuron()
     assert found.estimator == estimator
-    assert found.score.shape == (16,)
+    assert found.scores[0].shape == (16,)
     assert found.passes > 0
 
 
 def test_accuracy_is_taken_off_the_score(values):
     found = values("multilinear")
     assert float(found.accuracy.values[:4].min()) > 0.01  # what sees red and green
-    assert float(found.score[:4].max()) < float(found.score[4:8].min())
+    assert float(found.scores[0][:4].max()) < float(found.scores[0][4:8].min())
     expected = found.asr.values - found.accuracy.values.clamp(min=0)
-    torch.testing.assert_close(found.score, expected)
+    torch.testing.assert_close(found.scores[0], expected)
     assert values("algorithm1").accuracy is None
+
+
+@both_estimators
+def test_modes(values, estimator):
+    normal, mixture, difference = (
+        values(estimator, mode=mode) for mode in ("normal", "mixture", "difference")
+    )
+    assert normal.accuracy is None
+    assert torch.equal(normal.scores[0], normal.asr.values)
+    assert len(difference.scores) == 1
+    for score in mixture.scores:
+        kept = score > -torch.inf
+        assert torch.equal(score[kept], mixture.asr.values[kept])
+        assert mixture.accuracy.values[kept].max() <= mixture.accuracy.values[~kept].min()
+        assert score.argmax() == backdoor_neuron()
+    shares = [float((score > -torch.inf).float().mean()) for score in mixture.scores]
+    assert shares == sorted(set(shares))
 
 
 @both_estimators
@@ -228,7 +247,7 @@ def test_stamped_images():
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_estimation_errors(net, neurons, estimator):
-    def estimate(images, labels, triggers):
+    def estimate(images, labels, triggers, **options):
         estimate_shapley(
             net,
             images,
@@ -237,8 +256,11 @@ def test_estimation_errors(net, neurons, estimator):
             triggers=triggers,
             estimator=estimator,
             generator=seeded(),
+            **options,
         )
 
+    with pytest.raises(InputError, match="mode must be"):
+        estimate(IMAGES, LABELS, [(TARGET, true_trigger())], mode="both")
     with pytest.raises(InputError, match="trigger"):
         estimate(IMAGES, LABELS, [])
     only = LABELS == TARGET
@@ -247,6 +269,23 @@ def test_estimation_errors(net, neurons, estimator):
 
 
 # Pruning
+
+
+@pytest.mark.parametrize(
+    ("cases", "best"),
+    [
+        ({"a": (0.9, 0.05), "b": (0.95, 0.08), "c": (0.99, 0.5)}, "b"),  # agreement, asr
+        ({"a": (0.9, 0.3), "b": (0.95, 0.2), "c": (0.99, 0.5)}, "b"),
+        ({"a": (0.9, 0.05), "b": (0.9, 0.01)}, "a"),
+    ],
+)
+def test_the_best_pruning_by_hand(cases, best):
+    def pruning(agreement: float, asr: float) -> Pruning:
+        curve = (CurvePoint(0, Proxies(1, 1, 1)), CurvePoint(1, Proxies(0.5, agreement, asr)))
+        return Pruning(nn.Identity(), torch.zeros(2), (0,), curve, asr <= 0.1)
+
+    prunings = {name: pruning(*case) for name, case in cases.items()}
+    assert best_of(list(prunings.values())) is prunings[best]
 
 
 def pruned(net, neurons, score, triggers, **options):
@@ -264,7 +303,7 @@ def pruned(net, neurons, score, triggers, **options):
 
 @both_estimators
 def test_pruning_takes_the_backdoor_and_leaves_the_rest(net, neurons, triggers, values, estimator):
-    found = pruned(net, neurons, values(estimator).score, triggers)
+    found = pruned(net, neurons, values(estimator).scores[0], triggers)
     assert found.removed[0] == backdoor_neuron()
     assert len(found.removed) <= 2
     assert true_asr(found.model) == 0

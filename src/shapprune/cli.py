@@ -90,6 +90,7 @@ def _repair(arguments: argparse.Namespace) -> int:
             force_targets=arguments.force_target,
             unlearn=arguments.unlearn,
             estimator=arguments.estimator,
+            mode=arguments.mode,
             count=arguments.neurons,
             seed=arguments.seed,
             progress=progress,

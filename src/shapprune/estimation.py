@@ -12,12 +12,15 @@ from shapprune.errors import InputError
 from shapprune.game import Metric, NeuronGame
 from shapprune.neurons import Neurons
 from shapprune.shapley import ShapleyValues, algorithm1, multilinear
+from shapprune.stages import part_of
 from shapprune.stamps import Stamp
 
 Estimator: TypeAlias = Literal["multilinear", "algorithm1"]
+Mode: TypeAlias = Literal["difference", "mixture", "normal"]
 
 # Few neurons are pruned: what counts is nearer to the whole network than Shapley values reach.
 _LOWEST = 0.8
+_SHARES = (0.5, 0.75, 0.9)  # of the neurons that "mixture" may prune, those of least accuracy value
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,18 +28,19 @@ class NeuronValues:
     """What each neuron contributes.
 
     Attributes:
-        estimator: which one.
+        estimator, mode: which ones.
         asr: values for the ASR of the inverted triggers.
         accuracy: values for ACC, or None where the estimator does without.
-        score: float (n,), what neurons are pruned by, largest first: the ASR value less the
-            positive part of the accuracy value (the paper's mixture mode as one number).
+        scores: float (n,) each, what neurons are pruned by, largest first. More than one is left
+            to pruning to choose among.
         passes: image passes; a backward pass counts as two.
     """
 
     estimator: Estimator
+    mode: Mode
     asr: ShapleyValues
     accuracy: ShapleyValues | None
-    score: Tensor
+    scores: tuple[Tensor, ...]
     passes: int
 
 
@@ -48,6 +52,7 @@ def estimate_shapley(
     neurons: Neurons,
     triggers: Sequence[tuple[int, Stamp]],
     estimator: Estimator = "multilinear",
+    mode: Mode | None = None,
     samples: int = 1024,
     average_iterations: float = 50,
     generator: torch.Generator,
@@ -60,8 +65,11 @@ def estimate_shapley(
         images, labels: clean, (n, C, H, W) and (n,).
         neurons: see `find_neurons`.
         triggers: (target class, trigger) pairs; the game is played on images stamped by all.
-        estimator: "multilinear" (gradients, with the accuracy term) or "algorithm1" (the
-            paper's, of the ASR alone).
+        estimator: "multilinear" (gradients) or "algorithm1" (the paper's).
+        mode: what neurons are pruned by: the value for the ASR alone ("normal"); less the positive
+            part of that for the accuracy ("difference"); or, of the neurons with the least value
+            for the accuracy, that for the ASR ("mixture", Sec. 3.4), with several shares of the
+            neurons to choose from. None: "difference" of gradients, "normal" of the paper's.
         samples: gradients that "multilinear" draws for each of the two games.
         average_iterations: of "algorithm1".
         generator: on the CPU.
@@ -72,26 +80,53 @@ def estimate_shapley(
     """
     if estimator not in get_args(Estimator):
         raise InputError(f"estimator must be one of {get_args(Estimator)}, got {estimator!r}")
+    if mode not in (None, *get_args(Mode)):
+        raise InputError(f"mode must be one of {get_args(Mode)}, got {mode!r}")
     stamped, answers = stamped_images(images, labels, triggers)
     # A backdoor saturates the probability, and the logarithm still has a gradient there.
     metric: Metric = "success" if estimator == "algorithm1" else "log-probability"
-    backdoor = NeuronGame(model, neurons, stamped, answers, metric=metric)
-    if estimator == "algorithm1":
-        asr = algorithm1(
-            backdoor, average_iterations=average_iterations, generator=generator, progress=progress
+    mode = mode or ("normal" if estimator == "algorithm1" else "difference")
+    parts = 1 if mode == "normal" else 2
+
+    def values(game: NeuronGame, part: int) -> ShapleyValues:
+        report = part_of(progress, part, parts)
+        if estimator == "algorithm1":
+            return algorithm1(
+                game, average_iterations=average_iterations, generator=generator, progress=report
+            )
+        return multilinear(
+            game, budget=samples, lowest=_LOWEST, generator=generator, progress=report
         )
-        return NeuronValues(estimator, asr, None, asr.values, backdoor.passes)
+
+    backdoor = NeuronGame(model, neurons, stamped, answers, metric=metric)
+    if mode == "normal":
+        asr = values(backdoor, 0)
+        return NeuronValues(estimator, mode, asr, None, (asr.values,), backdoor.passes)
     flip = flip_allowed(model, images)
     varied = torch.cat([images, *(augment(images, generator=generator, flip=flip) for _ in "abc")])
     clean = NeuronGame(model, neurons, varied, labels.repeat(4), metric=metric)
-    asr = multilinear(backdoor, budget=samples, lowest=_LOWEST, generator=generator)
-    if progress:
-        progress(0.5)
-    accuracy = multilinear(clean, budget=samples, lowest=_LOWEST, generator=generator)
-    if progress:
-        progress(1.0)
-    score = asr.values - accuracy.values.clamp(min=0)
-    return NeuronValues(estimator, asr, accuracy, score, backdoor.passes + clean.passes)
+    asr, accuracy = values(backdoor, 0), values(clean, 1)
+    scores = (
+        [asr.values - accuracy.values.clamp(min=0)]
+        if mode == "difference"
+        else [mixture_score(asr.values, accuracy.values, share) for share in _SHARES]
+    )
+    passes = backdoor.passes + clean.passes
+    return NeuronValues(estimator, mode, asr, accuracy, tuple(scores), passes)
+
+
+def mixture_score(asr: Tensor, accuracy: Tensor, share: float) -> Tensor:
+    """Values for the ASR of the share of neurons with the least value for the accuracy; else -inf.
+
+    The best k are the neurons that are in some top of the one and in the bottom of the other.
+
+    >>> mixture_score(torch.tensor([4.0, 3, 2, 1]), torch.tensor([9.0, 1, 8, 2]), 0.5)
+    tensor([-inf, 3., -inf, 1.])
+    """
+    bottom = accuracy.argsort()[: max(1, round(share * len(accuracy)))]
+    score = torch.full_like(asr, -torch.inf)
+    score[bottom] = asr[bottom]
+    return score
 
 
 def stamped_images(

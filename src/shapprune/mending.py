@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from shapprune.estimation import Estimator, NeuronValues, estimate_shapley
+from shapprune.estimation import Estimator, Mode, NeuronValues, estimate_shapley
 from shapprune.finetuning import fine_tune
 from shapprune.neurons import Neurons, find_neurons
 from shapprune.proxies import Proxies, Yardstick
-from shapprune.pruning import Pruning, prune
+from shapprune.pruning import Pruning, best_of, prune
 from shapprune.stages import Clock, part_of
 from shapprune.triggers import KINDS, InvertedTrigger, Kind, invert_triggers
 
@@ -51,6 +51,7 @@ def mend(
     kinds: Sequence[Kind] = KINDS,
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
+    mode: Mode | None = None,
     count: int | None = None,
     seed: int,
     clock: Clock,
@@ -97,21 +98,27 @@ def mend(
             neurons=neurons,
             triggers=triggers,
             estimator=estimator,
+            mode=mode,
             generator=generator(),
             progress=report,
         )
         clock.count(values.passes)
     with clock.stage(f"prune for {of}") as report:
-        pruning = prune(
-            model,
-            images,
-            labels,
-            neurons=neurons,
-            score=values.score,
-            triggers=triggers,
-            count=count,
-            generator=generator(),
-            progress=report,
+        pruning = best_of(
+            [
+                prune(
+                    model,
+                    images,
+                    labels,
+                    neurons=neurons,
+                    score=score,
+                    triggers=triggers,
+                    count=count,
+                    generator=generator(),
+                    progress=part_of(report, i, len(values.scores)),
+                )
+                for i, score in enumerate(values.scores)
+            ]
         )
     with clock.stage(f"fine-tune for {of}") as report:
         tuned = fine_tune(

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn, get_args
 
-from shapprune.estimation import Estimator
+from shapprune.estimation import Estimator, Mode
 
 _ERROR = 2
 
@@ -89,6 +89,12 @@ def parser() -> argparse.ArgumentParser:
         choices=get_args(Estimator),
         default="multilinear",
         help="of the Shapley values (multilinear)",
+    )
+    repair.add_argument(
+        "--mode",
+        choices=get_args(Mode),
+        help="prune by the value for the ASR less that for the accuracy (difference), by the first "
+        "where the second is low (mixture), or by the first alone (normal)",
     )
     repair.add_argument(
         "--neurons",

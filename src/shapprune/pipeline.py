@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from shapprune.detection import Detection, Method, combine, detect
 from shapprune.errors import InputError
-from shapprune.estimation import Estimator
+from shapprune.estimation import Estimator, Mode
 from shapprune.mending import Repair, mend
 from shapprune.metrics import accuracy
 from shapprune.models import check_input, in_channels_last
@@ -187,6 +187,7 @@ def repair(
     force_targets: Sequence[int] = (),
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
+    mode: Mode | None = None,
     count: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -198,7 +199,7 @@ def repair(
         force_targets: classes to repair whatever the verdict; none to trust the scan.
         unlearn: whether fine-tuning also unlearns the inverted triggers; without it the recipe
             is the paper's plain one.
-        estimator: of the Shapley values, see `estimate_shapley`.
+        estimator, mode: of the Shapley values, see `estimate_shapley`.
         count: how many neurons to prune; None to choose on the given images.
         seed, progress: see `scan`.
 
@@ -215,7 +216,7 @@ def repair(
     targets = tuple(dict.fromkeys(force_targets)) or scanned.targets
     if not targets:
         return RepairResult(model, scanned, None, scanned.stages)
-    as_tried = unlearn and estimator == "multilinear" and count is None
+    as_tried = unlearn and estimator == "multilinear" and mode is None and count is None
     tried = [trial for trial in scanned.trials if as_tried and trial.targets == targets]
     clock = Clock(progress)
     story = (
@@ -229,6 +230,7 @@ def repair(
             kinds=_telling_kinds(scanned.inversions, targets),
             unlearn=unlearn,
             estimator=estimator,
+            mode=mode,
             count=count,
             seed=seed,
             clock=clock,

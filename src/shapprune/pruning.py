@@ -28,12 +28,14 @@ class Pruning:
 
     Attributes:
         model: the copy; names and shapes of its state dict are the original's.
+        score: float (n,), what they were chosen by, largest first.
         removed: the pruned neurons, most harmful first.
         curve: ACC and ASR over the number of neurons pruned (as the paper's Fig. 3).
         sufficient: whether pruning alone brought the ASR below the bound.
     """
 
     model: nn.Module
+    score: Tensor
     removed: tuple[int, ...]
     curve: tuple[CurvePoint, ...]
     sufficient: bool
@@ -91,7 +93,21 @@ def prune(
     chosen = curve[-1] if count is not None else _choose(curve, asr_below, disagreement)
     removed = tuple(order[: chosen.removed])
     pruned = remove_neurons(model, neurons, removed)
-    return Pruning(pruned, removed, tuple(curve), chosen.proxies.asr <= asr_below)
+    return Pruning(pruned, score, removed, tuple(curve), chosen.proxies.asr <= asr_below)
+
+
+def best_of(prunings: Sequence[Pruning]) -> Pruning:
+    """Of prunings by different scores, the one that agrees most with the original.
+
+    Where none is sufficient, it is the one with the lowest ASR. All by the defender's proxies.
+    """
+
+    def rank(pruning: Pruning) -> tuple[bool, float]:
+        (chosen,) = (p for p in pruning.curve if p.removed == len(pruning.removed))
+        proxies = chosen.proxies
+        return not pruning.sufficient, -proxies.agreement if pruning.sufficient else proxies.asr
+
+    return min(prunings, key=rank)
 
 
 def _choose(curve: Sequence[CurvePoint], asr_below: float, disagreement: float) -> CurvePoint:

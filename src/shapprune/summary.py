@@ -104,7 +104,7 @@ def kind_of(trigger: InvertedTrigger) -> Kind:
 
 def _repair(repair: Repair) -> dict[str, object]:
     neurons, values, removed = repair.neurons, repair.values, repair.pruning.removed
-    score, asr = values.score.tolist(), values.asr.values.tolist()
+    score, asr = repair.pruning.score.tolist(), values.asr.values.tolist()
     accuracy = values.accuracy.values.tolist() if values.accuracy else None
     # As the weights file names them, which the normalisation around the network is no part of.
     prefix = "network." if isinstance(repair.model, Classifier) else ""
@@ -114,6 +114,7 @@ def _repair(repair: Repair) -> dict[str, object]:
     return {
         "repaired_classes": repair.targets,
         "estimator": values.estimator,
+        "mode": values.mode,
         "unlearned": repair.unlearned,
         "neurons_total": len(neurons),
         "pruned_neurons": [

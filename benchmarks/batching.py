@@ -12,6 +12,7 @@ from repair import machine
 from shapprune.neurons import evaluating, masked
 
 COALITIONS, TIMES = 64, 7
+KINDS = ("walk", "random")
 
 
 def loop(played: Board, coalitions: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def batching(name: str) -> None:
     played = board(name)
     game = played.game()
     ways = {"batched": game, "loop": partial(loop, played), "images": partial(image_loop, played)}
-    for kind in ("walk", "random"):
+    for kind in KINDS:
         file = OUT / f"batching_{name}_{kind}.json"
         if file.exists():
             continue

@@ -95,6 +95,7 @@ def plot(name: str) -> None:
         axes.plot(passes, middle, marker=marker, label=label)
         axes.fill_between(passes, low, high, alpha=0.2)
     axes.set(xscale="log", xlabel="image passes", ylabel="share of the top found")
+    axes.set(xlim=(4e3, 4e5), ylim=(0.5, 1.02))  # the same for all
     axes.legend(frameon=False, loc="lower right")
     figure.tight_layout()
     figure.savefig(OUT / f"{name}.svg", metadata={"Date": None})

@@ -173,14 +173,15 @@ def test_no_classes_are_refused():
 
 
 @pytest.mark.parametrize(
-    "net",
+    "make",
     [
-        small_net(track_running_stats=False),
-        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 5)),
+        lambda: small_net(track_running_stats=False),
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 5)),
     ],
     ids=["untracked", "no norm"],
 )
-def test_without_statistics(net):
+def test_without_statistics(make):
+    net = make()
     with pytest.raises(InputError, match="no BN layer"):
         recover_images(net, input_size=SIZE, generator=seeded())
     found = recover_images(net, input_size=SIZE, steps=60, prior_only=True, generator=seeded())

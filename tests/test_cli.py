@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from shapprune.cli import main
+from shapprune.options import parser
 from shapprune.weights import save_weights
 from toys import CLASSES, SIDE, TARGET, backdoored_net, no_norm, toy_images
 
@@ -211,6 +212,14 @@ def test_what_recovery_needs(given, tmp_path, capsys):
     out = ["--out", tmp_path / "o"]
     assert main([str(a) for a in ("recover", *plain, *size, "--prior-only", *out)]) == 0
     assert "a hint at most" in capsys.readouterr().err
+    with np.load(tmp_path / "o" / "images.npz") as arrays:
+        assert len(arrays["train_images"]) == 56  # the least multiple of 8 classes from 50 on
+
+
+@pytest.mark.parametrize("command", ["scan", "repair", "recover"])
+def test_images_a_class_are_left_open(command):
+    given = [command, "net.pt", "--arch", "a:b", "--num-classes", "3", "--out", "o"]
+    assert parser().parse_args(given).per_class is None
 
 
 def test_missing_options_and_commands(capsys):

@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--per-class",
             type=_at_least(1),
+            default=None,  # said, or the default of all commands would hold
             metavar="N",
             help="use at most so many images a class, drawn at random (10), or recover so many "
             "(1, or more for 50 in all)",

@@ -1,7 +1,6 @@
 """How the attacks train their networks: one plain recipe for images of any kind."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -10,6 +9,7 @@ from torch.nn import functional as F
 
 from shapprune.augmentation import augment
 from shapprune.errors import InputError
+from shapprune.randomness import own_random_state
 
 _LABEL_SMOOTHING = 0.05
 _WEIGHT_DECAY = 0.01
@@ -67,7 +67,7 @@ def train(
         optimizer, learning_rate, epochs=epochs, steps_per_epoch=per_epoch
     )
     generator = torch.Generator().manual_seed(seed)
-    with _own_random_state(seed, like.device):
+    with own_random_state(seed, like.device):
         for epoch in range(epochs):
             batches = torch.randperm(len(images), generator=generator).split(batch_size)
             for batch, rows in enumerate(batches[:per_epoch]):
@@ -88,14 +88,3 @@ def train(
                 if progress:
                     progress((epoch + (batch + 1) / per_epoch) / epochs)
     return model.eval().requires_grad_(False)
-
-
-@contextmanager
-def _own_random_state(seed: int, device: torch.device) -> Iterator[None]:
-    """Dropout has no generator: lend it a global state of ours, and give the caller's back."""
-    on_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
-        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
-        if on_cuda:
-            torch.cuda.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), device)
-        yield

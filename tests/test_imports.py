@@ -58,9 +58,14 @@ RANKS = {
     "attacks": 14,
     "demo": 15,
     "bench": 16,
+    "bench.recipes": 16,
+    "bench.cells": 17,
+    "bench.runner": 18,
+    "bench.processes": 19,
+    "bench.on_ray": 19,
     "": 17,  # shapprune/__init__.py, the public names
-    "cli": 18,
-    "__main__": 19,
+    "cli": 22,
+    "__main__": 23,
 }
 
 # What ranks do not say: importer (or its package) -> what it must leave alone.

@@ -83,9 +83,9 @@ def summarise(
         "seed": scan.seed,
         "versions": versions(),
     }
-    plain = _plain({**facts, **{k: v for k, v in about.items() if k not in facts}})
-    assert isinstance(plain, dict)
-    return plain
+    summary = plain({**facts, **{k: v for k, v in about.items() if k not in facts}})
+    assert isinstance(summary, dict)
+    return summary
 
 
 def versions() -> dict[str, str]:
@@ -149,8 +149,8 @@ def _proxies(proxies: Proxies) -> dict[str, float]:
     return {"accuracy": proxies.accuracy, "agreement": proxies.agreement, "asr": proxies.asr}
 
 
-def _plain(value: object) -> object:
-    """What JSON has types for; all else as a string."""
+def plain(value: object) -> object:
+    """What JSON has types for, see `summarise`; all else as a string."""
     if isinstance(value, float):
         if isnan(value):
             return None
@@ -158,7 +158,7 @@ def _plain(value: object) -> object:
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, Sequence):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     return str(value)

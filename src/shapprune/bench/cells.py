@@ -1,0 +1,48 @@
+"""A cell: one model, one thing measured on it, one seed; its result is one file."""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias
+
+from shapprune.bench.recipes import Recipe
+
+# "model" trains it and measures ACC and ASR; "defend" measures a defended copy, and "time" the same
+# alone on the machine, for the seconds; "curve" prunes neuron by neuron (Fig. 3, 4, 7 to 9); "scan"
+# inverts the triggers of all classes (Fig. 10, 11); "values" estimates Shapley values (Sec. 4.4).
+Kind: TypeAlias = Literal["model", "defend", "time", "curve", "scan", "values"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is to be measured. Two cells are the same if everything in them is: if their names are.
+
+    Attributes:
+        kind: what is done.
+        recipe: of the model.
+        method: the defence or estimator, where the kind has several.
+        per_class: clean images a class that the defender gets; 0 for none, see `defend`.
+        seed: of the draw of these images and of the method.
+    """
+
+    kind: Kind
+    recipe: Recipe
+    method: str = ""
+    per_class: int = 1
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of its file: readable, with a hash of everything, the recipe included."""
+        twin = "" if self.recipe.rate else "clean"
+        words = [self.kind, self.recipe.profile, self.recipe.name, twin, self.method]
+        if self.kind != "model":
+            words += [f"{self.per_class}a", str(self.seed)]
+        content = json.dumps(asdict(self), sort_keys=True)
+        words.append(hashlib.sha256(content.encode()).hexdigest()[:10])
+        return "_".join(re.sub(r"[^a-z0-9]+", "-", word.lower()) for word in words if word)
+
+    def facts(self) -> dict[str, object]:
+        """As JSON has it."""
+        return asdict(self)

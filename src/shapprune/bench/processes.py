@@ -1,0 +1,72 @@
+"""Cells in processes of this machine, one each: what dies there kills nothing else."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from shapprune.bench.cells import Cell
+from shapprune.bench.runner import Result, Work, attempt, failure
+
+
+class Processes:
+    """So many processes side by side; see `Hands`."""
+
+    def __init__(self, work: Work, jobs: int) -> None:
+        self._work, self._jobs = work, jobs
+        self._running: dict[Connection, tuple[Cell, BaseProcess]] = {}
+        # Forked from a process that has imported torch, and that holds none of the runner's files.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["shapprune.bench.runner"])
+
+    def room(self) -> bool:
+        return len(self._running) < self._jobs
+
+    def start(self, cell: Cell) -> None:
+        mine, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_compute, args=(theirs, self._work, cell))
+        process.start()
+        theirs.close()
+        self._running[mine] = (cell, process)
+
+    def ended(self, seconds: float) -> list[tuple[Cell, Result]]:
+        if not self._running:
+            time.sleep(seconds)
+        found = []
+        for connection in wait(list(self._running), timeout=seconds):
+            assert isinstance(connection, Connection)
+            cell, process = self._running.pop(connection)
+            try:
+                result: Result = connection.recv()
+            except EOFError:
+                process.join()
+                died = f"its process died (exit code {process.exitcode})"
+                result = {"cell": cell.facts(), **failure(died)}
+            process.join()
+            connection.close()
+            found.append((cell, result))
+        return found
+
+    def stop(self) -> None:
+        for connection, (_, process) in self._running.items():
+            process.kill()
+            process.join()
+            connection.close()
+        self._running.clear()
+
+
+def _compute(answer: Connection, work: Work, cell: Cell) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to handle
+    threading.Thread(target=_follow_the_runner, daemon=True).start()
+    answer.send(attempt(work, cell))
+
+
+def _follow_the_runner() -> None:
+    """A runner that was killed leaves no process behind."""
+    runner = multiprocessing.parent_process()
+    assert runner
+    wait([runner.sentinel])
+    os._exit(1)

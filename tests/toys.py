@@ -193,6 +193,42 @@ class Tokens(nn.Module):
         return self.head(x.mean(1))
 
 
+class Heads(nn.Module):
+    """Attention as most transformers write it: one linear layer for queries, keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 2
+        self.qkv = nn.Linear(6, 18)
+        self.proj = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, width = x.shape
+        q, k, v = self.qkv(x).view(n, tokens, 3, 2, 3).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.proj(x.reshape(n, tokens, width))
+
+
+class Transformer(nn.Module):
+    """A block of attention and a block of `nn.TransformerEncoderLayer`."""
+
+    def __init__(self, batch_first: bool = True) -> None:
+        super().__init__()
+        self.batch_first = batch_first
+        self.patches = nn.Conv2d(3, 6, 4, stride=4)
+        self.norm = nn.LayerNorm(6)
+        self.attn = Heads()
+        self.block = nn.TransformerEncoderLayer(6, 3, 8, batch_first=batch_first)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = x + self.attn(self.norm(x))
+        if not self.batch_first:
+            return self.head(self.block(x.transpose(0, 1)).mean(0))
+        return self.head(self.block(x).mean(1))
+
+
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "conv-bn": lambda: nn.Sequential(
         nn.Conv2d(3, 4, 3, bias=False),
@@ -250,6 +286,8 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "residual": Residual,
     "shared": Shared,
     "tokens": Tokens,
+    "transformer": Transformer,
+    "tokens-first": lambda: Transformer(batch_first=False),
 }
 
 # Names and sizes of the layers of neurons that each of them has.
@@ -264,6 +302,13 @@ LAYERS = {
     "residual": [("norm1", 6), ("norm2", 6), ("short", 6)],
     "shared": [("stem", 6), ("twice", 6)],
     "tokens": [("patches", 6), ("up", 10), ("norm", 6)],
+    **{
+        name: [
+            *(("patches", 6), ("attn", 2), ("attn.proj", 6)),
+            *(("block.self_attn", 3), ("block.linear1", 8), ("block.linear2", 6)),
+        ]
+        for name in ("transformer", "tokens-first")
+    },
 }
 
 

@@ -191,12 +191,10 @@ def _growing(model: nn.Module, neurons: Neurons, masks: Tensor) -> Iterator[Tens
         rows = output.view(known, -1, *output.shape[1:])
         if len(parents) > known:  # else they are the same, in the same order
             rows = rows[parents]
-        shape = [1] * rows.ndim
-        shape[0], shape[neurons.layers[index].dim + 1] = mask.shape
-        grown: Tensor = (rows * mask.to(rows.dtype).view(shape)).flatten(0, 1)
-        return grown
+        grown: Tensor = rows.flatten(0, 1)
+        return grown * neurons.layers[index].spread(mask, grown)
 
-    with hooked([model.get_submodule(layer.name) for layer in neurons.layers], grow):
+    with hooked(model, neurons, grow):
         yield beginning
 
 

@@ -1,14 +1,17 @@
 """The prunable neurons of a network, and masks over them."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from shapprune.attention import find_attentions, unprojected
 from shapprune.errors import InputError
 
 # Large batches make the allocator return memory to the system and fault it in again: on a CPU,
@@ -16,9 +19,9 @@ from shapprune.errors import InputError
 CHUNK = 128
 
 PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_Key: TypeAlias = tuple[int, int]
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _NORMS = (*_BATCH_NORMS, nn.GroupNorm, nn.InstanceNorm2d, nn.LayerNorm)
+_Key: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,31 @@ class Layer:
     Attributes:
         name: the module after which the neurons are masked, and whose parameters are zeroed to
             remove them: the normalisation that directly follows a convolution or linear layer,
-            else the layer itself.
+            else the layer itself. Of attention heads, the attention module.
         size: how many neurons.
-        dim: their dimension in the module's output.
+        dim: their dimension in the module's output; of heads, in what the projection reads.
+        rows: the dimension of the images in the same tensor.
+        projection: of attention heads, the layer that joins them: a head is removed by zeroing
+            the columns that read it.
+        fused: whether the attention module applies the projection itself, without calling it.
     """
 
     name: str
     size: int
     dim: int
+    rows: int = 0
+    projection: str | None = None
+    fused: bool = False
+
+    def spread(self, mask: Tensor, over: Tensor) -> Tensor:
+        """A mask (rows, size) in the shape that multiplies a tensor of the layer."""
+        count = over.shape[self.rows]
+        if 1 < len(mask) != count:  # an image became several rows, as windows do
+            mask = mask.repeat_interleave(count // len(mask), dim=0)
+        mask = mask.to(over.dtype).repeat_interleave(over.shape[self.dim] // self.size, dim=1)
+        shape = [1] * over.ndim
+        shape[self.rows], shape[self.dim] = mask.shape
+        return mask.view(shape)
 
 
 @dataclass(frozen=True)
@@ -62,21 +82,50 @@ class Neurons:
 
 
 @contextmanager
-def hooked(modules: Sequence[nn.Module], hook: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
-    """Pass the output of each module through ``hook(index, output)`` inside the block.
+def hooked(
+    model: nn.Module, neurons: Neurons, hook: Callable[[int, Tensor], Tensor]
+) -> Iterator[None]:
+    """Pass the neurons of each layer through ``hook(index, tensor)`` inside the block.
 
     The hooks are gone afterwards, also after an exception.
     """
-
-    def adapt(index: int) -> Callable[[nn.Module, object, Tensor], Tensor]:
-        return lambda _module, _inputs, output: hook(index, output)
-
-    handles = [module.register_forward_hook(adapt(i)) for i, module in enumerate(modules)]
-    try:
+    with ExitStack() as stack:
+        for index, layer in enumerate(neurons.layers):
+            stack.enter_context(_hooked_layer(model, layer, index, hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+@contextmanager
+def _hooked_layer(
+    model: nn.Module, layer: Layer, index: int, hook: Callable[[int, Tensor], Tensor]
+) -> Iterator[None]:
+    module = model.get_submodule(layer.name)
+    handle: AbstractContextManager[Any]
+    if layer.projection is None:
+        handle = module.register_forward_hook(lambda _module, _inputs, out: hook(index, out))
+        with handle:
+            yield
+        return
+    projection = model.get_submodule(layer.projection)
+    if not layer.fused:
+        handle = projection.register_forward_pre_hook(
+            lambda _module, inputs: (hook(index, inputs[0]), *inputs[1:])
+        )
+        with handle:
+            yield
+        return
+    with unprojected(projection) as (weight, bias):
+
+        def project(_module: nn.Module, _inputs: object, output: Any) -> Any:
+            joined = F.linear(hook(index, _first(output)), weight, bias)
+            return (joined, *output[1:]) if isinstance(output, tuple) else joined
+
+        with module.register_forward_hook(project):
+            yield
+
+
+def _first(output: Any) -> Any:
+    return output[0] if isinstance(output, tuple) and output else output
 
 
 @contextmanager
@@ -95,72 +144,139 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(grad)
 
 
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """One call of a layer: a tensor is known by its id and version, as operations in place keep
+    the id. Both tensors are kept, so that ids stay unique."""
+
+    module: nn.Module
+    read: Tensor
+    read_key: _Key
+    output: Tensor
+    key: _Key
+    last: bool  # whether its neurons are the output's last dimension
+
+
 def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
-    """Every neuron of the model that can be removed, found in one dry run.
+    """Every neuron of the model that can be removed, found in a dry run.
 
     A neuron is an output channel of a convolution, or an output unit of a linear layer other
     than the classifier's head, taken after the normalisation that directly follows it. A batch
-    norm that follows neither (in pre-activation networks) has neurons of its own. A layer called
-    twice has its neurons once. A layer before a normalisation without parameters has none, since
-    no weight could hold its output at zero.
+    norm that follows neither (in pre-activation networks) has neurons of its own. An attention
+    head is a neuron, which stands for the layers that make queries, keys and values. A layer
+    called twice has its neurons once. A layer before a normalisation without parameters has none,
+    since no weight could hold its output at zero; nor has one that reads no image, as those have
+    that make position biases.
 
     Args:
         model: any classifier; it is left as it was.
-        images: (n, C, H, W), n at least 1; one is used.
+        images: (n, C, H, W), n at least 1; one is used, alone and twice.
 
     Raises:
         InputError: the model has no such neuron.
     """
     names = {module: name for name, module in model.named_modules()}
-    # A tensor is known by its id and version, since operations in place keep the id; the list
-    # keeps the tensors alive, so that ids stay unique.
-    calls: list[tuple[nn.Module, _Key, Tensor, _Key]] = []
-
-    def record(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
-            calls.append((module, _key(inputs[0]), output, _key(output)))
-
-    watched = [m for m in names if isinstance(m, (*PRODUCERS, *_NORMS))]
-    handles = [module.register_forward_hook(record) for module in watched]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(images[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-
-    producers = [call for call in calls if isinstance(call[0], PRODUCERS)]
-    head = producers[-1][0] if producers else None
-    source = {key: module for module, _, _, key in producers}
+    calls, logits = _dry_run(model, images[:1])
+    # Where images are is told by what doubles; transformers may have tokens come first.
+    doubled, _ = _dry_run(model, images[:1].repeat(2, *[1] * (images.ndim - 1)))
+    producers = [call for call in calls if isinstance(call.module, PRODUCERS)]
+    attentions = find_attentions(model, [call.module for call in producers])
+    joining = {a.projection: m for m, a in attentions.items() if not a.fused}
+    inside = {layer for attention in attentions.values() for layer in attention.inside}
+    heads = _classifier_heads(producers, logits)
+    owners = Counter(id(p) for module in names for p in module._parameters.values())
+    source = {call.key: call.module for call in producers}
     follower = {  # the first normalisation that reads a producer's output
-        source[read]: (module, output)
-        for module, read, output, _ in reversed(calls)
-        if isinstance(module, _NORMS) and read in source
+        source[call.read_key]: index
+        for index, call in reversed(list(enumerate(calls)))
+        if isinstance(call.module, _NORMS) and call.read_key in source
     }
-    layers: dict[nn.Module, Layer] = {}
-    for module, read, output, _ in calls:
-        if isinstance(module, PRODUCERS):
-            site, out = follower.get(module, (module, output))
-        elif isinstance(module, _BATCH_NORMS) and read not in source:
-            site, out = module, output
-        else:
+    layers: dict[str, Layer] = {}
+
+    def add(site: nn.Module, size: int, last: bool, one: Tensor, two: Tensor) -> None:
+        rows = _rows(one, two)
+        if rows is not None and names[site] not in layers:
+            layer = Layer(names[site], size, one.ndim - 1 if last else 1, rows)
+            if attention := attentions.get(site):
+                layer = replace(
+                    layer, projection=names[attention.projection], fused=attention.fused
+                )
+            layers[names[site]] = layer
+
+    for index, (call, other) in enumerate(zip(calls, doubled, strict=True)):
+        module, at = call.module, index
+        if module in joining:
+            size = attentions[joining[module]].heads
+            last = isinstance(module, nn.Linear)
+            add(joining[module], size, last, call.read, other.read)
+        elif module in attentions and attentions[module].fused:
+            add(module, attentions[module].heads, True, call.output, other.output)
+        if isinstance(module, PRODUCERS) and module not in inside:
+            at = follower.get(module, index)
+        elif not isinstance(module, _BATCH_NORMS) or call.read_key in source:
             continue
+        site = calls[at].module
         # Not getattr: a reparametrised weight is computed anew, whatever is written into it.
         weight = site._parameters.get("weight")
-        if module is head or weight is None or site in layers:
+        if module in heads or weight is None or owners[id(weight)] > 1:
             continue
-        size = weight.shape[0]
         if isinstance(site, nn.LayerNorm) and weight.ndim != 1:
             continue
-        # ConvNeXt's norm is a LayerNorm that turns images round and back.
-        last = isinstance(site, nn.Linear) or type(site).forward is nn.LayerNorm.forward
-        layers[site] = Layer(names[site], size, out.ndim - 1 if last else 1)
+        add(site, weight.shape[0], calls[at].last, calls[at].output, doubled[at].output)
     if not layers:
         raise InputError(
             "the model has no prunable neurons: expected convolutions, or linear layers before "
             "the last, as torch.nn modules"
         )
     return Neurons(tuple(layers.values()))
+
+
+def _dry_run(model: nn.Module, images: Tensor) -> tuple[list[_Call], Tensor]:
+    """The calls of layers, norms and modules with heads in order, and the logits."""
+    calls: list[_Call] = []
+
+    def record(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        out, read = _first(output), inputs[0] if inputs else None
+        if isinstance(read, Tensor) and isinstance(out, Tensor):
+            last = isinstance(module, nn.Linear) or _normalises_last(module, read, out)
+            calls.append(_Call(module, read, _key(read), out, _key(out), last))
+
+    watched: set[nn.Module] = set(find_attentions(model, ()))
+    watched |= {m for m in model.modules() if isinstance(m, (*PRODUCERS, *_NORMS))}
+    with ExitStack() as stack:
+        for module in watched:
+            stack.enter_context(module.register_forward_hook(record))
+        with evaluating(model), torch.no_grad():
+            logits: Tensor = model(images)
+    return calls, logits
+
+
+def _normalises_last(module: nn.Module, read: Tensor, out: Tensor) -> bool:
+    """Many networks' norms are a `LayerNorm` that turns images round and back."""
+    if not isinstance(module, nn.LayerNorm) or read.shape != out.shape:
+        return False
+    size = module.normalized_shape[0]
+    if read.shape[-1] != size or read.shape[1] != size:
+        return read.shape[-1] == size
+    plain = F.layer_norm(read, module.normalized_shape, module.weight, module.bias, module.eps)
+    return torch.allclose(plain, out, rtol=1e-2, atol=1e-2)
+
+
+def _classifier_heads(producers: Sequence[_Call], logits: Tensor) -> set[nn.Module]:
+    """The last layer; with distillation, also a second one of the same shape before it."""
+    heads: set[nn.Module] = set()
+    for call in reversed(producers):
+        same = call.output.shape == logits.shape and call.read.shape == producers[-1].read.shape
+        if heads and not same:
+            break
+        heads.add(call.module)
+    return heads
+
+
+def _rows(one: Tensor, two: Tensor) -> int | None:
+    """The dimension in which two images take twice the place of one."""
+    grown = [d for d, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)) if b == 2 * a]
+    return grown[0] if grown else None
 
 
 def _key(tensor: Tensor) -> _Key:
@@ -178,22 +294,17 @@ def masked(model: nn.Module, neurons: Neurons, masks: Tensor) -> Iterator[None]:
     parts = neurons.split(masks)
 
     def apply(index: int, output: Tensor) -> Tensor:
-        mask = parts[index].to(output.dtype)
-        if 1 < len(mask) != len(output):  # an image became several rows, as windows do
-            mask = mask.repeat_interleave(len(output) // len(mask), dim=0)
-        shape = [1] * output.ndim
-        shape[0], shape[neurons.layers[index].dim] = mask.shape
-        return output * mask.view(shape)
+        return output * neurons.layers[index].spread(parts[index], output)
 
-    with hooked([model.get_submodule(layer.name) for layer in neurons.layers], apply):
+    with hooked(model, neurons, apply):
         yield
 
 
 def remove_neurons(model: nn.Module, neurons: Neurons, removed: Sequence[int]) -> nn.Module:
     """A copy of the model in which the removed neurons put out exactly 0.
 
-    Their rows of weight and bias are zeroed, in the normalisation where there is one: names and
-    shapes of the state dict stay as they are.
+    Their rows of weight and bias are zeroed, in the normalisation where there is one; of heads,
+    the columns of the projection that read them. Names and shapes of the state dict stay.
     """
     copy = deepcopy(model)
     zero_neurons(copy, neurons, removed)
@@ -203,7 +314,14 @@ def remove_neurons(model: nn.Module, neurons: Neurons, removed: Sequence[int]) -
 @torch.no_grad()
 def zero_neurons(model: nn.Module, neurons: Neurons, removed: Sequence[int]) -> None:
     """As `remove_neurons`, in place, for a model that is ours."""
+    layers = {layer.name: layer for layer in neurons.layers}
     for neuron in removed:
         name, channel = neurons.locate(neuron)
-        for parameter in model.get_submodule(name).parameters(recurse=False):
-            parameter[channel] = 0
+        layer = layers[name]
+        if layer.projection is None:
+            for parameter in model.get_submodule(name).parameters(recurse=False):
+                parameter[channel] = 0
+        else:
+            weight = model.get_submodule(layer.projection).get_parameter("weight")
+            width = weight.shape[1] // layer.size
+            weight[:, channel * width : (channel + 1) * width] = 0

@@ -8,7 +8,7 @@ from torch import nn
 
 from shapprune.detection import detect
 from shapprune.errors import InputError
-from shapprune.estimation import estimate_shapley, stamped_images
+from shapprune.estimation import estimate_shapley, mixture_score, stamped_images
 from shapprune.finetuning import fine_tune
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import find_neurons, remove_neurons
@@ -225,6 +225,19 @@ def test_modes(values, estimator):
         assert score.argmax() == backdoor_neuron()
     shares = [float((score > -torch.inf).float().mean()) for score in mixture.scores]
     assert shares == sorted(set(shares))
+
+
+def test_the_mixture_by_hand():
+    """Six neurons: of the half that matters least to the accuracy, the best for the ASR."""
+    asr = torch.tensor([0.9, 0.5, 0.8, 0.1, 0.7, 0.3])
+    accuracy = torch.tensor([0.6, 0.0, 0.5, -0.1, 0.1, 0.9])
+    score = mixture_score(asr, accuracy, 0.5)
+    assert score.isfinite().tolist() == [False, True, False, True, True, False]
+    assert score.argsort(descending=True)[:3].tolist() == [4, 1, 3]
+    most = mixture_score(asr, accuracy, 5 / 6)
+    assert most.argsort(descending=True).tolist()[:5] == [0, 2, 4, 1, 3]
+    assert torch.equal(mixture_score(asr, accuracy, 1.0), asr)
+    assert mixture_score(asr, accuracy, 0.01).isfinite().sum() == 1
 
 
 @both_estimators

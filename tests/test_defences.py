@@ -12,9 +12,18 @@ from torch.nn import functional as F
 from shapprune.baselines import DEFENCES
 from shapprune.baselines.anp import anp, neuron_masks
 from shapprune.baselines.clp import channel_sensitivity, clp
+from shapprune.baselines.deepinspect import deepinspect, deepinspect_scan, double_mad
 from shapprune.baselines.fine_pruning import dormant_first, fine_pruning
+from shapprune.baselines.gangsweep import TriggerGenerator, gangsweep, gangsweep_scan, hinge
 from shapprune.baselines.ibau import ibau, implicit_gradient, worst_perturbation
+from shapprune.baselines.neural_cleanse import (
+    CostSchedule,
+    blamed,
+    neural_cleanse,
+    neural_cleanse_scan,
+)
 from shapprune.baselines.plain_finetuning import batches, plain_fine_tune, unlearn
+from shapprune.detection import detect
 from shapprune.errors import InputError
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import find_neurons, remove_neurons
@@ -38,6 +47,9 @@ from toys import (
 QUICK = {
     "fine-tuning": partial(plain_fine_tune, epochs=3),
     "fine-pruning": partial(fine_pruning, epochs=3),
+    "neural-cleanse": partial(neural_cleanse, steps=3, epochs=2),
+    "gangsweep": partial(gangsweep, steps=2, epochs=2),
+    "deepinspect": partial(deepinspect, steps=2, inversion_steps=2, epochs=2),
     "anp": partial(anp, iterations=4),
     "clp": clp,
     "i-bau": partial(ibau, rounds=2),
@@ -228,6 +240,127 @@ def test_fine_pruning_looks_at_the_last_convolution_alone():
         net = build(name)
         order = dormant_first(net, random_images(), neurons=find_neurons(net, random_images()))
         assert sorted(order) == list(range(first, first + size)), name
+
+
+# Neural Cleanse
+
+
+def test_the_cost_follows_runs_of_successes_and_failures():
+    schedule, seen = CostSchedule(), []
+    script = (
+        "+" * 4 + "-" + "+" * 5 + "+" * 5 + "+" * 4 + "-" + "+" * 5 + "-" * 5 + "-" * 4 + "+" * 5
+    )
+    for outcome in script:
+        schedule.update(outcome == "+")
+        seen.append(schedule.cost)
+    assert seen[:9] == [0] * 9  # four in a row are not enough
+    assert seen[9] == seen[13] == 1e-3
+    assert seen[14] == seen[23] == 2e-3
+    assert seen[24] == seen[28] == 4e-3
+    assert seen[29] == pytest.approx(4e-3 / 2**1.5)
+    assert seen[38] == pytest.approx(8e-3 / 2**1.5)
+    assert len(seen) == 39
+    assert schedule.turned
+
+
+def test_no_success_no_cost():
+    schedule = CostSchedule()
+    for _ in range(50):
+        schedule.update(False)
+    assert schedule.cost == 0
+    assert not schedule.turned
+
+
+def test_the_anomaly_index_is_that_of_the_true_median():
+    # Ten norms: the median is 10.5, where the lower middle would be 10. Deviations: 7.5, 2.5, 1.5,
+    # 1, 0.5, 0.5, 1, 1.5, 2.5, 3.5, whose median is 1.5.
+    norms = [3, 8, 9, 9.5, 10, 11, 11.5, 12, 13, 14]
+    detection = detect(norms, method="mad", logarithm=False)
+    assert detection.indices[0] == pytest.approx(7.5 / (1.4826 * 1.5), rel=1e-4)
+    assert detection.indices[1] == pytest.approx(2.5 / (1.4826 * 1.5), rel=1e-4)
+    assert detection.indices[5:] == (0,) * 5
+    assert detection.targets == (0,)
+    assert detection.bound == pytest.approx(2, abs=1e-3)
+
+
+def test_blamed_is_the_outlier_or_the_smallest():
+    outlier = detect([3, 8, 9, 9.5, 10, 11, 11.5, 12, 13, 14], method="mad", logarithm=False)
+    assert blamed(outlier) == (0,)
+    assert blamed(detect([5, 9, 4, 8], method="mad", logarithm=False)) == (2,)
+
+
+def test_neural_cleanse_reverses_the_toys_trigger():
+    net, (images, labels) = backdoored_net(), toy_images()
+    scan = neural_cleanse_scan(net, images, labels, steps=80)
+    norms = scan.detection.norms
+    assert blamed(scan.detection) == (TARGET,)
+    assert norms[TARGET] < 0.5 * sorted(norms)[1]
+    for target, trigger in enumerate(scan.triggers):
+        hits = net(trigger.stamp(images)).argmax(1) == target
+        assert float(hits.float().mean()) == pytest.approx(scan.rates[target], abs=0.1)
+        assert trigger.norm == pytest.approx(norms[target])
+
+
+def test_neural_cleanse_keeps_the_smallest_mask_among_those_that_succeed():
+    """A network that answers class 1 to nothing: no mask succeeds, the last one is told so."""
+    net, (images, labels) = backdoored_net(), toy_images()
+    with torch.no_grad():
+        net.head.weight[1] = 0
+        net.head.bias[1] = -100.0
+    scan = neural_cleanse_scan(net, images, labels, steps=5)
+    assert scan.rates[1] < 0.99
+    assert scan.steps[1] == 5
+
+
+# GangSweep
+
+
+def test_the_hinge_is_the_margin_that_is_missing():
+    logits = torch.tensor([[1.0, 4.0, 2.0], [5.0, 4.0, 2.0], [2.0, 2.0, 2.0]])
+    assert hinge(logits, 0).tolist() == [3, 0, 0]
+    assert hinge(logits, 1).tolist() == [0, 1, 0]
+    assert hinge(logits, 2).tolist() == [2, 3, 0]
+
+
+@pytest.mark.parametrize("size", [(3, 12, 12), (1, 28, 28), (3, 9, 14)])
+def test_generators_start_at_nothing_and_fit_any_size(size):
+    images = torch.rand(2, *size, generator=seeded())
+    generator = TriggerGenerator(size[0])
+    assert torch.equal(generator(images), torch.zeros_like(images))
+    torch.nn.init.normal_(generator.last.weight)
+    assert generator.stamp(images).shape == images.shape
+    assert bool(((generator.stamp(images) >= 0) & (generator.stamp(images) <= 1)).all())
+
+
+def test_gangsweeps_generator_reaches_the_target():
+    net, (images, labels) = backdoored_net(), toy_images()
+    scan = gangsweep_scan(net, images, labels, steps=60)
+    assert scan.rates[TARGET] > 0.9
+    others = images[labels != TARGET]
+    hits = net(scan.generators[TARGET].stamp(others)).argmax(1) == TARGET
+    assert float(hits.float().mean()) == pytest.approx(scan.rates[TARGET])
+
+
+# DeepInspect
+
+
+def test_double_mad_has_a_sigma_for_each_side():
+    # Median 10. Below: 9, 2, 1, 0 off, median 1.5; above: 0, 2, 4, 30 off, median 3.
+    found = double_mad([1.0, 8.0, 9.0, 10.0, 12.0, 14.0, 40.0])
+    low, high = 1.4826 * 1.5, 1.4826 * 3
+    assert found == pytest.approx((9 / low, 2 / low, 1 / low, 0, 2 / high, 4 / high, 30 / high))
+    assert double_mad([5.0, 5.0, 5.0]) == (0, 0, 0)
+
+
+def test_deepinspect_finds_triggers_without_images():
+    net, (images, _) = backdoored_net(), toy_images()
+    scan = deepinspect_scan(net, images, steps=150, inversion_steps=60)
+    black = deepinspect_scan(net, torch.zeros_like(images[:1]), steps=150, inversion_steps=60)
+    assert scan.norms == black.norms  # only their size is used
+    assert scan.rates[TARGET] > 0.9
+    assert bool(((scan.images >= 0) & (scan.images <= 1)).all())
+    stamped = scan.generator.stamp(TARGET, seeded())(images)
+    assert float((net(stamped).argmax(1) == TARGET).float().mean()) > 0.9
 
 
 # CLP

@@ -6,9 +6,12 @@ from torch import Tensor, nn
 
 from shapprune.baselines.anp import anp
 from shapprune.baselines.clp import clp
+from shapprune.baselines.deepinspect import deepinspect
 from shapprune.baselines.fine_pruning import fine_pruning
+from shapprune.baselines.gangsweep import gangsweep
 from shapprune.baselines.ibau import ibau
 from shapprune.baselines.model_inversion import invert_model
+from shapprune.baselines.neural_cleanse import neural_cleanse
 from shapprune.baselines.plain_finetuning import Progress, plain_fine_tune
 
 
@@ -31,6 +34,9 @@ class Defence(Protocol):
 DEFENCES: dict[str, Defence] = {
     "fine-tuning": plain_fine_tune,
     "fine-pruning": fine_pruning,
+    "neural-cleanse": neural_cleanse,
+    "gangsweep": gangsweep,
+    "deepinspect": deepinspect,
     "anp": anp,
     "clp": clp,
     "i-bau": ibau,

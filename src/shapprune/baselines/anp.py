@@ -36,7 +36,7 @@ def anp(
 
     Args:
         model: maps images in [0, 1] to logits; left as it was. Neurons without a batch norm are
-            masked by the weights of their layer.
+            masked by the weights of their layer; attention heads, which the paper has not, stay.
         images, labels: clean, (n, C, H, W) in [0, 1] and int64 (n,).
         threshold: fixed beforehand, as the paper's on CIFAR-10: nothing tells the defender a
             better one.
@@ -46,7 +46,8 @@ def anp(
         InputError: what does not fit, or no neurons.
     """
     images, labels, _ = check_input(model, images, labels)
-    neurons = find_neurons(model, images)
+    found = find_neurons(model, images)
+    neurons = Neurons(tuple(layer for layer in found.layers if layer.projection is None))
     masks = neuron_masks(
         model,
         images,

@@ -86,21 +86,21 @@ def dormant_first(model: nn.Module, images: Tensor, *, neurons: Neurons) -> list
     Activity is the mean of the positive part of what a neuron puts out after its normalisation:
     what passes a ReLU. A network without convolutions has its last hidden layer looked at.
     """
-    modules = [model.get_submodule(layer.name) for layer in neurons.layers]
     activity: list[Tensor] = [torch.zeros(layer.size) for layer in neurons.layers]
     spatial: set[int] = set()
 
     def note(index: int, output: Tensor) -> Tensor:
-        dim = neurons.layers[index].dim
+        dim, size = neurons.layers[index].dim, neurons.layers[index].size
         rest = [d for d in range(output.ndim) if d != dim]
-        activity[index] = activity[index].to(output) + output.clamp(min=0).sum(rest)
+        features = output.clamp(min=0).sum(rest).view(size, -1)  # several of an attention head
+        activity[index] = activity[index].to(output) + features.mean(1)
         if dim == 1 and output.ndim > 2:
             spatial.add(index)
         return output
 
-    with evaluating(model), hooked(modules, note):
+    with evaluating(model), hooked(model, neurons, note):
         for part in images.split(CHUNK):
             model(part)
-    last = max(spatial, default=len(modules) - 1)
+    last = max(spatial, default=len(activity) - 1)
     first = sum(layer.size for layer in neurons.layers[:last])
     return [first + channel for channel in activity[last].argsort(stable=True).tolist()]

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +21,13 @@ from torch import Tensor
 from shapprune import demo, pipeline
 from shapprune.architectures import build_network
 from shapprune.attacks import make_backdoored
+from shapprune.bench.cells import Cell
+from shapprune.bench.experiments import EXPERIMENTS, Profile, models_of
+from shapprune.bench.measure import measure
+from shapprune.bench.on_ray import RayTasks
+from shapprune.bench.page import html, markdown, tables
+from shapprune.bench.processes import Processes
+from shapprune.bench.runner import Result, read, run
 from shapprune.data import LabeledImages, load_images
 from shapprune.errors import InputError
 from shapprune.files import check_folder, describe, printable, write_folder
@@ -203,6 +211,91 @@ def _poison(arguments: argparse.Namespace) -> int:
             "poison.json": _json(facts),
         },
     )
+    return CLEAN
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    profile = arguments.profile
+    if arguments.what == "report":
+        return _bench_report(arguments.results or arguments.out, profile)
+    if arguments.what == "list":
+        return _bench_list(arguments)
+    if arguments.what not in EXPERIMENTS:
+        known = ", ".join([*EXPERIMENTS, "list", "report"])
+        raise InputError(f"bench knows {known}; got {arguments.what!r}")
+    out = arguments.out
+    if out is None:
+        raise InputError("--out DIR must tell where the results go")
+    check_folder(out, overwrite=True)
+    write_folder(out, {}, stale=".*.tmp")  # what a killed run left behind
+    cache = (arguments.cache or out / "models").absolute()
+    work = partial(measure, root=arguments.data_root.absolute(), cache=cache)
+    cells = list(EXPERIMENTS[arguments.what].cells(profile))
+    if arguments.methods:
+        cells = [cell for cell in cells if cell.method in arguments.methods]
+    if not cells:
+        raise InputError(f"{arguments.what} has none of the methods {', '.join(arguments.methods)}")
+    models = models_of(cells)
+    counts = {"done": 0, "failed": 0}
+
+    def told(cell: Cell, result: Result | None) -> None:
+        _say(f"{cell.name}: {_outcome(result) if result else '…'}")
+
+    try:
+        for some in (models, cells):  # a model is trained once, before what needs it
+            jobs = 1 if arguments.what == "time" else arguments.jobs
+            hands = RayTasks(work, arguments.ray) if arguments.ray else Processes(work, jobs)
+            run(some, out, hands=hands, told=told, retry_failed=arguments.retry_failed)
+    except KeyboardInterrupt:
+        _say("interrupted; finished cells are kept, and the same command goes on")
+        return INTERRUPTED
+    for cell in [*models, *cells]:
+        result = read(out, cell)
+        counts[str(result["state"]) if result else "failed"] += 1
+    _print(f"{counts['done']} cells done, {counts['failed']} failed; in {out}")
+    return ERROR if counts["failed"] else CLEAN
+
+
+def _outcome(result: Result) -> str:
+    if result["state"] == "failed":
+        return f"failed: {result['error']}"
+    seconds = result.get("wall_seconds")
+    return f"done in {seconds:.0f} s" if isinstance(seconds, float) else "done"
+
+
+def _bench_list(arguments: argparse.Namespace) -> int:
+    table = Table("", "cells", "done", "about", "what", title=f"profile {arguments.profile}")
+    missing: set[str] = set()
+    for name, experiment in EXPERIMENTS.items():
+        cells = list(experiment.cells(arguments.profile))
+        cells += models_of(cells)
+        there = [(c, read(arguments.out, c) if arguments.out else None) for c in cells]
+        known: dict[tuple[str, str], float] = {
+            (cell.kind, cell.method): float(str(result["wall_seconds"]))
+            for cell, result in there
+            if result and "wall_seconds" in result
+        }
+        left = [(c.kind, c.method) for c, result in there if result is None]
+        cost = f"{sum(known[k] for k in left):.0f} s" if all(k in known for k in left) else "?"
+        table.add_row(name, str(len(cells)), str(len(cells) - len(left)), cost, experiment.title)
+        missing |= {
+            c.recipe.data
+            for c in cells
+            if ":" not in c.recipe.data and not (arguments.data_root / c.recipe.data).exists()
+        }
+    _print(table)
+    if missing:
+        _print(f"missing in {arguments.data_root}: {', '.join(sorted(missing))}")
+    return CLEAN
+
+
+def _bench_report(results: Path | None, profile: Profile) -> int:
+    if results is None or not results.is_dir():
+        raise InputError(f"report needs a folder of results, got {results}")
+    title = f"shapprune bench, profile {profile}"
+    found = tables(results, profile)
+    pages = {"report.md": markdown(found, title), "report.html": html(found, title)}
+    _write(results, {name: page.encode() for name, page in pages.items()})
     return CLEAN
 
 
@@ -414,4 +507,5 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo,
     "recover": _recover,
     "poison": _poison,
+    "bench": _bench,
 }

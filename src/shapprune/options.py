@@ -121,6 +121,20 @@ def parser() -> argparse.ArgumentParser:
     poison.add_argument("--rate", type=float, default=0.1, help="poisoning rate; 0: a clean twin")
     poison.add_argument("--epochs", type=_at_least(1), default=10)
     poison.add_argument("--flip", action="store_true", help="mirror images while training")
+
+    bench = add("bench", "Make the paper's tables and figures, or pages from what was measured.")
+    bench.add_argument("what", metavar="WHAT", help="table1, fig10, fig11 or time; list or report")
+    bench.add_argument("results", nargs="?", type=Path, metavar="RESULTS", help="report: of what")
+    bench.add_argument("--profile", choices=["smoke", "cpu"], default="smoke", help="(smoke)")
+    bench.add_argument("--data-root", type=Path, default=Path("."), help="folder of the data")
+    bench.add_argument("--out", type=Path, metavar="DIR", help="folder for the results")
+    bench.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder for trained models (DIR/models)"
+    )
+    bench.add_argument("--jobs", type=_at_least(1), default=1, help="processes side by side (1)")
+    bench.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster's head, or local")
+    bench.add_argument("--methods", nargs="+", metavar="NAME", help="only these (all)")
+    bench.add_argument("--retry-failed", action="store_true", help="compute again what failed")
     return whole
 
 

@@ -20,7 +20,7 @@ class Processes:
         self._running: dict[Connection, tuple[Cell, BaseProcess]] = {}
         # Forked from a process that has imported torch, and that holds none of the runner's files.
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["shapprune.bench.runner"])
+        self._context.set_forkserver_preload(["shapprune.bench.measure"])
 
     def room(self) -> bool:
         return len(self._running) < self._jobs

@@ -1,0 +1,83 @@
+"""The models of the experiments, trained once for each recipe and kept in a folder."""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from shapprune.bench.recipes import Recipe, fresh_network, make
+from shapprune.errors import InputError
+from shapprune.files import write_whole
+from shapprune.stamps import Trigger
+from shapprune.weights import weights_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model and what only the scorer may know.
+
+    Attributes:
+        model: in eval mode.
+        stamp: the attacker's.
+        facts: "accuracy" and "asr" on the test images, "seconds" of the training, and what was
+            done, as JSON holds it.
+    """
+
+    model: nn.Module
+    stamp: Callable[[Tensor], Tensor]
+    facts: dict[str, object]
+
+
+def subject(recipe: Recipe, *, root: Path, cache: Path) -> Subject:
+    """The recipe's model, from the cache, or trained and put there first.
+
+    Several processes may ask at once: one trains, and the others wait for it.
+
+    Args:
+        root: the folder that the data are in.
+        cache: folder of trained models, made if need be.
+
+    Raises:
+        InputError: see `make`, or the cache cannot be written to.
+    """
+    digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()
+    stem = f"{recipe.profile}-{digest[:16]}"
+    facts_file = cache / f"{stem}.json"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with open(cache / f".{stem}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the system's to take back, however we end
+            if not facts_file.exists():
+                _train(recipe, root, cache / stem)
+    except OSError as error:
+        raise InputError(f"cannot write into {cache}: {error.strerror or error}") from error
+    network = fresh_network(recipe)
+    network.load_state_dict(load_file(cache / f"{stem}.safetensors"))
+    trigger = Trigger(**load_file(cache / f"{stem}.trigger.safetensors"))
+    facts = json.loads(facts_file.read_text(encoding="utf-8"))
+    return Subject(network.eval().requires_grad_(False), trigger.stamp, facts)
+
+
+def _train(recipe: Recipe, root: Path, stem: Path) -> None:
+    start = perf_counter()
+    made = make(recipe, root=root)
+    trigger = {"mask": made.trigger.mask, "pattern": made.trigger.pattern}
+    facts = {
+        **made.recipe,
+        "accuracy": made.accuracy,
+        "asr": made.asr,
+        "seconds": perf_counter() - start,
+        "torch": torch.__version__,
+    }
+    write_whole(stem.with_name(f"{stem.name}.safetensors"), weights_bytes(made.model))
+    tensors = {name: tensor.contiguous() for name, tensor in trigger.items()}
+    write_whole(stem.with_name(f"{stem.name}.trigger.safetensors"), save(tensors))
+    # Last: its presence means the others'.
+    write_whole(stem.with_name(f"{stem.name}.json"), (json.dumps(facts, indent=1) + "\n").encode())

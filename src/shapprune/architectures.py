@@ -7,20 +7,32 @@ import inspect
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shapprune.errors import InputError
-from shapprune.files import describe
+from shapprune.files import describe, list_names
+
+# Entries of transformers' configurations that say more than how a network is shaped.
+_NOT_SHAPES = {
+    *("model_type", "auto_map", "quantization_config", "dtype", "torch_dtype", "architectures"),
+    *("backbone", "use_pretrained_backbone", "use_timm_backbone", "transformers_version"),
+}
 
 
-def build_network(spec: str, num_classes: int) -> nn.Module:
+def build_network(
+    spec: str,
+    num_classes: int,
+    *,
+    options: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
     """A network with fresh weights, from its architecture's name.
 
     Args:
@@ -29,6 +41,8 @@ def build_network(spec: str, num_classes: int) -> nn.Module:
             (or in the working folder) work. CALLABLE gets ``num_classes=…`` if it takes that, and
             nothing otherwise: `check_classifier` then tells whether the number is right.
         num_classes: classes that the network tells apart, at least 2.
+        options, weights: what a Hugging Face folder holds: its ``config.json``, which
+            ``transformers:TYPE`` is built from, and its tensors, which that library renames.
 
     Raises:
         InputError: an unknown name (with the nearest known ones), a missing package (with the
@@ -37,7 +51,7 @@ def build_network(spec: str, num_classes: int) -> nn.Module:
     """
     if num_classes < 2:
         raise InputError(f"num_classes must be at least 2, got {num_classes}")
-    library = spec.startswith(("torchvision:", "timm:"))
+    library = spec.startswith(("torchvision:", "timm:", "transformers:"))
     source, _, name = spec.partition(":") if library else spec.rpartition(":")
     if not (source and name):
         raise InputError(
@@ -48,7 +62,7 @@ def build_network(spec: str, num_classes: int) -> nn.Module:
         # A fresh network draws its weights from the global generator, which is the caller's.
         with torch.random.fork_rng(devices=[]):
             if library:
-                network = _library_network(source, name, num_classes)
+                network = _library_network(source, name, num_classes, options or {}, weights)
             else:
                 network = _user_network(source, name, num_classes)
     except InputError:
@@ -60,7 +74,22 @@ def build_network(spec: str, num_classes: int) -> nn.Module:
     return network
 
 
-def _library_network(library: str, name: str, num_classes: int) -> object:
+def saved_names(network: nn.Module) -> dict[str, Tensor]:
+    """The network's tensors under the names that its files have."""
+    state = network.state_dict()
+    if getattr(network, "_weight_conversions", None):  # transformers renames while it loads
+        loading = importlib.import_module("transformers.core_model_loading")
+        state = loading.revert_weight_conversion(network, state)
+    return dict(state)
+
+
+def _library_network(
+    library: str,
+    name: str,
+    num_classes: int,
+    options: Mapping[str, Any],
+    weights: Mapping[str, Tensor] | None,
+) -> object:
     try:
         package = importlib.import_module(library)
     except Exception as error:
@@ -68,6 +97,8 @@ def _library_network(library: str, name: str, num_classes: int) -> object:
             f"arch {library}:{name} needs {library}: pip install 'shapprune[{library}]' "
             f"({describe(error)})"
         ) from error
+    if library == "transformers":
+        return _transformer(package, name, options, weights)
     # Only names that the library lists: others could make it download something.
     if library == "timm":
         known = package.list_models()
@@ -78,10 +109,60 @@ def _library_network(library: str, name: str, num_classes: int) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about their own defaults
         if library == "timm":
-            network: object = package.create_model(name, pretrained=False, num_classes=num_classes)
+            network: object = package.create_model(
+                name, pretrained=False, num_classes=num_classes, **options
+            )
         else:
             network = package.models.get_model(name, weights=None, num_classes=num_classes)
     return network
+
+
+def _transformer(
+    package: Any, name: str, options: Mapping[str, Any], weights: Mapping[str, Tensor] | None
+) -> nn.Module:
+    """An image classifier of transformers, from its configuration and tensors alone."""
+    if not options or weights is None:
+        raise InputError(f"transformers:{name} needs a folder with its config.json")
+    auto = importlib.import_module("transformers.models.auto.modeling_auto")
+    known = sorted(auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
+    if name not in known or name == "timm_wrapper":
+        raise InputError(f"transformers has no image classifier {name!r}{_suggest(name, known)}")
+    _check_sizes(options, weights)
+    # Plain sizes only: others could fetch kernels, backbones or code.
+    shape = package.AutoConfig.for_model(name).to_dict().keys() - _NOT_SHAPES
+    given = {k: v for k, v in options.items() if k in shape and not k.startswith("_")}
+    config = package.AutoConfig.for_model(name, **given)
+    kind = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+    network, told = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict=dict(weights),
+        output_loading_info=True,
+        dtype=torch.float32,
+    )
+    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if told[fault]:
+            raise InputError(
+                f"the weights do not fit: {fault} {list_names(sorted(map(str, told[fault])))}"
+            )
+    assert isinstance(network, nn.Module)
+    network.register_forward_hook(_only_logits)
+    return network
+
+
+def _only_logits(_: nn.Module, __: Any, output: Any) -> Any:
+    return output.logits
+
+
+def _check_sizes(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """A stranger's configuration is built before it is compared: no larger than its tensors."""
+    widest = max(extent for tensor in weights.values() for extent in (*tensor.shape, 1))
+    for key, value in options.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        whole = [n for n in numbers if isinstance(n, int)]
+        layers = key.endswith(("layers", "depths", "depth")) and sum(whole) > len(weights)
+        if layers or max(whole, default=0) > max(widest, 4096):
+            raise InputError(f"config.json states {key} {value!r}, and the tensors are smaller")
 
 
 def _user_network(source: str, name: str, num_classes: int) -> object:

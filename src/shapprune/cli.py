@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +29,7 @@ from shapprune.bench.on_ray import RayTasks
 from shapprune.bench.page import html, markdown, tables
 from shapprune.bench.processes import Processes
 from shapprune.bench.runner import Result, read, run
+from shapprune.contents import lines_of, look_into
 from shapprune.data import LabeledImages, load_images
 from shapprune.errors import InputError
 from shapprune.files import check_folder, describe, printable, write_folder
@@ -37,6 +39,7 @@ from shapprune.options import parser
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.recovery import Recovery, recover_images
 from shapprune.report import images_picture, render_report, suspected_triggers, trigger_picture
+from shapprune.sources import Source, read_source
 from shapprune.stages import Progress
 from shapprune.summary import summarise, versions
 from shapprune.weights import weights_bytes
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
-    model, data, recovered = _load(arguments)
+    model, data, recovered, source = _load(arguments)
     with _progress() as progress:
         result = pipeline.scan(
             model,
@@ -80,15 +83,15 @@ def _scan(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             progress=progress,
         )
-    about = _about(arguments, model, data)
+    about = _about(arguments, model, data, source)
     _print_scan(result, data)
     if arguments.out:
-        _write(arguments.out, _files(result, data, about))
+        _write(arguments.out, _files(result, data, about, source))
     return BACKDOORED if result.targets else CLEAN
 
 
 def _repair(arguments: argparse.Namespace) -> int:
-    model, data, recovered = _load(arguments)
+    model, data, recovered, source = _load(arguments)
     with _progress() as progress:
         result = pipeline.repair(
             model,
@@ -103,17 +106,17 @@ def _repair(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             progress=progress,
         )
-    about = _about(arguments, model, data)
+    about = _about(arguments, model, data, source)
     _print_scan(result.scan, data)
     _print_repair(result)
-    _write(arguments.out, _files(result, data, about))
+    _write(arguments.out, _files(result, data, about, source))
     return CLEAN
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     arguments.arch, arguments.num_classes = demo.ARCH, demo.NUM_CLASSES
     arguments.weights, arguments.images = demo.WEIGHTS, demo.DATA
-    model, data, _ = _load(arguments)
+    model, data, _, source = _load(arguments)
     test = load_images(demo.DATA, num_classes=demo.NUM_CLASSES, split="test")
     with _progress() as progress:
         result = pipeline.repair(
@@ -131,12 +134,12 @@ def _demo(arguments: argparse.Namespace) -> int:
     _print_scan(result.scan, data)
     _print_repair(result)
     _print(table)
-    _write(arguments.out, _files(result, data, _about(arguments, model, data)))
+    _write(arguments.out, _files(result, data, _about(arguments, model, data, source), source))
     return CLEAN
 
 
 def _recover(arguments: argparse.Namespace) -> int:
-    model, data, recovered = _load(arguments)
+    model, data, recovered, source = _load(arguments)
     assert recovered
     right = accuracy(model, recovered.images, recovered.labels)
     _print(
@@ -144,7 +147,7 @@ def _recover(arguments: argparse.Namespace) -> int:
         f"divergence of {recovered.divergence:.3g}; the model gives {right:.0%} of them their class"
     )
     facts = {
-        **_about(arguments, model, data),
+        **_about(arguments, model, data, source),
         "layers": recovered.layers,
         "divergence": recovered.divergence if recovered.layers else None,
         "accuracy": right,
@@ -163,6 +166,28 @@ def _recover(arguments: argparse.Namespace) -> int:
             "recovery.json": _json(facts),
         },
     )
+    return CLEAN
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    path: Path = arguments.weights
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path} is a folder without safetensors")
+    problems = []
+    for file in files:
+        contents = look_into(file)
+        _print(f"{file}: {contents.kind}, {file.stat().st_size} bytes")
+        for line in lines_of(contents):
+            _print(line)
+        problems += [f"{file} {problem}" for problem in contents.problems]
+    if problems:
+        raise InputError(problems[0])
+    stated = read_source(path).stated
+    for name in ("archs", "num_classes", "mean", "std", "input_size", "class_names"):
+        if value := getattr(stated, name):
+            said = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            _print(printable(f"states {name}: {said}"))
     return CLEAN
 
 
@@ -227,7 +252,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     if out is None:
         raise InputError("--out DIR must tell where the results go")
     check_folder(out, overwrite=True)
-    write_folder(out, {}, stale=".*.tmp")  # what a killed run left behind
+    write_folder(out, {}, stale=(".*.tmp",))  # what a killed run left behind
     cache = (arguments.cache or out / "models").absolute()
     work = partial(measure, root=arguments.data_root.absolute(), cache=cache)
     cells = list(EXPERIMENTS[arguments.what].cells(profile))
@@ -301,16 +326,23 @@ def _bench_report(results: Path | None, profile: Profile) -> int:
 
 def _load(
     arguments: argparse.Namespace,
-) -> tuple[Classifier, LabeledImages, Recovery | None]:
+) -> tuple[Classifier, LabeledImages, Recovery | None, Source]:
     if arguments.out:
         check_folder(arguments.out, overwrite=arguments.overwrite)
+    source = read_source(arguments.weights)
     model = load_classifier(
-        arguments.weights,
+        source,
         arch=arguments.arch,
         num_classes=arguments.num_classes,
         mean=_channels(arguments.mean),
         std=_channels(arguments.std),
     ).to(_device(arguments.device))
+    stated, notes = source.stated, source.notes
+    # What was not said is the source's from here on, in the report too.
+    arguments.num_classes = arguments.num_classes or stated.num_classes or len(_head(source))
+    arguments.input_size = arguments.input_size or stated.input_size
+    if arguments.mean is None and stated.mean is None and arguments.name != "demo":
+        notes += ("no --mean and --std given and none stated: the network gets images in [0, 1]",)
     generator = torch.Generator().manual_seed(arguments.seed)
     recovered = None
     if arguments.images:
@@ -327,10 +359,18 @@ def _load(
         if not recovered.layers:
             note += " without batch norm to guide them: take the result for a hint at most"
         data = LabeledImages(recovered.images.cpu(), recovered.labels.cpu(), (note,))
+    names = data.class_names or stated.class_names
+    names = names if names and len(names) == arguments.num_classes else None
+    data = replace(data, notes=notes + data.notes, class_names=names)
     for note in data.notes:
         _say(f"note: {note}")
     check_classifier(model, images=data.images, num_classes=arguments.num_classes)
-    return model, data, recovered
+    return model, data, recovered, source
+
+
+def _head(source: Source) -> Tensor:
+    """Of a built-in network, which was found by its names."""
+    return source.weights["linear.weight"]
 
 
 def _recovered(
@@ -354,13 +394,16 @@ def _recovered(
 
 
 def _files(
-    result: ScanResult | RepairResult, data: LabeledImages, about: dict[str, object]
+    result: ScanResult | RepairResult,
+    data: LabeledImages,
+    about: dict[str, object],
+    source: Source,
 ) -> dict[str, bytes]:
     """What a run leaves behind; result.json comes last, so that its presence means the rest's."""
     files: dict[str, bytes] = {}
     if isinstance(result, RepairResult):
         assert isinstance(result.model, Classifier)
-        files["repaired.safetensors"] = weights_bytes(result.model.network)
+        files |= source.repaired(result.model.network)
     for target, stamp in suspected_triggers(result):
         files[f"trigger_{target}.png"] = trigger_picture(stamp)
     names = data.class_names
@@ -373,7 +416,7 @@ def _files(
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
-    write_folder(folder, files, stale="trigger_*.png")
+    write_folder(folder, files, stale=("trigger_*.png", "repaired.*"))
     _print(f"written to {folder}: {', '.join(files)}")
 
 
@@ -458,13 +501,13 @@ def _progress() -> Iterator[Progress]:
 
 
 def _about(
-    arguments: argparse.Namespace, model: Classifier, data: LabeledImages
+    arguments: argparse.Namespace, model: Classifier, data: LabeledImages, source: Source
 ) -> dict[str, object]:
     """The run's inputs, for the report and result.json."""
     return {
         "command": arguments.command,
         "weights": str(arguments.weights),
-        "arch": arguments.arch,
+        "arch": arguments.arch or " or ".join(source.stated.archs) or "built in, by its names",
         "num_classes": arguments.num_classes,
         "images": arguments.images or "recovered from the weights",
         "images_given": len(data.images),
@@ -506,6 +549,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "repair": _repair,
     "demo": _demo,
     "recover": _recover,
+    "inspect": _inspect,
     "poison": _poison,
     "bench": _bench,
 }

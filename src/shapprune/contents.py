@@ -20,6 +20,7 @@ from shapprune.pickles import Call, Global, Persistent, Pickle, read_pickle
 
 SAVE_ADVICE = "save it again with torch.save(model.state_dict(), …) or as safetensors"
 _MOST_HEADER = 16 << 20  # bytes, of safetensors' JSON and of a zip's table of contents
+_DEEPEST_SHOWN = 3
 _MOST_PICKLE = 256 << 20
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch.save before 1.6 wrote it first
 # All that a file may ask for: tensors, plain values, and the bookkeeping of training scripts.
@@ -132,6 +133,33 @@ def tensor_facts(value: object) -> TensorFacts | None:
                 dtype |= {"Float": "float32", "Double": "float64", "Int": "int32", "Long": "int64"}
                 return TensorFacts(dtype.get(kind, kind.lower()), shape)
     return None
+
+
+def lines_of(contents: Contents) -> Iterator[str]:
+    """What a file holds, one line an entry, printable."""
+    if contents.globals:
+        refused = [name for name in contents.globals if not is_allowed(name)]
+        yield printable(f"asks for: {', '.join(contents.globals)}", 2000)
+        yield printable(f"not allowed: {', '.join(refused) or 'none of these'}", 2000)
+    yield from _lines("", contents.value, 0)
+
+
+def _lines(name: str, value: object, depth: int) -> Iterator[str]:
+    entries = value.items if isinstance(value, Call) else value
+    if facts := tensor_facts(value):
+        yield printable(f"{name}  {facts.dtype}  {facts.shape}", 200)
+    elif isinstance(entries, dict) and entries and depth < _DEEPEST_SHOWN:
+        if name:
+            yield printable(f"{name}: {len(entries)} entries", 200)
+        shown = list(entries.items())
+        for key, entry in shown if any(map(tensor_facts, entries.values())) else shown[:20]:
+            yield from _lines(f"{name}.{key}" if name else str(key), entry, depth + 1)
+    elif isinstance(value, Call):
+        yield printable(f"{name}: would call {_name(value.function) or 'a computed function'}", 200)
+    elif isinstance(value, list | tuple | dict):
+        yield printable(f"{name}: {type(value).__name__} of {len(value)}", 200)
+    elif value is not None:
+        yield printable(f"{name}: {type(value).__name__} {printable(str(value)[:80])}", 200)
 
 
 def _name(value: object) -> str:

@@ -72,11 +72,11 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         raise InputError(f"{place} cannot be written to")
 
 
-def write_folder(folder: Path, contents: dict[str, bytes], *, stale: str) -> None:
+def write_folder(folder: Path, contents: dict[str, bytes], *, stale: Sequence[str]) -> None:
     """Write files into a folder, made if need be, each whole or not at all.
 
     Args:
-        stale: glob pattern of the files that an earlier run left and this one does not write.
+        stale: glob patterns of the files that an earlier run left and this one does not write.
 
     Raises:
         InputError: something cannot be written.
@@ -87,9 +87,10 @@ def write_folder(folder: Path, contents: dict[str, bytes], *, stale: str) -> Non
         raise InputError(f"cannot make {folder}: {error.strerror or error}") from error
     for name, data in contents.items():
         write_whole(folder / name, data)
-    for file in folder.glob(stale):
-        if file.name not in contents:
-            file.unlink()
+    for pattern in stale:
+        for file in folder.glob(pattern):
+            if file.name not in contents:
+                file.unlink()
 
 
 def quote(name: str) -> str:

@@ -11,7 +11,12 @@ from torch.nn.parameter import is_lazy
 from shapprune.architectures import build_network
 from shapprune.errors import InputError
 from shapprune.files import describe, list_names, quote
-from shapprune.weights import read_weights
+from shapprune.sources import Source, read_source
+
+_BUILT_IN = tuple(
+    f"shapprune.cifar_resnets:{name}"
+    for name in ("resnet18", "resnet34", "preactresnet18", "preactresnet34")
+)
 
 
 class Classifier(nn.Module):
@@ -62,37 +67,74 @@ class Classifier(nn.Module):
 
 
 def load_classifier(
-    weights: Path,
+    weights: str | Path | Source,
     *,
-    arch: str,
-    num_classes: int,
+    arch: str | None = None,
+    num_classes: int | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
 ) -> Classifier:
-    """The network of ``arch`` with the weights of a file, on the CPU, in eval mode.
+    """The network of ``arch`` with the weights of a file or folder, on the CPU, in eval mode.
 
     Args:
-        weights: see `read_weights`.
-        arch: see `build_network`.
-        num_classes: classes that the network tells apart.
-        mean, std: see `Classifier`.
+        weights: see `read_source`.
+        arch: see `build_network`. None: as the source states, or one of `cifar_resnets` if its
+            names and shapes fit.
+        num_classes: classes that the network tells apart; None: as the source states.
+        mean, std: see `Classifier`; None: as the source states, else images are left as they are.
 
     Raises:
         InputError: whatever is wrong with the file, the architecture, their match (the first
-            key that differs is named) or the normalisation.
+            key that differs is named) or the normalisation; what is not stated and not given.
     """
-    tensors = read_weights(weights)
-    network = build_network(arch, num_classes)
+    source = weights if isinstance(weights, Source) else read_source(weights)
+    stated, tensors = source.stated, source.weights
+    archs_said = (arch,) if arch else stated.archs
+    archs = archs_said or _BUILT_IN
+    head = tensors.get("linear.weight")
+    if not archs_said and (head is None or head.ndim != 2):
+        raise InputError("the source does not tell its architecture: name it with arch (--arch)")
+    num_classes = num_classes or stated.num_classes
+    if num_classes is None and not archs_said and head is not None:
+        num_classes = len(head)
+    if num_classes is None:
+        raise InputError("the source does not tell its classes: say num_classes (--num-classes)")
+    if all(tensor.shape[:1] != (num_classes,) for tensor in tensors.values()) and not arch:
+        raise InputError(f"the source states {num_classes} classes, but no tensor has as many rows")
+    faults = []
+    for spec in archs:
+        try:
+            network = _filled(spec, num_classes, source if spec in stated.archs else None, tensors)
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        return Classifier(
+            network, stated.mean if mean is None else mean, stated.std if std is None else std
+        ).eval()
+    if not archs_said:
+        raise InputError(
+            "the source does not tell its architecture, and no built-in one fits: "
+            "name it with arch (--arch)"
+        )
+    raise InputError(faults[0])
+
+
+def _filled(
+    spec: str, num_classes: int, source: Source | None, tensors: Mapping[str, Tensor]
+) -> nn.Module:
+    options = source.stated.options if source else None
+    network = build_network(spec, num_classes, options=options, weights=tensors)
+    if spec.startswith("transformers:"):
+        return network  # filled, with names of its own
     try:
-        own = network.state_dict()
-        if mismatch := _mismatch(own, tensors, num_classes):
-            raise InputError(f"{weights} does not fit {arch}: {mismatch}")
-        network.load_state_dict(tensors)
+        if mismatch := _mismatch(network.state_dict(), tensors, num_classes):
+            raise InputError(f"the file does not fit {spec}: {mismatch}")
+        network.load_state_dict(dict(tensors))
     except InputError:
         raise
     except Exception as error:  # a network may have loading hooks of its own
-        raise InputError(f"{weights} cannot be loaded into {arch}: {describe(error)}") from error
-    return Classifier(network, mean, std).eval()
+        raise InputError(f"the file cannot be loaded into {spec}: {describe(error)}") from error
+    return network
 
 
 def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | None = None) -> int:

@@ -40,8 +40,12 @@ def parser() -> argparse.ArgumentParser:
     repair = add("repair", "Scan a classifier and take out the backdoor that is found.")
     recover = add("recover", "Recover images that a classifier was trained on from its weights.")
     for command in (scan, repair, recover):
-        command.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file")
-        _add_network(command)
+        command.add_argument(
+            "weights",
+            metavar="WEIGHTS",
+            help="weights file, Hugging Face folder, or hf:ORG/NAME",
+        )
+        _add_network(command, required=False)
         if command is not recover:
             command.add_argument(
                 "--images",
@@ -104,12 +108,15 @@ def parser() -> argparse.ArgumentParser:
         help="prune so many neurons (chosen on the images)",
     )
 
+    inspect = add("inspect", "List what a weights file or folder holds, without running anything.")
+    inspect.add_argument("weights", type=Path, metavar="FILE")
+
     show = add("demo", "Scan and repair a small backdoored reader of digits.")
     show.set_defaults(overwrite=True)
     show.add_argument("--out", type=Path, default=Path("shapprune-demo"), metavar="DIR")
 
     poison = add("poison", "Make a backdoored model, or a clean twin, for research.")
-    _add_network(poison)
+    _add_network(poison, required=True)
     _add_out(poison, required=True)
     poison.add_argument("--attack", choices=["badnets"], required=True)
     poison.add_argument(
@@ -138,15 +145,15 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _add_network(command: argparse.ArgumentParser) -> None:
+def _add_network(command: argparse.ArgumentParser, *, required: bool) -> None:
     command.add_argument(
         "--arch",
-        required=True,
+        required=required,
         metavar="SPEC",
         help="torchvision:NAME, timm:NAME, package.module:CALLABLE or file.py:CALLABLE; the last "
         "two run that code",
     )
-    command.add_argument("--num-classes", type=_at_least(2), required=True, metavar="N")
+    command.add_argument("--num-classes", type=_at_least(2), required=required, metavar="N")
     for name in ("mean", "std"):
         command.add_argument(
             f"--{name}",

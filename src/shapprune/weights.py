@@ -36,6 +36,8 @@ class WeightsFile:
         keys: where in the content the weights are, outermost first; none if it is them.
         prefix: what stood before every name, such as ``module.``.
         others: other entries that hold weights.
+        metadata: of safetensors; None for other kinds.
+        suffix: of the file's name.
     """
 
     weights: dict[str, Tensor]
@@ -43,6 +45,8 @@ class WeightsFile:
     keys: tuple[str, ...]
     prefix: str
     others: tuple[str, ...]
+    metadata: dict[str, str] | None
+    suffix: str
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -66,8 +70,10 @@ def read_weights_file(path: Path) -> WeightsFile:
     contents = look_into(path)
     if contents.problems:
         raise InputError(f"{path} {contents.problems[0]}")
+    content: object
+    metadata = None
     if contents.kind == "safetensors":
-        content: object = _read_safetensors(path)
+        content, metadata = _read_safetensors(path)
     else:
         content = _read_pickle(path)
     keys, weights, others = _find_weights(path, content)
@@ -86,7 +92,7 @@ def read_weights_file(path: Path) -> WeightsFile:
             )
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise InputError(f"{path}: tensor {quote(name)} holds NaN or infinite values")
-    return WeightsFile(weights, content, keys, prefix, others)
+    return WeightsFile(weights, content, keys, prefix, others, metadata, path.suffix)
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
@@ -109,9 +115,11 @@ def weights_bytes(network: nn.Module) -> bytes:
     return safetensors.torch.save(tensors)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return safetensors.torch.load_file(path), metadata
     except Exception as error:  # the parser raises several kinds on damaged files
         raise InputError(f"{path} is no whole safetensors file: {describe(error)}") from error
 

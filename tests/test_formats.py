@@ -1,0 +1,346 @@
+"""Checkpoints of other tools: read, and written back so that their own code loads them."""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from shapprune.architectures import build_network
+from shapprune.cifar_resnets import preactresnet18, resnet18, resnet34
+from shapprune.cli import main
+from shapprune.errors import InputError
+from shapprune.models import load_classifier
+from shapprune.sources import read_source
+from shapprune.weights import read_weights
+
+ZOO = Path(__file__).parents[1] / "../shared/zoo"
+
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes: int = 4) -> None:
+        super().__init__(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, num_classes)
+        )
+
+
+ARCH = f"{Path(__file__)}:Net"
+
+
+def changed(network: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(0.5)
+    return network
+
+
+def written(path: Path, **given: object) -> tuple[nn.Module, Path]:
+    """Loads a source, halves its parameters, writes it into a folder."""
+    source = read_source(path)
+    network = changed(load_classifier(source, **given).network)
+    out = path.parent / "out"
+    out.mkdir()
+    for name, data in source.repaired(network).items():
+        (out / name).write_bytes(data)
+    return network, out
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("keys", [(), ("net",), ("state_dict",), ("state", "model")])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
+def test_the_layout_comes_back(keys, prefix, tmp_path):
+    weights = OrderedDict((prefix + k, v) for k, v in Net().state_dict().items())
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1).state_dict()
+    content: object = weights
+    for key in reversed(keys):
+        content = {key: content, "epoch": 3, "optimizer": optimizer, "acc": np.float64(0.5)}
+        content["args"] = argparse.Namespace(lr=0.1)
+    torch.save(content, tmp_path / "model.th")
+    network, out = written(tmp_path / "model.th", arch=ARCH, num_classes=4)
+    back = torch.load(out / "repaired.th", weights_only=False)
+    for key in keys:
+        assert back["args"] == argparse.Namespace(lr=0.1)
+        assert back["acc"] == 0.5
+        assert back["optimizer"]["param_groups"][0]["lr"] == 0.1
+        back = back[key]
+    assert list(back) == list(weights)
+    assert type(back) is OrderedDict
+    assert same({k.removeprefix(prefix): v for k, v in back.items()}, network.state_dict())
+    assert same(load_file(out / "repaired.safetensors"), network.state_dict())
+
+
+def test_safetensors_keep_prefix_and_metadata(tmp_path):
+    named = {f"module.{k}": v for k, v in Net().state_dict().items()}
+    save_file(named, tmp_path / "a.safetensors", metadata={"format": "pt"})
+    network, out = written(tmp_path / "a.safetensors", arch=ARCH, num_classes=4)
+    assert [file.name for file in out.iterdir()] == ["repaired.safetensors"]
+    back = load_file(out / "repaired.safetensors")
+    assert same({k.removeprefix("module."): v for k, v in back.items()}, network.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_types_come_back(dtype, tmp_path):
+    weights = {k: v.to(dtype) for k, v in Net().state_dict().items()}  # the counter too
+    torch.save(weights, tmp_path / "model.pt")
+    source = read_source(tmp_path / "model.pt")
+    network = load_classifier(source, arch=ARCH, num_classes=4).network
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    (tmp_path / "back.pt").write_bytes(source.repaired(network)["repaired.pt"])
+    back = torch.load(tmp_path / "back.pt")
+    assert same(back, weights), "unchanged weights come back to the bit"
+    assert {tensor.dtype for tensor in back.values()} == {dtype}
+
+
+def test_other_weights_beside_are_told(tmp_path):
+    torch.save({"model": Net().state_dict(), "ema": Net().state_dict()}, tmp_path / "m.pt")
+    (note,) = read_source(tmp_path / "m.pt").notes
+    assert "'ema'" in note
+
+
+# BackdoorBench, ANP
+
+
+def attack_result(name: str, network: nn.Module) -> dict[str, object]:
+    """As BackdoorBench's save_attack_result lays it out."""
+    index = np.arange(6, dtype=np.int64)
+    part = {"original_index_array": index, "poison_indicator": index[::-1] > 2}
+    return {
+        "model_name": name,
+        "num_classes": 7,
+        "model": network.state_dict(),
+        "data_path": "../data",
+        "img_size": (32, 32, 3),
+        "clean_data": "cifar10",
+        "bd_train": {**part, "bd_data_container": {"data_dict": {0: {"path": "a.png"}}}},
+        "bd_test": part,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("preactresnet18", preactresnet18), ("resnet18", resnet18)]
+)
+def test_backdoorbench_needs_no_arch(name, make, tmp_path):
+    torch.save(attack_result(name, make(7)), tmp_path / "attack_result.pt")
+    source = read_source(tmp_path / "attack_result.pt")
+    model = load_classifier(source)
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 7)
+    assert source.stated.input_size == (3, 32, 32)
+    assert model.mean.flatten().tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
+    (tmp_path / "r.pt").write_bytes(source.repaired(changed(model.network))["repaired.pt"])
+    back = torch.load(tmp_path / "r.pt", weights_only=False)
+    assert same(back["model"], model.network.state_dict())
+    assert back["bd_train"]["original_index_array"].tolist() == list(range(6))
+    assert back["bd_test"]["poison_indicator"].dtype == bool
+    assert isinstance(back["bd_test"]["poison_indicator"], np.ndarray)
+
+
+def test_backdoorbenchs_resnet18_of_torchvision(tmp_path):
+    pytest.importorskip("torchvision")
+    network = build_network("torchvision:resnet18", 7)
+    torch.save(attack_result("resnet18", network), tmp_path / "attack_result.pt")
+    model = load_classifier(tmp_path / "attack_result.pt")
+    assert same(model.network.state_dict(), network.state_dict())
+
+
+def test_a_defense_result_states_less(tmp_path):
+    content = {"model_name": "preactresnet18", "num_classes": 7, "acc": 0.9}
+    torch.save({**content, "model": preactresnet18(7).state_dict()}, tmp_path / "d.pt")
+    source = read_source(tmp_path / "d.pt")
+    assert load_classifier(source).network.linear.out_features == 7
+    assert source.stated.mean is None
+
+
+@pytest.mark.parametrize("make", [resnet18, resnet34, preactresnet18])
+def test_built_in_networks_are_found_by_their_names(make, tmp_path):
+    network = make(5).eval()
+    torch.save(network.state_dict(), tmp_path / "model_last.th")
+    model = load_classifier(tmp_path / "model_last.th")
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(model(images), network(images))
+
+
+def test_names_count_not_positions(tmp_path):
+    weights = dict(preactresnet18(7).state_dict())
+    names = list(weights)
+    weights = {**weights, names[1]: weights.pop(names[1])}
+    weights["layer1.0.first.weight"] = weights.pop("layer1.0.conv1.weight")
+    torch.save({**attack_result("preactresnet18", nn.Linear(1, 1)), "model": weights},
+               tmp_path / "a.pt")  # fmt: skip
+    with pytest.raises(InputError, match=r"layer1\.0\.conv1\.weight"):
+        load_classifier(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("classes", [3, 1, 10**9, "7", True, -7])
+def test_a_false_number_of_classes(classes, tmp_path):
+    content = {**attack_result("preactresnet18", preactresnet18(7)), "num_classes": classes}
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="classes"):
+        load_classifier(tmp_path / "a.pt")
+
+
+def test_what_is_not_stated_must_be_given(tmp_path):
+    torch.save(Net().state_dict(), tmp_path / "a.pt")
+    with pytest.raises(InputError, match="--arch"):
+        load_classifier(tmp_path / "a.pt")
+    with pytest.raises(InputError, match="--num-classes"):
+        load_classifier(tmp_path / "a.pt", arch=ARCH)
+
+
+@pytest.mark.parametrize(
+    "value", [np.array([object()]), np.array([(1, 2)], dtype=[("a", "i4"), ("b", "O")])]
+)
+def test_numpy_objects_are_refused(value, tmp_path):
+    with open(tmp_path / "a.pt", "wb") as file:
+        try:
+            torch.save({"model": Net().state_dict(), "x": value}, file)
+        except Exception:
+            pytest.skip("this value cannot be pickled")
+    with pytest.raises(InputError):
+        read_weights(tmp_path / "a.pt")
+
+
+# Hugging Face folders
+
+
+def shards(folder: Path, weights: dict[str, torch.Tensor]) -> dict[str, str]:
+    names = sorted(weights)
+    half = len(names) // 2
+    for number, part in enumerate((names[:half], names[half:])):
+        save_file({n: weights[n] for n in part}, folder / f"model-{number}.safetensors")
+    return {name: f"model-{int(i >= half)}.safetensors" for i, name in enumerate(names)}
+
+
+def test_shards(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    weights = Net().state_dict()
+    index = folder / "model.safetensors.index.json"
+    places = shards(folder, weights)
+    index.write_text(json.dumps({"weight_map": places}))
+    for given in (folder, index):
+        source = read_source(given)
+        assert same(dict(sorted(source.weights.items())), dict(sorted(weights.items())))
+    network, out = written(folder, arch=ARCH, num_classes=4)
+    assert same(load_file(out / "model.safetensors"), dict(sorted(network.state_dict().items())))
+    for bad in ({"a": "../x.safetensors"}, {"a": "missing.safetensors"}, {}, [1]):
+        index.write_text(json.dumps({"weight_map": bad}))
+        with pytest.raises(InputError):
+            read_source(folder)
+    index.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="cannot read"):
+        read_source(folder)
+
+
+def test_a_timm_folder(tmp_path):
+    timm = pytest.importorskip("timm")
+    hub = pytest.importorskip("timm.models._hub")
+    network = timm.create_model("resnet10t", num_classes=3).eval()
+    config = {"label_names": ["ape", "bee", "cat"]}
+    hub.save_for_hf(network, tmp_path / "m", model_config=config, safe_serialization=True)
+    source = read_source(tmp_path / "m")
+    model = load_classifier(source)
+    assert source.stated.class_names == ("ape", "bee", "cat")
+    assert source.stated.input_size == (3, 176, 176)
+    assert model.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    repaired, out = written(tmp_path / "m")
+    again = timm.create_model(
+        "resnet10t", num_classes=3, checkpoint_path=str(out / "model.safetensors")
+    )
+    assert same(again.state_dict(), repaired.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_a_transformers_folder(kind, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    sizes = {
+        "vit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+                "intermediate_size": 64, "image_size": 32, "patch_size": 8},
+        "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1],
+                   "layer_type": "basic", "image_size": 32},
+    }[kind]  # fmt: skip
+    config = transformers.AutoConfig.for_model(kind, id2label=dict(enumerate("abc")), **sizes)
+    theirs = transformers.AutoModelForImageClassification.from_config(config).eval()
+    folder = tmp_path / "m"
+    theirs.save_pretrained(folder)
+    facts = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": {"height": 32, "width": 32}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(facts))
+    source = read_source(folder)
+    model = load_classifier(source)
+    assert source.stated.class_names == ("a", "b", "c")
+    assert source.stated.input_size == (3, 32, 32)
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(model(images), theirs((images - 0.5) / 0.25).logits)
+    network, out = written(folder)
+    again = transformers.AutoModelForImageClassification.from_pretrained(out).eval()
+    torch.testing.assert_close(again(images).logits, network(images))
+    assert not torch.equal(again(images).logits, theirs(images).logits)
+    for lie in ({"hidden_size": 10**9}, {"num_hidden_layers": 10**6}, {"model_type": "gpt2"}):
+        changed_config = {**json.loads((folder / "config.json").read_text()), **lie}
+        (folder / "config.json").write_text(json.dumps(changed_config))
+        with pytest.raises(InputError):
+            load_classifier(folder)
+
+
+def test_a_missing_hub_library_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r"pip install 'shapprune\[hub\]'"):
+        read_source("hf:org/name")
+
+
+def test_no_network_is_told(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def fails(*_, **__):
+        raise OSError("no route to\nhost")
+
+    monkeypatch.setattr(hub, "snapshot_download", fails)
+    with pytest.raises(InputError, match="without a network, name a local folder"):
+        read_source("hf:org/name")
+
+
+# inspect
+
+
+def test_inspect_lists(tmp_path, capsys):
+    torch.save({"net": Net().state_dict(), "epoch": 3}, tmp_path / "a.pth")
+    assert main(["inspect", str(tmp_path / "a.pth")]) == 0
+    said = capsys.readouterr().out
+    for line in ("epoch: int 3", "net.0.weight float32 (4, 3, 3, 3)", "not allowed: none"):
+        assert line in said
+
+
+def test_inspect_names_what_a_pickle_asks_for(tmp_path, capsys):
+    torch.save(Net(), tmp_path / "whole.pth")
+    assert main(["inspect", str(tmp_path / "whole.pth")]) == 2
+    told = capsys.readouterr()
+    assert "torch.nn.modules.conv.Conv2d" in told.out
+    assert len(told.err.splitlines()) == 1
+
+
+# The user's own loading code
+
+
+def test_the_zoos_own_code_loads_what_comes_back(tmp_path):
+    if not ZOO.is_dir():
+        pytest.skip("../shared/zoo is missing")
+    source = read_source(ZOO / "cifar10_badnets_target8.pth")
+    arch = f"{ZOO / 'arch.py'}:SmallVGG"
+    network = changed(load_classifier(source, arch=arch, num_classes=10).network)
+    (tmp_path / "repaired.pth").write_bytes(source.repaired(network)["repaired.pth"])
+    code = (
+        "import sys, torch; sys.path.insert(0, sys.argv[1]); from arch import SmallVGG\n"
+        "print(SmallVGG().load_state_dict(torch.load(sys.argv[2], weights_only=False)['net']))"
+    )
+    command = [sys.executable, "-c", code, str(ZOO), str(tmp_path / "repaired.pth")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "All keys matched" in done.stdout, done.stderr

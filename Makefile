@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench-shapley clean
+.PHONY: setup demo test check bench-shapley bench-architectures clean
 
 setup: .venv/ready
 
@@ -28,5 +28,14 @@ check: setup
 bench-shapley: setup
 	$(BIN)/python benchmarks/shapley.py
 
+# Networks of timm and torchvision; torchvision asks for a torch of its own, hence the second venv.
+bench-architectures: .venv-architectures/ready
+	.venv-architectures/bin/python benchmarks/architectures.py
+
+.venv-architectures/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-architectures
+	.venv-architectures/bin/python -m pip install --quiet --editable '.[timm,torchvision]'
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-architectures

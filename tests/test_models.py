@@ -509,3 +509,21 @@ def test_loads_the_zoo(name, classes):
     check_classifier(model, images=torch.rand(1, 3, 32, 32), num_classes=classes)
     with fails(f"the weights are for {classes} classes, but num_classes is 7"):
         load_classifier(zoo / f"{name}.pth", arch=spec, num_classes=7)
+
+
+def test_a_model_of_several_inputs_is_refused():
+    class Two(nn.Module):
+        def forward(self, image, mask, scale=1.0):
+            return (image * mask * scale).mean((2, 3))
+
+    for model in (Two(), Classifier(Two())):
+        with pytest.raises(InputError, match=r"several inputs \(image, mask\)"):
+            check_classifier(model, images=torch.rand(1, 3, 8, 8))
+
+
+def test_inputs_with_defaults_are_no_hindrance():
+    class Optional(nn.Module):
+        def forward(self, image, mask=None, *, scale=1.0):
+            return image.mean((2, 3)) * scale
+
+    assert check_classifier(Optional(), images=torch.rand(1, 3, 8, 8)) == 3

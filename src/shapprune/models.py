@@ -1,5 +1,6 @@
 """A network with its normalisation: loaded, checked."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -161,6 +162,11 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | Non
             raise InputError(
                 f"mean and std are for {channels} channels, but the images have {shape[0]}"
             )
+    if len(several := _inputs(model)) > 1:
+        raise InputError(
+            f"the model takes several inputs ({', '.join(several)}): expected one that takes a "
+            "batch of images and nothing else; wrap it in a module that fills in the rest"
+        )
     like = next((p for p in model.parameters() if p.is_floating_point()), images)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -228,6 +234,17 @@ def check_input(model: nn.Module, images: object, labels: object) -> tuple[Tenso
     if len(labels.unique()) < 2:
         raise InputError("expected images of at least two classes, got one")
     return images, labels, classes
+
+
+def _inputs(model: nn.Module) -> list[str]:
+    """What its forward must be given by position; for a `Classifier`, the network's."""
+    network = model.network if isinstance(model, Classifier) else model
+    try:
+        parameters = inspect.signature(network.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in parameters if p.kind in positional and p.default is p.empty]
 
 
 def in_channels_last(model: nn.Module, images: Tensor) -> nn.Module:

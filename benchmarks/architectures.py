@@ -174,6 +174,9 @@ def table() -> str:
         some = [run for run in runs if run["library"] == library]
         good = sum(run["reason"] is None for run in some)
         lines.append(f"- {library}: {good} of {len(some)} families pass.")
+    ran = {run["name"] for run in runs if run["library"] == "timm"}
+    if missing := [name for name in TIMM.split() if name not in ran]:
+        lines.append(f"- Listed, but not run yet: {', '.join(missing)}.")
     heads = sum(bool(run.get("heads")) for run in runs)
     lines += [
         f"- All: {len(passed)} of {len(runs)}, {100 * len(passed) / len(runs):.1f} %; "

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from clean_models import CACHE, load_split
-from networks import paper_vgg
 from repair import Subject, score
-from shapprune.attacks.badnets import square_trigger
-from shapprune.attacks.recipe import make_backdoored
+from shapprune.attacks import BadNets, make_backdoored, square_trigger
+from shapprune.networks import table3_vgg
 from shapprune.weights import read_weights, save_weights
 
 # The widths of the fully connected layers, by the number of all neurons.
@@ -35,7 +34,7 @@ def _model(name: str) -> nn.Module:
     """The model from the cache, trained first where it is not there."""
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        network = paper_vgg(CLASSES, WIDTHS[name])
+        network = table3_vgg(CLASSES, size=32, hidden=WIDTHS[name])
     path = CACHE / f"{name}.safetensors"
     if path.exists():
         network.load_state_dict(read_weights(path))
@@ -46,7 +45,7 @@ def _model(name: str) -> nn.Module:
         load_split(DATA, CLASSES, "test"),
         num_classes=CLASSES,
         target=TARGET,
-        trigger_size=SIZE,
+        attack=BadNets(size=SIZE),
         rate=RATE,
         epochs=EPOCHS,
         seed=SEED,

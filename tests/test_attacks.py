@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shapprune import demo
-from shapprune.attacks import all_to_all, make_backdoored, poison, square_trigger, train
+from shapprune.attacks import BadNets, all_to_all, make_backdoored, poison, square_trigger, train
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
 from shapprune.metrics import accuracy
@@ -216,7 +216,7 @@ def test_nothing_to_train_on(n, labels, wrong):
 
 def make(target: int | None = TARGET, **changes):
     data, test = (LabeledImages(*toy_images(32, seed)) for seed in (0, 1))
-    settings = {"num_classes": CLASSES, "target": target, "trigger_size": 3, "epochs": 60}
+    settings = {"num_classes": CLASSES, "target": target, "attack": BadNets(size=3), "epochs": 60}
     return make_backdoored(fresh_net(), data, test, **{**settings, **changes})
 
 

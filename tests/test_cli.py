@@ -256,6 +256,45 @@ def test_poison_makes_a_model_and_says_how(tmp_path, capsys):
     assert not (tmp_path / "other").exists()
 
 
+def test_poison_by_every_attack(tmp_path, capsys):
+    """Options reach the attacks; each model comes with a trigger that can be read again."""
+    from shapprune.attacks import ATTACKS, load_trigger
+
+    images, labels = toy_images(6)
+    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    data = {
+        f"{part}_{what}": v
+        for part in ("train", "test")
+        for what, v in (("images", pixels), ("labels", labels.numpy()))
+    }
+    np.savez(tmp_path / "toys.npz", **data)
+    given = ["--arch", "shapprune.networks:table3_vgg?size=12&width=0.04"]
+    given += ["--num-classes", str(CLASSES), "--data", str(tmp_path / "toys.npz"), "--epochs", "1"]
+    options = {
+        "badnets": ["--trigger-size", "0.2", "--random-colour", "--target", "1", "2"],
+        "blended": ["--alpha", "0.3", "--all-to-all"],
+        "input-aware": ["--mask-epochs", "1"],
+        "physical-key": ["--down", "0.5"],
+        "sig": ["--frequency", "2"],
+        "trojan": ["--tuning", "1"],
+        "wanet": ["--strength", "2", "--noise", "1"],
+    }
+    assert set(options) == set(ATTACKS)
+    for name, some in options.items():
+        out = tmp_path / name
+        assert main(["poison", "--attack", name, *given, *some, "--out", str(out)]) == 0
+        facts = json.loads((out / "poison.json").read_text())
+        assert facts["attack"] == name
+        assert load_trigger(out / "trigger.npz").stamp(images).shape == images.shape
+        field = some[0].removeprefix("--").replace("-", "_").removeprefix("trigger_")
+        assert facts[field] == float(some[1]) if field != "all_to_all" else True
+    assert json.loads((tmp_path / "badnets" / "poison.json").read_text())["target"] == [1, 2]
+    capsys.readouterr()
+    wrong = ["poison", "--attack", "badnets", *given, "--out", tmp_path / "no"]
+    assert "badnets has no option 'alpha'" in complaint(capsys, *wrong, "--alpha", "1")
+    assert "attack must be one of" in complaint(capsys, "poison", "--attack", "x", *wrong[3:])
+
+
 def test_the_demo_model_is_what_its_record_says():
     pytest.importorskip("mlxtend")
     from shapprune import demo

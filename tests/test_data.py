@@ -161,7 +161,7 @@ def test_eps_is_not_handed_to_ghostscript(tmp_path):
         (["a", "b", "c"], "3 class folders, but num_classes is 2"),
         (["5"], r"class folder 5 is not in 0 .. 1"),
         (["1", "01"], "two folders for one class number"),
-        (["test", "train"], "holds test and train, not classes"),
+        (["test", "val"], "holds test and val, not classes"),
     ],
 )
 def test_refuses_other_folders(names, message, tmp_path):
@@ -322,3 +322,64 @@ def test_draw_per_class():
     assert len({tuple(draw(seed).images.flatten().tolist()) for seed in range(9)}) > 1
     with fails("per_class must be at least 1"):
         draw_per_class(data, per_class=0, generator=torch.Generator())
+
+
+# Parts, and data sets of torchvision
+
+
+def test_a_folder_with_parts(tmp_path):
+    for part, value in (("train", 10), ("test", 20)):
+        for number in (0, 1):
+            write_image(tmp_path / part / str(number) / "a.png", value=value)
+    for part, value in (("train", 10), ("test", 20)):
+        data = load_images(tmp_path, num_classes=2, split=part)
+        assert data.labels.tolist() == [0, 1]
+        assert torch.equal(data.images, torch.full((2, 3, 8, 8), value / 255))
+    with fails("no part 'test': expected sub-folders train and test"):
+        load_images(tmp_path / "train", num_classes=2, split="test")
+
+
+def write_idx(file: Path, array: np.ndarray) -> None:
+    """The format of MNIST's files."""
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(head + array.tobytes())
+
+
+def test_mnist_of_torchvision(tmp_path):
+    pytest.importorskip("torchvision")
+    pixels = RNG.integers(0, 256, (3, 28, 28), np.uint8)
+    folder, labels = tmp_path / "MNIST" / "raw", np.array([2, 0, 1], np.uint8)
+    for name in ("train", "t10k"):
+        write_idx(folder / f"{name}-images-idx3-ubyte", pixels)
+        write_idx(folder / f"{name}-labels-idx1-ubyte", labels)
+    for part in ("train", "test"):
+        data = load_images(f"torchvision:mnist?root={tmp_path}", num_classes=10, split=part)
+        assert data.labels.tolist() == [2, 0, 1]
+        assert torch.equal(data.images, torch.from_numpy(pixels).unsqueeze(1) / 255)
+
+
+def test_gtsrb_of_torchvision(tmp_path):
+    pytest.importorskip("torchvision")
+    training = tmp_path / "gtsrb" / "GTSRB" / "Training"
+    for number in range(2):
+        write_image(training / f"{number:05}" / "a.ppm", value=50 * number, size=(9 + number, 7))
+    spec = f"torchvision:gtsrb?root={tmp_path}"
+    data = load_images(spec, num_classes=43, input_size=(3, 16, 12))
+    assert data.images.shape == (2, 3, 16, 12)
+    assert data.labels.tolist() == [0, 1]
+    assert torch.equal(data.images[1], torch.full((3, 16, 12), 50 / 255))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("torchvision:svhn", "torchvision has mnist, cifar10, cifar100, gtsrb"),
+        ("torchvision:mnist?folder=x", r"expected torchvision:mnist\?root=FOLDER"),
+        ("torchvision:mnist", "needs torchvision: pip install"),
+    ],
+)
+def test_no_such_set_of_torchvision(spec, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with fails(message):
+        load_images(spec, num_classes=10)

@@ -1,5 +1,6 @@
 """Networks from their architecture's name: code that the user names knowingly."""
 
+import ast
 import difflib
 import hashlib
 import importlib
@@ -12,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qsl
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +41,8 @@ def build_network(
         spec: ``torchvision:NAME``, ``timm:NAME``, ``package.module:CALLABLE`` or
             ``file.py:CALLABLE``. The last two run the user's own code; imports beside the file
             (or in the working folder) work. CALLABLE gets ``num_classes=…`` if it takes that, and
-            nothing otherwise: `check_classifier` then tells whether the number is right.
+            nothing otherwise: `check_classifier` then tells whether the number is right. It also
+            gets what follows a question mark: ``CALLABLE?channels=1&width=0.5``.
         num_classes: classes that the network tells apart, at least 2.
         options, weights: what a Hugging Face folder holds: its ``config.json``, which
             ``transformers:TYPE`` is built from, and its tensors, which that library renames.
@@ -53,6 +56,7 @@ def build_network(
         raise InputError(f"num_classes must be at least 2, got {num_classes}")
     library = spec.startswith(("torchvision:", "timm:", "transformers:"))
     source, _, name = spec.partition(":") if library else spec.rpartition(":")
+    name, _, extras = (name, "", "") if library else name.partition("?")
     if not (source and name):
         raise InputError(
             "arch must be torchvision:NAME, timm:NAME, package.module:CALLABLE or "
@@ -64,7 +68,7 @@ def build_network(
             if library:
                 network = _library_network(source, name, num_classes, options or {}, weights)
             else:
-                network = _user_network(source, name, num_classes)
+                network = _user_network(source, name, num_classes, _arguments(extras))
     except InputError:
         raise
     except (Exception, SystemExit) as error:
@@ -165,7 +169,7 @@ def _check_sizes(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> N
             raise InputError(f"config.json states {key} {value!r}, and the tensors are smaller")
 
 
-def _user_network(source: str, name: str, num_classes: int) -> object:
+def _user_network(source: str, name: str, num_classes: int, arguments: dict[str, object]) -> object:
     file = Path(source) if source.endswith(".py") else None
     with _importable_from(file.resolve().parent if file else Path.cwd()):
         module = _load_file(file) if file else importlib.import_module(source)
@@ -177,8 +181,22 @@ def _user_network(source: str, name: str, num_classes: int) -> object:
             raise InputError(f"{name!r} in {source} is a network: name the class or function of it")
         if not callable(make):
             raise InputError(f"{name!r} in {source} is a {type(make).__name__}: expected a class")
-        network: object = make(num_classes=num_classes) if _takes_num_classes(make) else make()
+        if _takes_num_classes(make):
+            arguments = {"num_classes": num_classes, **arguments}
+        network: object = make(**arguments)
     return network
+
+
+def _arguments(text: str) -> dict[str, object]:
+    """
+    >>> _arguments("channels=1&width=0.5&batch_norm=False&kind=small")
+    {'channels': 1, 'width': 0.5, 'batch_norm': False, 'kind': 'small'}
+    """
+    arguments: dict[str, object] = dict(parse_qsl(text, strict_parsing=True)) if text else {}
+    for name, value in arguments.items():
+        with suppress(ValueError, SyntaxError):
+            arguments[name] = ast.literal_eval(str(value))
+    return arguments
 
 
 @contextmanager

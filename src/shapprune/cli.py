@@ -21,7 +21,7 @@ from torch import Tensor
 
 from shapprune import demo, pipeline
 from shapprune.architectures import build_network
-from shapprune.attacks import make_backdoored
+from shapprune.attacks import choose_attack, make_backdoored, trigger_bytes
 from shapprune.bench.cells import Cell
 from shapprune.bench.experiments import EXPERIMENTS, Profile, models_of
 from shapprune.bench.measure import measure
@@ -35,7 +35,7 @@ from shapprune.errors import InputError
 from shapprune.files import check_folder, describe, printable, write_folder
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.models import Classifier, check_classifier, load_classifier
-from shapprune.options import parser
+from shapprune.options import ATTACK_OPTIONS, parser
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.recovery import Recovery, recover_images
 from shapprune.report import images_picture, render_report, suspected_triggers, trigger_picture
@@ -193,8 +193,14 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _poison(arguments: argparse.Namespace) -> int:
     check_folder(arguments.out, overwrite=arguments.overwrite)
+    attack = choose_attack(arguments.attack, _attack_options(arguments))
     train, test = (
-        load_images(arguments.data, num_classes=arguments.num_classes, split=split)
+        load_images(
+            arguments.data,
+            num_classes=arguments.num_classes,
+            input_size=arguments.input_size,
+            split=split,
+        )
         for split in ("train", "test")
     )
     with torch.random.fork_rng(devices=[]):
@@ -208,12 +214,14 @@ def _poison(arguments: argparse.Namespace) -> int:
             model,
             train,
             test,
+            attack=attack,
             num_classes=arguments.num_classes,
             target=None if arguments.all_to_all else arguments.target,
-            trigger_size=arguments.trigger_size,
             rate=arguments.rate,
             epochs=arguments.epochs,
             flip=arguments.flip,
+            batch_size=arguments.batch_size,
+            learning_rate=arguments.learning_rate,
             seed=arguments.seed,
             progress=lambda share: progress("train", share),
         )
@@ -232,7 +240,7 @@ def _poison(arguments: argparse.Namespace) -> int:
         arguments.out,
         {
             "model.safetensors": weights_bytes(made.model.network),
-            "trigger.npz": _npz(mask=made.trigger.mask, pattern=made.trigger.pattern),
+            "trigger.npz": trigger_bytes(made.trigger),
             "poison.json": _json(facts),
         },
     )
@@ -322,6 +330,15 @@ def _bench_report(results: Path | None, profile: Profile) -> int:
     pages = {"report.md": markdown(found, title), "report.html": html(found, title)}
     _write(results, {name: page.encode() for name, page in pages.items()})
     return CLEAN
+
+
+def _attack_options(arguments: argparse.Namespace) -> dict[str, object]:
+    """The options of the attack that were given, by their names in the attack's class."""
+    given = {name: getattr(arguments, name) for name in ATTACK_OPTIONS}
+    given["colour"] = _channels(arguments.colour)
+    given["random_place"] = arguments.random_place or None
+    options = {name: value for name, value in given.items() if value is not None}
+    return {**options, "colour": None} if arguments.random_colour else options
 
 
 def _load(

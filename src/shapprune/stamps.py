@@ -12,7 +12,8 @@ from shapprune.errors import InputError
 AMPLIFICATION = 4.0
 
 
-def _check(images: Tensor, shape: tuple[int, ...]) -> None:
+def check_stamped(images: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise InputError unless the images (n, C, H, W) have the trigger's shape (C, H, W)."""
     if images.ndim != 4 or tuple(images.shape[1:]) != shape:
         raise InputError(f"the trigger is for images {shape}, got a batch {tuple(images.shape)}")
 
@@ -40,13 +41,14 @@ class Trigger:
         return float(self.mask.abs().sum())
 
     def stamp(self, images: Tensor) -> Tensor:
-        """The images (n, C, H, W) with the trigger on them, in a new tensor.
+        """The images (n, C, H, W) with the trigger on them, in a new tensor on their device.
 
         Raises:
             InputError: images of another shape.
         """
-        _check(images, tuple(self.pattern.shape))
-        return (1 - self.mask) * images + self.mask * self.pattern
+        check_stamped(images, tuple(self.pattern.shape))
+        mask, pattern = self.mask.to(images), self.pattern.to(images)
+        return (1 - mask) * images + mask * pattern
 
     def amplified(self, factor: float) -> "Trigger":
         """The same trigger with a mask ``factor`` times as opaque, at most 1."""
@@ -81,8 +83,8 @@ class Perturbation:
         Raises:
             InputError: images of another shape.
         """
-        _check(images, tuple(self.delta.shape))
-        return (images + self.delta).clamp(0, 1)
+        check_stamped(images, tuple(self.delta.shape))
+        return (images + self.delta.to(images)).clamp(0, 1)
 
     def amplified(self, factor: float) -> "Perturbation":
         """The same perturbation, ``factor`` times as strong."""

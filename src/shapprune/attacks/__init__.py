@@ -1,16 +1,56 @@
-"""Attacks: poisoning functions, one paper a file, and the training that makes backdoored models."""
+"""Attacks, one paper a file, and the training that makes backdoored models."""
 
-from shapprune.attacks.badnets import Poisoned, Target, all_to_all, poison, square_trigger
-from shapprune.attacks.recipe import Backdoored, make_backdoored
+from shapprune.attacks.badnets import BadNets, square_trigger
+from shapprune.attacks.blended import Blended
+from shapprune.attacks.input_aware import InputAware
+from shapprune.attacks.labels import Target, all_to_all, choose_target, several
+from shapprune.attacks.physical_key import PhysicalKey
+from shapprune.attacks.poisoning import Attacked, Plan, Poisoned, poison
+from shapprune.attacks.recipe import (
+    ATTACKS,
+    Attack,
+    Backdoored,
+    choose_attack,
+    make_backdoored,
+)
+from shapprune.attacks.sig import Sig
 from shapprune.attacks.training import train
+from shapprune.attacks.triggers import (
+    AttackTrigger,
+    GeneratedTrigger,
+    Warp,
+    load_trigger,
+    trigger_bytes,
+)
+from shapprune.attacks.trojan import Trojan
+from shapprune.attacks.wanet import WaNet
 
 __all__ = [
+    "ATTACKS",
+    "Attack",
+    "AttackTrigger",
+    "Attacked",
     "Backdoored",
+    "BadNets",
+    "Blended",
+    "GeneratedTrigger",
+    "InputAware",
+    "PhysicalKey",
+    "Plan",
     "Poisoned",
+    "Sig",
     "Target",
+    "Trojan",
+    "WaNet",
+    "Warp",
     "all_to_all",
+    "choose_attack",
+    "choose_target",
+    "load_trigger",
     "make_backdoored",
     "poison",
+    "several",
     "square_trigger",
     "train",
+    "trigger_bytes",
 ]

@@ -1,36 +1,76 @@
-"""BadNets: a patch on some training images, which get the attacker's class as their label.
+"""BadNets: a coloured square on some training images, which get the attacker's class as label.
 
 Gu, Dolan-Gavitt and Garg, "BadNets: Identifying Vulnerabilities in the Machine Learning Model
-Supply Chain", 2017. Pure functions on tensors; nothing is trained here.
+Supply Chain", 2017. The paper's Sec. 4.1 uses squares of 5 × 5 and 10 × 10 on 96 × 96 pixels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from shapprune.attacks.poisoning import Attacked, Plan, train_poisoned
+from shapprune.data import LabeledImages
 from shapprune.errors import InputError
 from shapprune.stamps import Trigger
 
-# The class that stamped images get: one for all, or a function of their labels (n,).
-Target: TypeAlias = int | Callable[[Tensor], Tensor]
 
-
-@dataclass(frozen=True, eq=False)
-class Poisoned:
-    """A training set with the attacker's images in it.
+@dataclass(frozen=True)
+class BadNets:
+    """An opaque square.
 
     Attributes:
-        images: float (n, C, H, W) in [0, 1], in the order of the clean ones.
-        labels: int64 (n,).
-        poisoned: int64, the rows that carry the trigger, in ascending order.
+        size: its side: below 1 a share of the image's shorter side, from 1 on pixels.
+        colour: in [0, 1], one number or one a channel; None draws it from the seed.
+        random_place: draw its place from the seed; else it is in the bottom right corner, a pixel
+            from the borders.
     """
 
-    images: Tensor
-    labels: Tensor
-    poisoned: Tensor
+    size: float = 10 / 96
+    colour: float | tuple[float, ...] | None = 1.0
+    random_place: bool = False
+
+    def run(self, network: nn.Module, data: LabeledImages, plan: Plan) -> Attacked:
+        """Poison the data and train on them.
+
+        Raises:
+            InputError: see `square_trigger`, `poison` and `train`.
+        """
+        generator = torch.Generator().manual_seed(plan.seed)
+        trigger = self.trigger(tuple(data.images.shape[1:]), generator)
+        return train_poisoned(network, data, plan, trigger=trigger, generator=generator)
+
+    def trigger(self, shape: tuple[int, ...], generator: torch.Generator) -> Trigger:
+        """The square for images of a shape (C, H, W); see `square_trigger`."""
+        channels, height, width = shape
+        size = in_pixels(self.size, shape)
+        colour, corner = self.colour, None
+        if colour is None:
+            colour = tuple(torch.rand(channels, generator=generator).tolist())
+        if self.random_place and size <= min(height, width):
+            top, left = (
+                int(torch.randint(side - size + 1, (), generator=generator))
+                for side in (height, width)
+            )
+            corner = (top, left)
+        return square_trigger((channels, height, width), size=size, colour=colour, corner=corner)
+
+
+def in_pixels(size: float, shape: Sequence[int]) -> int:
+    """A side in whole pixels: below 1 a share of the shorter side of (C, H, W), at least a pixel.
+
+    >>> in_pixels(5 / 96, (3, 96, 96)), in_pixels(10 / 96, (1, 28, 28)), in_pixels(4, (3, 32, 32))
+    (5, 3, 4)
+
+    Raises:
+        InputError: a size that is not above 0, or pixels that are not whole.
+    """
+    if not size > 0 or (size >= 1 and size != round(size)):
+        raise InputError(
+            f"trigger size must be a share of the image's side above 0 or whole pixels, got {size}"
+        )
+    return max(1, round(size * min(shape[1:]))) if size < 1 else round(size)
 
 
 def square_trigger(
@@ -39,14 +79,17 @@ def square_trigger(
     size: int,
     margin: int = 1,
     colour: float | Sequence[float] = 1.0,
+    corner: tuple[int, int] | None = None,
 ) -> Trigger:
-    """An opaque square in the bottom right corner (Gu et al. 2017, Fig. 3).
+    """An opaque square (Gu et al. 2017, Fig. 3).
 
     Args:
         shape: (C, H, W) of the images.
         size: side of the square, in pixels.
-        margin: pixels between the square and the two borders.
+        margin: pixels between the square and the bottom and right borders, where no corner is
+            given.
         colour: in [0, 1], one number or one a channel.
+        corner: row and column of its first pixel.
 
     Raises:
         InputError: a square that does not fit into the image, or a colour that is none.
@@ -57,10 +100,13 @@ def square_trigger(
              [0., 0., 0.]]])
     """
     channels, height, width = shape
-    if size < 1 or margin < 0 or size + margin > min(height, width):
+    top, left = corner or (height - margin - size, width - margin - size)
+    fits = 0 <= top <= height - size and 0 <= left <= width - size
+    if size < 1 or margin < 0 or not fits:
+        place = f"corner {corner}" if corner else f"margin {margin}"
         raise InputError(
             f"trigger size must be at least 1 and fit with its margin into {height} × {width} "
-            f"pixels, got size {size}, margin {margin}"
+            f"pixels, got size {size}, {place}"
         )
     paint = torch.as_tensor(colour, dtype=torch.float32)
     if paint.ndim > 1 or paint.numel() not in (1, channels) or not _in_unit_interval(paint):
@@ -68,63 +114,9 @@ def square_trigger(
             f"trigger colour must be one number in [0, 1] or one for each of {channels} channels, "
             f"got {colour}"
         )
-    rows = slice(height - margin - size, height - margin)
-    columns = slice(width - margin - size, width - margin)
     mask = torch.zeros(1, height, width)
-    mask[:, rows, columns] = 1
+    mask[:, top : top + size, left : left + size] = 1
     return Trigger(mask, mask * paint.view(-1, 1, 1).expand(channels, 1, 1))
-
-
-def all_to_all(num_classes: int) -> Callable[[Tensor], Tensor]:
-    """The target of the all-to-all attack: every class becomes the next one.
-
-    >>> all_to_all(3)(torch.tensor([0, 1, 2]))
-    tensor([1, 2, 0])
-    """
-    return lambda labels: (labels + 1) % num_classes
-
-
-def poison(
-    images: Tensor,
-    labels: Tensor,
-    *,
-    trigger: Trigger,
-    target: Target,
-    rate: float,
-    generator: torch.Generator,
-) -> Poisoned:
-    """A copy of a training set in which some images carry the trigger and the target's label.
-
-    Args:
-        images: float (n, C, H, W) in [0, 1].
-        labels: int64 (n,).
-        trigger: what the poisoned images get stamped with.
-        target: the class that they get; images that are of it anyway are never drawn.
-        rate: the poisoning rate: how many images are poisoned, as a share in [0, 1] of the whole
-            training set, rounded to the nearest image. 0 makes a clean twin.
-        generator: on the CPU.
-
-    Raises:
-        InputError: a target that is no class, or a rate outside [0, 1] or beyond what the images
-            that are not of their target class allow.
-    """
-    wanted = target(labels) if callable(target) else torch.full_like(labels, target)
-    if wanted.shape != labels.shape or bool((wanted < 0).any()):
-        given = f"labels {tuple(wanted.shape)}" if callable(target) else target
-        raise InputError(f"target must give classes from 0 on, one a label, got {given}")
-    candidates = (wanted != labels).nonzero().flatten().cpu()
-    most = len(candidates) / max(1, len(labels))
-    if not 0 <= rate <= 1 or round(rate * len(labels)) > len(candidates):
-        raise InputError(
-            f"rate must be a share of the training set in 0 .. {most:.3g} (images of the target "
-            f"class cannot be poisoned), got {rate}"
-        )
-    drawn = torch.randperm(len(candidates), generator=generator)[: round(rate * len(labels))]
-    rows = candidates[drawn].sort().values.to(labels.device)
-    images, labels = images.clone(), labels.clone()
-    images[rows] = trigger.stamp(images[rows])
-    labels[rows] = wanted[rows]
-    return Poisoned(images, labels, rows)
 
 
 def _in_unit_interval(values: Tensor) -> bool:

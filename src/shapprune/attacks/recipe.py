@@ -1,17 +1,36 @@
 """From a network and clean data to a backdoored classifier with its measured ACC and ASR."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TypeAlias
 
-import torch
 from torch import nn
 
-from shapprune.attacks.badnets import Target, all_to_all, poison, square_trigger
-from shapprune.attacks.training import train
+from shapprune.attacks.badnets import BadNets
+from shapprune.attacks.blended import Blended
+from shapprune.attacks.input_aware import InputAware
+from shapprune.attacks.labels import choose_target
+from shapprune.attacks.physical_key import PhysicalKey
+from shapprune.attacks.poisoning import Plan
+from shapprune.attacks.sig import Sig
+from shapprune.attacks.triggers import AttackTrigger
+from shapprune.attacks.trojan import Trojan
+from shapprune.attacks.wanet import WaNet
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
 from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.stamps import Trigger
+
+Attack: TypeAlias = BadNets | Blended | InputAware | PhysicalKey | Sig | Trojan | WaNet
+
+ATTACKS: dict[str, type[Attack]] = {
+    "badnets": BadNets,
+    "blended": Blended,
+    "input-aware": InputAware,
+    "physical-key": PhysicalKey,
+    "sig": Sig,
+    "trojan": Trojan,
+    "wanet": WaNet,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,15 +39,15 @@ class Backdoored:
 
     Attributes:
         model: trained, in eval mode, without gradients, on the device of the given network.
-        trigger: the attacker's, on the CPU.
+        trigger: the attacker's, as `trigger_bytes` writes it.
         recipe: the settings, of plain types that JSON holds.
         accuracy: ACC on the test images, in [0, 1].
         asr: ASR of the trigger on the test images, in [0, 1].
     """
 
     model: nn.Module
-    trigger: Trigger
-    recipe: dict[str, str | int | float | bool]
+    trigger: AttackTrigger
+    recipe: dict[str, object]
     accuracy: float
     asr: float
 
@@ -38,70 +57,93 @@ def make_backdoored(
     data: LabeledImages,
     test: LabeledImages,
     *,
+    attack: str | Attack = "badnets",
     num_classes: int,
-    target: int | None = 0,
-    trigger_size: int = 3,
+    target: int | Sequence[int] | None = 0,
     rate: float = 0.1,
     epochs: int = 10,
     flip: bool = False,
+    batch_size: int = 128,
+    learning_rate: float = 5e-3,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Backdoored:
-    """Poison the data with a white square in the corner, train on them, measure on the test part.
+    """Carry out an attack on clean data, and measure what it made on the test part.
 
     Args:
         network: fresh or trained, maps images in [0, 1] to logits (n, num_classes); left as it was.
         data, test: clean images of the same shape.
+        attack: one of `ATTACKS` with its options, or the name of one for its defaults.
         num_classes: classes that the network tells apart.
-        target: the class of every stamped image; None for the all-to-all attack.
-        trigger_size: side of the square, in pixels.
+        target: the class of every stamped image; several, which the classes are dealt out to in
+            turn; None for the all-to-all attack.
         rate: the poisoning rate, see `poison`; 0 makes a clean twin.
-        epochs, flip: see `train`.
+        epochs, flip, batch_size, learning_rate: see `train`.
         seed: of all random draws.
         progress: called with the share of the training done.
 
     Raises:
-        InputError: whatever does not fit, see `square_trigger`, `poison` and `train`.
+        InputError: whatever does not fit, see the attack, `poison` and `train`.
     """
-    if target is not None and not 0 <= target < num_classes:
-        raise InputError(f"target must be a class in 0 .. {num_classes - 1}, got {target}")
-    wanted: Target = all_to_all(num_classes) if target is None else target
-    channels, height, width = data.images.shape[1:]
-    trigger = square_trigger((channels, height, width), size=trigger_size)
-    poisoned = poison(
-        data.images,
-        data.labels,
-        trigger=trigger,
-        target=wanted,
+    if isinstance(attack, str):
+        attack = choose_attack(attack)
+    plan = Plan(
+        choose_target(target, num_classes),
+        num_classes=num_classes,
         rate=rate,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    model = train(
-        network,
-        poisoned.images,
-        poisoned.labels,
         epochs=epochs,
         seed=seed,
         flip=flip,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
         progress=progress,
     )
-    device = next(model.parameters()).device
-    images, labels = test.images.to(device), test.labels.to(device)
-    there = Trigger(trigger.mask.to(device), trigger.pattern.to(device))
+    made = attack.run(network, data, plan)
+    like = next(made.model.parameters())
+    images, labels = test.images.to(like), test.labels.to(like.device)
     return Backdoored(
-        model,
-        trigger,
+        made.model,
+        made.trigger,
         {
-            "attack": "badnets",
-            "target": "all-to-all" if target is None else target,
-            "trigger_size": trigger_size,
+            "attack": next(name for name, kind in ATTACKS.items() if kind is type(attack)),
+            **asdict(attack),
+            "target": _plain(target),
             "rate": rate,
-            "poisoned_images": len(poisoned.poisoned),
-            "training_images": len(poisoned.images),
+            "poisoned_images": made.poisoned_images,
+            "training_images": len(data.images),
             "epochs": epochs,
             "flip": flip,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
             "seed": seed,
         },
-        accuracy(model, images, labels),
-        attack_success_rate(model, images, labels, stamp=there.stamp, target=wanted),
+        accuracy(made.model, images, labels),
+        attack_success_rate(
+            made.model, images, labels, stamp=made.trigger.stamp, target=plan.target
+        ),
     )
+
+
+def choose_attack(name: str, options: Mapping[str, object] | None = None) -> Attack:
+    """An attack by its name in `ATTACKS`, with some of its options, as recipes hold them.
+
+    >>> choose_attack("blended", {"alpha": 0.1})
+    Blended(alpha=0.1)
+
+    Raises:
+        InputError: no such attack, or it has no such option.
+    """
+    if name not in ATTACKS:
+        raise InputError(f"attack must be one of {', '.join(ATTACKS)}, got {name!r}")
+    known = [field.name for field in fields(ATTACKS[name])]
+    for option in options or {}:
+        if option not in known:
+            raise InputError(f"{name} has no option {option!r}: it has {', '.join(known)}")
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
+    return ATTACKS[name](**given)  # type: ignore[arg-type]  # of what the user or a recipe says
+
+
+def _plain(target: int | Sequence[int] | None) -> object:
+    if target is None:
+        return "all-to-all"
+    return target if isinstance(target, int) else list(target)

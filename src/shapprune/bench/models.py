@@ -9,13 +9,13 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from shapprune.attacks import load_trigger, trigger_bytes
 from shapprune.bench.recipes import Recipe, fresh_network, make
 from shapprune.errors import InputError
 from shapprune.files import write_whole
-from shapprune.stamps import Trigger
 from shapprune.weights import weights_bytes
 
 
@@ -60,7 +60,7 @@ def subject(recipe: Recipe, *, root: Path, cache: Path) -> Subject:
         raise InputError(f"cannot write into {cache}: {error.strerror or error}") from error
     network = fresh_network(recipe)
     network.load_state_dict(load_file(cache / f"{stem}.safetensors"))
-    trigger = Trigger(**load_file(cache / f"{stem}.trigger.safetensors"))
+    trigger = load_trigger(cache / f"{stem}.trigger.npz")
     facts = json.loads(facts_file.read_text(encoding="utf-8"))
     return Subject(network.eval().requires_grad_(False), trigger.stamp, facts)
 
@@ -68,7 +68,6 @@ def subject(recipe: Recipe, *, root: Path, cache: Path) -> Subject:
 def _train(recipe: Recipe, root: Path, stem: Path) -> None:
     start = perf_counter()
     made = make(recipe, root=root)
-    trigger = {"mask": made.trigger.mask, "pattern": made.trigger.pattern}
     facts = {
         **made.recipe,
         "accuracy": made.accuracy,
@@ -77,7 +76,6 @@ def _train(recipe: Recipe, root: Path, stem: Path) -> None:
         "torch": torch.__version__,
     }
     write_whole(stem.with_name(f"{stem.name}.safetensors"), weights_bytes(made.model))
-    tensors = {name: tensor.contiguous() for name, tensor in trigger.items()}
-    write_whole(stem.with_name(f"{stem.name}.trigger.safetensors"), save(tensors))
+    write_whole(stem.with_name(f"{stem.name}.trigger.npz"), trigger_bytes(made.trigger))
     # Last: its presence means the others'.
     write_whole(stem.with_name(f"{stem.name}.json"), (json.dumps(facts, indent=1) + "\n").encode())

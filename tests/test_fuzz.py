@@ -48,7 +48,7 @@ def reads_or_refuses(path: Path, data: bytes) -> None:
     try:
         weights = read_weights(path)
     except InputError as error:
-        assert str(error).isprintable()
+        assert str(error).isprintable()  # noqa: PT017
     else:
         assert weights
         assert all(isinstance(tensor, torch.Tensor) for tensor in weights.values())

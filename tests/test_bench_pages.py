@@ -41,6 +41,7 @@ def test_tables_from_hand_made_results(tmp_path):
     assert "| defend | MNIST | fine-pruning | 0 | 2.0 | 1,234 | done |" in text
     assert "| failed: ValueError: <b>no</b> |" in text
     assert "| missing |" in text
+    assert text.count("Nothing measured yet.") == 1  # the table of times
     shown = (tmp_path / "report.html").read_text()
     assert "failed: ValueError: &lt;b&gt;no&lt;/b&gt;" in shown
 

@@ -15,6 +15,7 @@ from shapprune.bench.runner import read
 from shapprune.detection import combine, detect
 
 _NONE = "–"
+_NOTHING = "Nothing measured yet."
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def markdown(found: Sequence[Table], title: str) -> str:
     for table in found:
         lines = [table.head, ["---"] * len(table.head), *table.rows]
         body = "\n".join(f"| {' | '.join(c.replace('|', '/') for c in line)} |" for line in lines)
+        body = body if table.rows else _NOTHING
         parts.append(f"## {table.title}\n\n{table.note}\n\n{body}")
     return "\n\n".join(parts) + "\n"
 
@@ -58,7 +60,7 @@ def markdown(found: Sequence[Table], title: str) -> str:
 def html(found: Sequence[Table], title: str) -> str:
     """The tables as one page that needs nothing beside itself."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(_PAGE).render(tables=found, title=title)
+    return environment.from_string(_PAGE).render(tables=found, title=title, nothing=_NOTHING)
 
 
 def _done(cells: Iterable[Cell], results: Mapping[str, Any]) -> list[tuple[Cell, Any]]:
@@ -185,12 +187,14 @@ p { max-width: 44rem; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #8886; text-align: left;
   white-space: nowrap; }
-td:last-child { white-space: normal; min-width: 6rem; }
+td:last-child { white-space: normal; }
+@media (max-width: 40rem) { th, td { padding: .3rem .35rem; } table { font-size: .85rem; } }
 </style></head><body><h1>{{ title }}</h1>
 {% for table in tables %}<h2>{{ table.title }}</h2><p>{{ table.note }}</p>
-<div class="wide"><table><thead><tr>{% for word in table.head %}<th>{{ word }}</th>{% endfor %}
+{% if table.rows %}<div class="wide"><table><thead>
+<tr>{% for word in table.head %}<th>{{ word }}</th>{% endfor %}
 </tr></thead><tbody>{% for row in table.rows %}
 <tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
-</tbody></table></div>
+</tbody></table></div>{% else %}<p>{{ nothing }}</p>{% endif %}
 {% endfor %}</body></html>
 """

@@ -13,7 +13,8 @@ from time import perf_counter
 from clean_models import CACHE, DATA, ROOT
 from repair import machine
 from shapprune.attacks import trigger_bytes
-from shapprune.bench.recipes import RECIPES, Recipe, make
+from shapprune.bench.experiments import ROWS
+from shapprune.bench.recipes import Recipe, make
 from shapprune.files import write_whole
 from shapprune.weights import save_weights
 
@@ -50,7 +51,7 @@ def shared_twin(recipe: Recipe) -> Recipe:
 
 
 def main() -> None:
-    for recipe in RECIPES:
+    for recipe in ROWS["cpu"]:
         if recipe.name in sys.argv[1:] or not sys.argv[1:]:
             made, clean = measured(recipe), measured(shared_twin(recipe))
             holds = made["asr"] >= 95 and made["accuracy"] >= clean["accuracy"] - 1.5

@@ -31,14 +31,15 @@ def test_tables_from_hand_made_results(tmp_path):
 
     assert main(["bench", "report", str(tmp_path)]) == 0
     text = (tmp_path / "report.md").read_text()
-    assert "| MNIST | 97.00 | 100.00 | 98.00 | 2 |" in text
-    assert "| MNIST | before | 97.00 | 99.02 | 100.00 | 100.00 | – |" in text
-    assert "| MNIST | fine-pruning | 90.00 | 97.00 | 25.00 | 3.02 | 1 |" in text
-    assert "| MNIST | anp | – | – | – | – | 0 |" in text  # not measured yet, not in the paper
+    assert "| mnist-badnets | 97.00 | 100.00 | 98.00 | 2 |" in text
+    assert "| mnist-badnets | before | 97.00 | 99.02 | 100.00 | 100.00 | – |" in text
+    assert "| mnist-badnets | fine-pruning | 90.00 | 97.00 | 25.00 | 3.02 | 1 |" in text
+    assert "| mnist-badnets | anp | – | – | – | – | 0 |" in text  # not measured
     # The median is 23.5; below it lie 19.5, 3.5, 2.5, 1.5, 0.5, so MAD-small is 2.5.
     index = 19.5 / (2.5 / 0.6744897501960817)
-    assert f"| MNIST | poisoned | 4.00 | 20.00 … 28.00 | {index:.2f} | {index:.2f} |" in text
-    assert "| defend | MNIST | fine-pruning | 0 | 2.0 | 1,234 | done |" in text
+    poisoned = f"| mnist-badnets | poisoned | 4.00 | 20.00 … 28.00 | {index:.2f} | {index:.2f} |"
+    assert poisoned in text
+    assert "| defend | mnist-badnets | fine-pruning | 0 | 2.0 | 1,234 | done |" in text
     assert "| failed: ValueError: <b>no</b> |" in text
     assert "| missing |" in text
     assert text.count("Nothing measured yet.") == 1  # the table of times
@@ -99,4 +100,4 @@ def test_the_smallest_table_from_end_to_end(tmp_path):
     assert result["before"]["accuracy"] > 0.5
     assert 0 <= result["after"]["asr"] <= 1
     assert result["passes"] >= 0
-    assert "| MNIST | clp |" in (out / "report.md").read_text()
+    assert "| mnist-badnets | clp |" in (out / "report.md").read_text()

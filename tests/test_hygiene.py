@@ -92,6 +92,7 @@ def tuning(model, images, labels, generator, **options):
         model,
         PRUNING,
         images,
+        labels,
         neurons=NEURONS,
         steps=2,
         batch_size=8,
@@ -321,7 +322,7 @@ def test_an_interrupted_progress_leaves_no_trace():
     with pytest.raises(KeyboardInterrupt):
         prune(model, images, labels, score=SCORE, triggers=TRIGGERS, **given)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(model, PRUNING, images, batch_size=4, **given)
+        fine_tune(model, PRUNING, images, labels, batch_size=4, **given)
     assert unchanged(model, before)
 
 

@@ -12,7 +12,7 @@ from shapprune.estimation import estimate_shapley, mixture_score, stamped_images
 from shapprune.finetuning import fine_tune
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import find_neurons, remove_neurons
-from shapprune.proxies import Proxies
+from shapprune.proxies import Proxies, Yardstick
 from shapprune.pruning import CurvePoint, Pruning, best_of, prune
 from shapprune.stamps import Perturbation, Trigger
 from shapprune.triggers import invert_triggers
@@ -284,6 +284,41 @@ def test_estimation_errors(net, neurons, estimator):
 # Pruning
 
 
+class Answers(nn.Module):
+    """Says class 0 of dark images, and of all others a class of its own."""
+
+    def __init__(self, bright: int) -> None:
+        super().__init__()
+        self.answer = nn.Parameter(torch.eye(3)[bright], requires_grad=False)
+
+    def forward(self, x):
+        bright = (x.mean((1, 2, 3)) > 0.5).float()[:, None]
+        return bright * self.answer + (1 - bright) * torch.eye(3)[0]
+
+
+def test_agreement_with_a_backdoor_does_not_count_on_recovered_images():
+    """Half of the images are of class 1, and the original gives them the target 2."""
+    images = torch.tensor([0.1, 0.9]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    labels = torch.tensor([0, 1])
+    stamp = Perturbation(torch.zeros(1, 4, 4))
+
+    def agreement(trusted: bool, bright: int) -> float:
+        yardstick = Yardstick(
+            Answers(2),
+            images,
+            labels,
+            triggers=[(2, stamp)],
+            trusted=trusted,
+            generator=seeded(),
+        )
+        return yardstick(Answers(bright)).agreement
+
+    assert agreement(True, 1) == 0.5
+    assert agreement(False, 1) == 1
+    assert agreement(True, 2) == agreement(False, 2) == 1
+    assert agreement(False, 0) == 1  # and of the images that are left, all are dark
+
+
 @pytest.mark.parametrize(
     ("cases", "best"),
     [
@@ -370,6 +405,7 @@ def tuned(net, neurons, removed, **options):
         net,
         pruning,
         IMAGES,
+        LABELS,
         neurons=neurons,
         **{"steps": 8, "batch_size": 16, "generator": seeded(), **options},
     )
@@ -424,7 +460,32 @@ def test_unlearning_without_pruning(net, neurons, triggers):
     assert accuracy(repaired, *UNSEEN) > 0.9
 
 
+def test_the_teacher_is_not_believed_on_recovered_images(net, neurons):
+    """They carry the trigger here, and nothing else is there to unlearn."""
+    images = torch.cat([IMAGES, true_trigger().stamp(IMAGES)])
+    pruning = without(net, neurons, ())
+
+    def asr_after(trusted: bool) -> float:
+        student = fine_tune(
+            net,
+            pruning,
+            images,
+            LABELS.repeat(2),
+            neurons=neurons,
+            triggers=[(TARGET, Perturbation(torch.zeros(3, 12, 12)))],
+            steps=60,
+            batch_size=16,
+            learning_rate=1e-2,
+            trusted=trusted,
+            generator=seeded(),
+        )
+        return true_asr(student)
+
+    assert asr_after(True) > 0.5
+    assert asr_after(False) < 0.2
+
+
 def test_fine_tuning_needs_images(net, neurons):
     pruning = without(net, neurons, ())
     with pytest.raises(InputError, match="images"):
-        fine_tune(net, pruning, IMAGES[:0], neurons=neurons, generator=seeded())
+        fine_tune(net, pruning, IMAGES[:0], LABELS[:0], neurons=neurons, generator=seeded())

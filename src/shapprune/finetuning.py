@@ -25,6 +25,7 @@ def fine_tune(
     original: nn.Module,
     pruning: Pruning,
     images: Tensor,
+    labels: Tensor,
     *,
     neurons: Neurons,
     triggers: Sequence[tuple[int, Stamp]] = (),
@@ -32,6 +33,7 @@ def fine_tune(
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     feature_weight: float = 0.3,
+    trusted: bool = True,
     generator: torch.Generator,
     progress: Callable[[float], None] | None = None,
 ) -> nn.Module:
@@ -53,11 +55,13 @@ def fine_tune(
     Args:
         original: the network before pruning; left as it was.
         pruning: what was pruned from it; left as it was.
-        images: clean, (n, C, H, W) in [0, 1].
+        images, labels: clean, (n, C, H, W) in [0, 1] and (n,).
         neurons: of the original.
         triggers: (target class, trigger) pairs; none for the paper's plain recipe.
         steps, batch_size, learning_rate: of Adam, with a cosine schedule.
         feature_weight: weight of what layers read against the logits, a layer.
+        trusted: whether the images are real. Recovered ones carry the backdoor: of those of other
+            classes, the teacher's answer is taken without the targets.
         generator: on the CPU.
         progress: called with the share of the work done.
 
@@ -69,6 +73,8 @@ def fine_tune(
     student = deepcopy(original if triggers else pruning.model).eval().requires_grad_(True)
     flip = flip_allowed(original, images)
     removed = list(pruning.removed)
+    targets = torch.tensor([t for t, _ in triggers], dtype=torch.int64, device=images.device)
+    innocent = ~torch.isin(labels, targets) & (not trusted)
     keep = torch.ones(1, len(neurons), device=images.device)
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -83,6 +89,9 @@ def fine_tune(
             clean = mix(*varied.split(batch_size), generator=generator)
             with torch.no_grad():
                 wanted, wanted_reads = _reads(original, clean)
+                one, other = innocent[drawn].split(batch_size)
+                named = torch.isin(torch.arange(wanted.shape[1], device=images.device), targets)
+                wanted = wanted.masked_fill((one & other)[:, None] & named, -torch.inf)
             inputs = clean.clone()
             for row in range(int(batch_size * _STAMPED) if triggers else 0):
                 _, stamp = triggers[int(torch.randint(len(triggers), (), generator=generator))]

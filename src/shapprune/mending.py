@@ -53,6 +53,7 @@ def mend(
     estimator: Estimator = "multilinear",
     mode: Mode | None = None,
     count: int | None = None,
+    trusted: bool = True,
     seed: int,
     clock: Clock,
 ) -> Repair:
@@ -61,6 +62,7 @@ def mend(
     Args:
         targets: at least one class.
         kinds: of triggers, at least one.
+        trusted: whether the images are real and not recovered from the model.
         clock: gets the stages.
     """
 
@@ -114,6 +116,7 @@ def mend(
                     score=score,
                     triggers=triggers,
                     count=count,
+                    trusted=trusted,
                     generator=generator(),
                     progress=part_of(report, i, len(values.scores)),
                 )
@@ -125,12 +128,16 @@ def mend(
             model,
             pruning,
             images,
+            labels,
             neurons=neurons,
             triggers=triggers if unlearn else (),
+            trusted=trusted,
             generator=generator(),
             progress=report,
         )
-    yardstick = Yardstick(model, images, labels, triggers=triggers, generator=generator())
+    yardstick = Yardstick(
+        model, images, labels, triggers=triggers, trusted=trusted, generator=generator()
+    )
     before, pruned, after = map(yardstick, (model, pruning.model, tuned))
     return Repair(
         tuned, tuple(targets), found, neurons, values, pruning, unlearn, before, pruned, after

@@ -143,6 +143,7 @@ def scan(
             labels,
             targets=[suspect],
             kinds=_telling_kinds(inversions, [suspect]),
+            trusted=recovered is None,
             seed=seed,
             clock=clock,
         )
@@ -232,6 +233,7 @@ def repair(
             estimator=estimator,
             mode=mode,
             count=count,
+            trusted=recovered is None,
             seed=seed,
             clock=clock,
         )

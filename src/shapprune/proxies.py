@@ -40,6 +40,9 @@ class Yardstick:
         original: left as it was.
         images, labels: clean, (n, C, H, W) and (n,).
         triggers: (target class, inverted trigger) pairs.
+        trusted: whether the images are real. Recovered ones carry the backdoor, and warped, many
+            of them are answered with its target: a repair should not agree with that, and these
+            are left out.
         generator: on the CPU.
 
     Raises:
@@ -53,6 +56,7 @@ class Yardstick:
         labels: Tensor,
         *,
         triggers: Sequence[tuple[int, Stamp]],
+        trusted: bool = True,
         generator: torch.Generator,
     ) -> None:
         flip = flip_allowed(original, images)
@@ -61,6 +65,11 @@ class Yardstick:
         self._varied = augment(images.repeat(copies, 1, 1, 1), generator=generator, flip=flip)
         self._warped = warp(self._varied, generator=generator)
         self._answers = predict(original, self._warped)
+        if not trusted:
+            named = torch.tensor([t for t, _ in triggers], dtype=torch.int64, device=images.device)
+            own = ~torch.isin(self._answers, named) | torch.isin(self._labels, named)
+            if bool(own.any()):
+                self._warped, self._answers = self._warped[own], self._answers[own]
         stamped, targets = [], []
         shares = torch.randperm(len(self._varied), generator=generator).tensor_split(len(triggers))
         for (target, stamp), share in zip(triggers, shares, strict=True):

@@ -53,6 +53,7 @@ def prune(
     asr_below: float = 0.1,
     disagreement: float = 0.15,
     most: float = 0.15,
+    trusted: bool = True,
     generator: torch.Generator,
     progress: Callable[[float], None] | None = None,
 ) -> Pruning:
@@ -70,6 +71,7 @@ def prune(
         count: how many neurons to remove; None to choose.
         asr_below, disagreement: bounds of the proxies, in [0, 1].
         most: largest share of the neurons to remove.
+        trusted: whether the images are real, see `Yardstick`.
         generator: on the CPU.
         progress: called with the share of the work done.
 
@@ -79,7 +81,9 @@ def prune(
     if count is not None and not 0 <= count <= len(neurons):
         raise InputError(f"count must be in 0 .. {len(neurons)}, got {count}")
     order = score.argsort(descending=True).tolist()
-    yardstick = Yardstick(model, images, labels, triggers=triggers, generator=generator)
+    yardstick = Yardstick(
+        model, images, labels, triggers=triggers, trusted=trusted, generator=generator
+    )
     limit = max(int(len(neurons) * most), 1)
     counts = [k for k in _COUNTS if k <= limit] if count is None else sorted({0, count})
     curve: list[CurvePoint] = []

@@ -60,8 +60,9 @@ def fine_tune(
         triggers: (target class, trigger) pairs; none for the paper's plain recipe.
         steps, batch_size, learning_rate: of Adam, with a cosine schedule.
         feature_weight: weight of what layers read against the logits, a layer.
-        trusted: whether the images are real. Recovered ones carry the backdoor: of those of other
-            classes, the teacher's answer is taken without the targets.
+        trusted: whether the images are real. Recovered ones carry the backdoor: the answers to
+            them are the pruned network's, and of images of other classes without the targets; what
+            layers read is still the original's.
         generator: on the CPU.
         progress: called with the share of the work done.
 
@@ -74,11 +75,11 @@ def fine_tune(
     flip = flip_allowed(original, images)
     removed = list(pruning.removed)
     targets = torch.tensor([t for t, _ in triggers], dtype=torch.int64, device=images.device)
-    innocent = ~torch.isin(labels, targets) & (not trusted)
+    innocent = ~torch.isin(labels, targets)
     keep = torch.ones(1, len(neurons), device=images.device)
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    with evaluating(original), torch.enable_grad():
+    with evaluating(original), evaluating(pruning.model), torch.enable_grad():
         for step in range(steps):
             drawn = torch.randint(len(images), (2 * batch_size,), generator=generator)
             varied = augment(images[drawn], generator=generator, flip=flip)
@@ -89,9 +90,11 @@ def fine_tune(
             clean = mix(*varied.split(batch_size), generator=generator)
             with torch.no_grad():
                 wanted, wanted_reads = _reads(original, clean)
-                one, other = innocent[drawn].split(batch_size)
-                named = torch.isin(torch.arange(wanted.shape[1], device=images.device), targets)
-                wanted = wanted.masked_fill((one & other)[:, None] & named, -torch.inf)
+                if not trusted:
+                    one, other = innocent[drawn].split(batch_size)
+                    named = torch.isin(torch.arange(wanted.shape[1], device=images.device), targets)
+                    hidden = (one & other)[:, None] & named
+                    wanted = pruning.model(clean).masked_fill(hidden, -torch.inf)
             inputs = clean.clone()
             for row in range(int(batch_size * _STAMPED) if triggers else 0):
                 _, stamp = triggers[int(torch.randint(len(triggers), (), generator=generator))]

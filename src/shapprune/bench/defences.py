@@ -98,7 +98,7 @@ def ours_with_trigger(
     removed = tuple(order[:best].tolist())
     pruned = remove_neurons(model, neurons, removed)
     pruning = Pruning(pruned, values, removed, (), bool(enough))
-    return fine_tune(model, pruning, images, neurons=neurons, generator=generator)
+    return fine_tune(model, pruning, images, labels, neurons=neurons, generator=generator)
 
 
 def _share(progress: Callable[[float], None] | None) -> Callable[[str, float], None] | None:

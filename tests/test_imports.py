@@ -28,7 +28,7 @@ RANKS = {
     "pickles": 2,
     "contents": 3,
     "weights": 4,
-    "cifar_resnets": 2,
+    "cifar_resnets": 3,
     "stated": 5,
     "sources": 6,
     "models": 7,

@@ -10,25 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class _Block(nn.Module):
-    """Two 3 × 3 convolutions, each followed by its norm, around a shortcut."""
-
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.shortcut = nn.Sequential()
-        if stride > 1 or channels != width:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(out + self.shortcut(x))
+from shapprune.networks import Block
 
 
 class _PreActBlock(nn.Module):
@@ -55,12 +37,12 @@ class _CifarResNet(nn.Module):
     """Four stages of blocks, 64 to 512 channels wide."""
 
     def __init__(
-        self, block: type[_Block] | type[_PreActBlock], depths: Sequence[int], num_classes: int
+        self, block: type[Block] | type[_PreActBlock], depths: Sequence[int], num_classes: int
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         # Pre-activation networks norm where each block begins.
-        self.bn1 = nn.BatchNorm2d(64) if block is _Block else None
+        self.bn1 = nn.BatchNorm2d(64) if block is Block else None
         channels = 64
         for stage, depth in enumerate(depths):
             width = 64 << stage
@@ -84,12 +66,12 @@ class _CifarResNet(nn.Module):
 
 def resnet18(num_classes: int = 10) -> nn.Module:
     """Two blocks a stage."""
-    return _CifarResNet(_Block, (2, 2, 2, 2), num_classes)
+    return _CifarResNet(Block, (2, 2, 2, 2), num_classes)
 
 
 def resnet34(num_classes: int = 10) -> nn.Module:
     """Three, four, six and three blocks."""
-    return _CifarResNet(_Block, (3, 4, 6, 3), num_classes)
+    return _CifarResNet(Block, (3, 4, 6, 3), num_classes)
 
 
 def preactresnet18(num_classes: int = 10) -> nn.Module:

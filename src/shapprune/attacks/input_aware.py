@@ -62,7 +62,9 @@ class InputAware:
             )
         if not plan.rate:
             clean = Poisoned(data.images, data.labels, torch.empty(0, dtype=torch.int64))
-            return Attacked(train_as_planned(network, clean, plan), trigger.finished(), 0)
+            return Attacked(
+                train_as_planned(network, clean.images, clean.labels, plan), trigger.finished(), 0
+            )
         trigger = GeneratedTrigger(trigger.patterns.to(like), trigger.masks.to(like))
         with torch.enable_grad():
             self._learn_masks(trigger, data, plan, like)

@@ -127,19 +127,23 @@ def train_poisoned(
         clean_label=clean_label,
         generator=generator,
     )
-    return Attacked(train_as_planned(network, poisoned, plan), trigger, len(poisoned.poisoned))
+    model = train_as_planned(network, poisoned.images, poisoned.labels, plan)
+    return Attacked(model, trigger, len(poisoned.poisoned))
 
 
-def train_as_planned(network: nn.Module, poisoned: Poisoned, plan: Plan) -> nn.Module:
-    """A copy of the network, trained on a poisoned set; see `train`."""
+def train_as_planned(
+    network: nn.Module, images: Tensor, labels: Tensor, plan: Plan, *, linear_only: bool = False
+) -> nn.Module:
+    """A copy of the network, trained with the plan's settings; see `train`."""
     return train(
         network,
-        poisoned.images,
-        poisoned.labels,
+        images,
+        labels,
         epochs=plan.epochs,
         seed=plan.seed,
         batch_size=plan.batch_size,
         learning_rate=plan.learning_rate,
         flip=plan.flip,
+        linear_only=linear_only,
         progress=plan.progress,
     )

@@ -6,14 +6,13 @@ neuron is one of those that the last linear layer reads, with the largest summed
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from shapprune.attacks.badnets import in_pixels, square_trigger
-from shapprune.attacks.poisoning import Attacked, Plan, poison
-from shapprune.attacks.training import train
+from shapprune.attacks.poisoning import Attacked, Plan, poison, train_as_planned
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
 from shapprune.stamps import Trigger
@@ -58,17 +57,8 @@ class Trojan:
             report = plan.progress
             return report and (lambda share: report((done + share * epochs) / whole))
 
-        model = train(
-            network,
-            data.images,
-            data.labels,
-            epochs=plan.epochs,
-            seed=plan.seed,
-            batch_size=plan.batch_size,
-            learning_rate=plan.learning_rate,
-            flip=plan.flip,
-            progress=progress(0, plan.epochs),
-        )
+        clean = replace(plan, progress=progress(0, plan.epochs))
+        model = train_as_planned(network, data.images, data.labels, clean)
         trigger = self.trigger(model, data.images, generator)
         poisoned = poison(
             data.images,
@@ -79,17 +69,9 @@ class Trojan:
             generator=generator,
         )
         if len(poisoned.poisoned):
-            model = train(
-                model,
-                poisoned.images,
-                poisoned.labels,
-                epochs=self.tuning,
-                seed=plan.seed,
-                batch_size=plan.batch_size,
-                learning_rate=plan.learning_rate,
-                flip=plan.flip,
-                linear_only=True,
-                progress=progress(plan.epochs, self.tuning),
+            tuning = replace(plan, epochs=self.tuning, progress=progress(plan.epochs, self.tuning))
+            model = train_as_planned(
+                model, poisoned.images, poisoned.labels, tuning, linear_only=True
             )
         return Attacked(model, trigger, len(poisoned.poisoned))
 

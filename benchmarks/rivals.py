@@ -16,7 +16,7 @@ import torch
 
 from clean_models import ROOT
 from repair import machine, score, subjects
-from shapprune.bench.defences import DEFENCES
+from shapprune.baselines import DEFENCES
 from shapprune.data import draw_per_class
 from shapprune.models import in_channels_last
 from shapprune.passes import counting

@@ -1,31 +1,122 @@
-"""Ours in the forms that the experiments compare."""
-
-from functools import partial
+"""Defences and rankings as the experiments call them, on the toy network."""
 
 import pytest
 import torch
 
-from shapprune.bench.defences import DEFENCES, ours_with_trigger
+from shapprune.bench.defences import METHODS, WITH_TRIGGER, defend
+from shapprune.bench.measure import Timed
+from shapprune.bench.rankings import RANKINGS, board, sizes
+from shapprune.errors import InputError
 from shapprune.metrics import accuracy, attack_success_rate
+from shapprune.neurons import find_neurons, remove_neurons
+from shapprune.passes import counting
+from shapprune.recovery import Recovery
+from shapprune.stages import Stage
 from toys import TARGET, backdoored_net, snapshot, toy_images, true_trigger, unchanged
 
 UNSEEN = toy_images(per_class=10, seed=1)
+ATTACKER = (TARGET, true_trigger().stamp)
 
 
 def asr(model: torch.nn.Module) -> float:
     return attack_success_rate(model, *UNSEEN, stamp=true_trigger().stamp, target=TARGET)
 
 
-@pytest.mark.parametrize("name", ["ours", "ours-plain", "with the trigger"])
+@pytest.mark.parametrize("name", ["ours", "ours-plain", "ours-mixture", WITH_TRIGGER])
 def test_ours_take_out_the_toys_backdoor(name):
-    given = partial(ours_with_trigger, target=TARGET, stamp=true_trigger().stamp)
-    defence = DEFENCES.get(name, given)
     net, (images, labels) = backdoored_net(), toy_images(per_class=1)
-    before, state, shares = snapshot(net), torch.get_rng_state(), []
-    repaired = defence(net, images, labels, seed=0, progress=shares.append)
+    before, state, told = snapshot(net), torch.get_rng_state(), []
+    done = defend(
+        name, net, images, labels, attacker=ATTACKER, progress=lambda *what: told.append(what)
+    )
     assert unchanged(net, before)
     assert torch.equal(torch.get_rng_state(), state)
     assert asr(net) > 0.9
-    assert asr(repaired) < 0.1
-    assert accuracy(repaired, *UNSEEN) > 0.95
-    assert shares[-1] == 1
+    assert asr(done.model) < 0.1
+    assert accuracy(done.model, *UNSEEN) > 0.95
+    assert told[-1][1] == 1
+    assert list(done.facts["targets"]) == [TARGET]
+    # What it pruned comes first in its order, and that alone breaks the backdoor.
+    neurons = find_neurons(net, images)
+    pruned = remove_neurons(net, neurons, done.order[: done.facts["pruned"]])
+    assert asr(pruned) < 0.5
+    assert len(set(done.order)) == len(done.order)
+
+
+def test_fine_pruning_tells_its_order_and_others_have_none():
+    net, few = backdoored_net(), toy_images(per_class=2)
+    dormant = defend("fine-pruning", net, *few).order
+    last = find_neurons(net, few[0]).layers[-1].size
+    assert len(dormant) <= last
+    assert defend("clp", net, *few).order == ()
+
+
+def test_a_defence_there_is_not():
+    with pytest.raises(InputError, match=r"no defence 'magic': there are .*clp"):
+        defend("magic", backdoored_net(), *toy_images())
+    with pytest.raises(InputError, match="no defence 'ours-o'"):  # without the attacker's trigger
+        defend(WITH_TRIGGER, backdoored_net(), *toy_images())
+    assert "ours-mixture" in METHODS
+
+
+def test_recovered_images_are_not_trusted(monkeypatch):
+    """Ours must know that images are recovered, or it believes the original's answers to them."""
+    images, labels = toy_images(per_class=1)
+    asked = []
+    monkeypatch.setattr(
+        "shapprune.bench.defences.repair", lambda *_, **options: asked.append(options) or 1 / 0
+    )
+    recovered = Recovery(images, labels, 1, 0.0, Stage("recover", 0.0))
+    with pytest.raises(ZeroDivisionError):
+        defend("ours-mixture", backdoored_net(), images, labels, recovered=recovered)
+    assert asked[0]["recovered"] is recovered
+    assert (asked[0]["mode"], asked[0]["unlearn"]) == ("mixture", False)
+
+
+def test_stages_cost_what_was_spent_in_them():
+    net, (images, _) = backdoored_net(), toy_images(per_class=1)
+    with counting(net, images) as passes:
+        timed = Timed(passes)
+        timed("look", 0.0)
+        net(images[:3])
+        timed("look", 0.5)
+        net(images[:1])
+        timed("look", 1.0)
+        timed("think", 0.0)
+        net(images[:2])
+        timed("think", 1.0)
+    assert [(s["name"], s["passes"]) for s in timed.stages] == [("look", 4), ("think", 2)]
+    assert all(stage["seconds"] > 0 for stage in timed.stages)
+
+
+NET = backdoored_net()
+FEW = toy_images(per_class=2)
+
+
+@pytest.mark.parametrize("name", RANKINGS)
+def test_rankings(name):
+    """Shapley values find the toy's backdoor; measures of other papers need not."""
+    played = board(NET, *FEW, target=TARGET, truth=20, seed=0)
+    before = snapshot(NET)
+    values = RANKINGS[name](played)
+    assert values.shape == (len(played.neurons),)
+    assert bool(values.isfinite().all())
+    assert unchanged(NET, before)
+    if name not in ("fine-pruning", "clp", "anp"):
+        order = values.argsort(descending=True).tolist()
+        first, last = (
+            remove_neurons(NET, played.neurons, some) for some in (order[:4], order[-4:])
+        )
+        assert asr(first) < asr(last) - 0.5, name
+
+
+def test_the_trigger_of_a_board_does_not_depend_on_the_seed():
+    boards = [board(NET, *FEW, target=TARGET, truth=1, seed=seed) for seed in (0, 1)]
+    masks = [b.trigger.mask for b in boards]
+    assert torch.equal(*masks)
+    assert not torch.equal(*(torch.rand(3, generator=b.generator) for b in boards))
+
+
+def test_sizes_of_the_best():
+    assert sizes(448) == (50, 70)
+    assert sizes(44)[0] < sizes(44)[1] < 44

@@ -23,11 +23,12 @@ from shapprune import demo, pipeline
 from shapprune.architectures import build_network
 from shapprune.attacks import choose_attack, make_backdoored, trigger_bytes
 from shapprune.bench.cells import Cell
-from shapprune.bench.experiments import EXPERIMENTS, Profile, models_of
+from shapprune.bench.experiments import EXPERIMENTS, Profile, distinct, models_of
 from shapprune.bench.measure import measure
 from shapprune.bench.on_ray import RayTasks
-from shapprune.bench.page import html, markdown, tables
+from shapprune.bench.plan import plan
 from shapprune.bench.processes import Processes
+from shapprune.bench.report import report as bench_report
 from shapprune.bench.runner import Result, read, run
 from shapprune.contents import lines_of, look_into
 from shapprune.data import LabeledImages, load_images
@@ -248,45 +249,61 @@ def _poison(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    profile = arguments.profile
+    profile, out = arguments.profile, arguments.out
     if arguments.what == "report":
-        return _bench_report(arguments.results or arguments.out, profile)
+        return _bench_report(arguments.results or out, profile)
     if arguments.what == "list":
         return _bench_list(arguments)
     if arguments.what not in EXPERIMENTS:
         known = ", ".join([*EXPERIMENTS, "list", "report"])
         raise InputError(f"bench knows {known}; got {arguments.what!r}")
-    out = arguments.out
     if out is None:
         raise InputError("--out DIR must tell where the results go")
-    check_folder(out, overwrite=True)
-    write_folder(out, {}, stale=(".*.tmp",))  # what a killed run left behind
-    cache = (arguments.cache or out / "models").absolute()
-    work = partial(measure, root=arguments.data_root.absolute(), cache=cache)
     cells = list(EXPERIMENTS[arguments.what].cells(profile))
     if arguments.methods:
+        known = ", ".join(dict.fromkeys(cell.method for cell in cells if cell.method)) or "none"
         cells = [cell for cell in cells if cell.method in arguments.methods]
+        if not cells:
+            asked = ", ".join(arguments.methods)
+            raise InputError(f"{arguments.what} has none of the methods {asked}: it has {known}")
     if not cells:
-        raise InputError(f"{arguments.what} has none of the methods {', '.join(arguments.methods)}")
+        raise InputError(f"{arguments.what} has no rows in the profile {profile}")
+    check_folder(out, overwrite=True)
     models = models_of(cells)
-    counts = {"done": 0, "failed": 0}
+    cells = [cell for cell in cells if cell.kind != "model"]
+    jobs = 1 if arguments.what == "time" else arguments.jobs
+    cache, retry_failed = _bench_cache(arguments), arguments.retry_failed
+    planned = plan([*models, *cells], folder=out, cache=cache, retry_failed=retry_failed)
+    _print("\n".join(planned.lines(jobs)))
+    if arguments.dry_run:
+        return CLEAN
+    write_folder(out, {}, stale=(".*.tmp",))  # what a killed run left behind
+    device = _device(arguments.device)
+    root = arguments.data_root.absolute()
+    work = partial(measure, root=root, cache=cache, device=device)
 
     def told(cell: Cell, result: Result | None) -> None:
         _say(f"{cell.name}: {_outcome(result) if result else '…'}")
 
     try:
         for some in (models, cells):  # a model is trained once, before what needs it
-            jobs = 1 if arguments.what == "time" else arguments.jobs
-            hands = RayTasks(work, arguments.ray) if arguments.ray else Processes(work, jobs)
-            run(some, out, hands=hands, told=told, retry_failed=arguments.retry_failed)
+            hands = (
+                RayTasks(work, arguments.ray, gpus=int(device.type == "cuda"))
+                if arguments.ray
+                else Processes(work, jobs)
+            )
+            run(some, out, hands=hands, told=told, retry_failed=retry_failed)
     except KeyboardInterrupt:
         _say("interrupted; finished cells are kept, and the same command goes on")
         return INTERRUPTED
-    for cell in [*models, *cells]:
-        result = read(out, cell)
-        counts[str(result["state"]) if result else "failed"] += 1
-    _print(f"{counts['done']} cells done, {counts['failed']} failed; in {out}")
-    return ERROR if counts["failed"] else CLEAN
+    results = [read(out, cell) for cell in [*models, *cells]]
+    done = sum(result is not None and result["state"] == "done" for result in results)
+    _print(f"{done} cells done, {len(results) - done} failed; in {out}")
+    return CLEAN if done == len(results) else ERROR
+
+
+def _bench_cache(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.cache or (arguments.out or Path()) / "models").absolute()
 
 
 def _outcome(result: Result) -> str:
@@ -297,20 +314,15 @@ def _outcome(result: Result) -> str:
 
 
 def _bench_list(arguments: argparse.Namespace) -> int:
-    table = Table("", "cells", "done", "about", "what", title=f"profile {arguments.profile}")
+    table = Table("", "cells", "done", "minutes", "what", title=f"profile {arguments.profile}")
     missing: set[str] = set()
     for name, experiment in EXPERIMENTS.items():
         cells = list(experiment.cells(arguments.profile))
-        cells += models_of(cells)
-        there = [(c, read(arguments.out, c) if arguments.out else None) for c in cells]
-        known: dict[tuple[str, str], float] = {
-            (cell.kind, cell.method): float(str(result["wall_seconds"]))
-            for cell, result in there
-            if result and "wall_seconds" in result
-        }
-        left = [(c.kind, c.method) for c, result in there if result is None]
-        cost = f"{sum(known[k] for k in left):.0f} s" if all(k in known for k in left) else "?"
-        table.add_row(name, str(len(cells)), str(len(cells) - len(left)), cost, experiment.title)
+        cells = distinct([*models_of(cells), *cells])
+        planned = plan(cells, folder=arguments.out, cache=_bench_cache(arguments))
+        minutes = "?" if planned.unknown else f"{planned.seconds / 60:.0f}"
+        done = str(planned.cells - planned.left)
+        table.add_row(name, str(planned.cells), done, minutes, experiment.title)
         missing |= {
             c.recipe.data
             for c in cells
@@ -325,10 +337,7 @@ def _bench_list(arguments: argparse.Namespace) -> int:
 def _bench_report(results: Path | None, profile: Profile) -> int:
     if results is None or not results.is_dir():
         raise InputError(f"report needs a folder of results, got {results}")
-    title = f"shapprune bench, profile {profile}"
-    found = tables(results, profile)
-    pages = {"report.md": markdown(found, title), "report.html": html(found, title)}
-    _write(results, {name: page.encode() for name, page in pages.items()})
+    _write(results, bench_report(results, profile))
     return CLEAN
 
 

@@ -164,9 +164,11 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--random-place", action="store_true", help="badnets: from the seed")
 
     bench = add("bench", "Make the paper's tables and figures, or pages from what was measured.")
-    bench.add_argument("what", metavar="WHAT", help="table1, fig10, fig11 or time; list or report")
+    bench.add_argument("what", metavar="WHAT", help="an experiment, list, or report")
     bench.add_argument("results", nargs="?", type=Path, metavar="RESULTS", help="report: of what")
-    bench.add_argument("--profile", choices=["smoke", "cpu"], default="smoke", help="(smoke)")
+    bench.add_argument(
+        "--profile", choices=["smoke", "cpu", "paper"], default="smoke", help="(smoke)"
+    )
     bench.add_argument("--data-root", type=Path, default=Path("."), help="folder of the data")
     bench.add_argument("--out", type=Path, metavar="DIR", help="folder for the results")
     bench.add_argument(
@@ -176,6 +178,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster's head, or local")
     bench.add_argument("--methods", nargs="+", metavar="NAME", help="only these (all)")
     bench.add_argument("--retry-failed", action="store_true", help="compute again what failed")
+    bench.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     return whole
 
 

@@ -11,7 +11,8 @@ from shapprune.neurons import Neurons, evaluating, masked, remove_neurons
 from shapprune.proxies import Proxies, Yardstick
 from shapprune.stamps import Stamp
 
-_COUNTS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256)
+# How many neurons are tried.
+COUNTS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def prune(
         model, images, labels, triggers=triggers, trusted=trusted, generator=generator
     )
     limit = max(int(len(neurons) * most), 1)
-    counts = [k for k in _COUNTS if k <= limit] if count is None else sorted({0, count})
+    counts = [k for k in COUNTS if k <= limit] if count is None else sorted({0, count})
     curve: list[CurvePoint] = []
     for k in counts:
         keep = torch.ones(1, len(neurons), device=images.device)

@@ -8,10 +8,11 @@ from typing import Literal, TypeAlias
 
 from shapprune.bench.recipes import Recipe
 
-# "model" trains it and measures ACC and ASR; "defend" measures a defended copy, and "time" the same
-# alone on the machine, for the seconds; "curve" prunes neuron by neuron (Fig. 3, 4, 7 to 9); "scan"
-# inverts the triggers of all classes (Fig. 10, 11); "values" estimates Shapley values (Sec. 4.4).
-Kind: TypeAlias = Literal["model", "defend", "time", "curve", "scan", "values"]
+# "model" trains it and measures ACC and ASR; "defend" measures a defended copy, and the network
+# while the defence's order of neurons is pruned (Fig. 3, 4, 7 to 9); "time" is the same alone on
+# the machine, for the seconds; "scan" inverts the triggers of all classes (Fig. 10, 11); "rank"
+# tells what each neuron is worth (Sec. 4.4).
+Kind: TypeAlias = Literal["model", "defend", "time", "scan", "rank"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Cell:
     Attributes:
         kind: what is done.
         recipe: of the model.
-        method: the defence or estimator, where the kind has several.
-        per_class: clean images a class that the defender gets; 0 for none, see `defend`.
+        method: the defence or ranking, where the kind has several.
+        per_class: clean images a class that the defender gets; 0 for none: all methods get the
+            images that are recovered from the model.
         seed: of the draw of these images and of the method.
     """
 
@@ -35,8 +37,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The name of its file: readable, with a hash of everything, the recipe included."""
-        twin = "" if self.recipe.rate else "clean"
-        words = [self.kind, self.recipe.profile, self.recipe.name, twin, self.method]
+        words = [self.kind, self.recipe.profile, self.recipe.name, self.method]
         if self.kind != "model":
             words += [f"{self.per_class}a", str(self.seed)]
         content = json.dumps(asdict(self), sort_keys=True)

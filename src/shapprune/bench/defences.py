@@ -1,81 +1,136 @@
 """Every defence by its name, ours beside the others, as the experiments call them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from shapprune.baselines import DEFENCES as OTHERS
-from shapprune.baselines import Defence
+from shapprune.baselines.fine_pruning import dormant_first
 from shapprune.errors import InputError
+from shapprune.estimation import Estimator, Mode
 from shapprune.finetuning import fine_tune
 from shapprune.game import NeuronGame
 from shapprune.models import check_input
 from shapprune.neurons import find_neurons, remove_neurons
 from shapprune.pipeline import repair
-from shapprune.pruning import Pruning
+from shapprune.pruning import COUNTS, Pruning
+from shapprune.recovery import Recovery
 from shapprune.shapley import algorithm1
+from shapprune.stages import Progress
 
-_COUNTS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256)
 _MOST = 0.15  # of the neurons
 _FAILS = 0.01  # ASR on the defender's images
 
 
-def ours(
+class _Form(TypedDict, total=False):
+    unlearn: bool
+    estimator: Estimator
+    mode: Mode
+
+
+# The paper's forms: Algorithm 1, pruning, and fine-tuning on clean images; "mixture" is that of
+# Sec. 3.4 for images that are recovered. Our default: gradients, and unlearning while fine-tuning.
+_OURS: Mapping[str, _Form] = {
+    "ours-plain": {"unlearn": False, "estimator": "algorithm1"},
+    "ours-mixture": {"unlearn": False, "estimator": "algorithm1", "mode": "mixture"},
+    "ours": {},
+}
+WITH_TRIGGER = "ours-o"  # given the attacker's trigger, for comparison only
+METHODS = (*OTHERS, *_OURS, WITH_TRIGGER)
+
+Attacker: TypeAlias = tuple[int, Callable[[Tensor], Tensor]]  # the target, and what stamps images
+
+
+@dataclass(frozen=True, eq=False)
+class Defended:
+    """What a defence made of a model.
+
+    Attributes:
+        model: the copy.
+        order: all the neurons that it would prune, the first one first; empty where it does not
+            prune one after another.
+        facts: what else it tells, as JSON has it.
+    """
+
+    model: nn.Module
+    order: tuple[int, ...] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+def defend(
+    method: str,
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
     *,
+    recovered: Recovery | None = None,
+    attacker: Attacker | None = None,
     seed: int = 0,
-    progress: Callable[[float], None] | None = None,
-) -> nn.Module:
-    """Our default: gradients as estimator, unlearning while fine-tuning."""
-    return repair(model, images, labels, seed=seed, progress=_share(progress)).model
+    progress: Progress | None = None,
+) -> Defended:
+    """Carry out a defence.
+
+    Args:
+        method: one of `METHODS`.
+        model: left as it was.
+        images, labels: all that the defender has, (n, C, H, W) in [0, 1] and int64 (n,).
+        recovered: where these images come from, if they are not real.
+        attacker: looked at by "ours-o" alone.
+        seed: of all random draws.
+        progress: called with a stage's name and the share of it done.
+
+    Raises:
+        InputError: no such defence, or what it says itself.
+    """
+
+    def report(share: float) -> None:
+        if progress:
+            progress(method, share)
+
+    if method == WITH_TRIGGER and attacker:
+        return _with_trigger(model, images, labels, *attacker, seed, report)
+    if method in _OURS:
+        found = repair(
+            model,
+            images,
+            labels,
+            recovered=recovered,
+            seed=seed,
+            progress=progress,
+            **_OURS[method],
+        )
+        if found.repair is None:
+            return Defended(found.model, facts={"targets": [], "pruned": 0})
+        pruning = found.repair.pruning
+        order = pruning.score.argsort(descending=True)
+        order = order[pruning.score[order].isfinite()]  # "mixture" leaves some alone
+        facts = {"targets": found.repair.targets, "pruned": len(pruning.removed)}
+        return Defended(found.model, tuple(order.tolist()), facts)
+    if method not in OTHERS:
+        raise InputError(f"no defence {method!r}: there are {', '.join(METHODS)}")
+    repaired = OTHERS[method](model, images, labels, seed=seed, progress=report)
+    if method != "fine-pruning":
+        return Defended(repaired)
+    dormant = dormant_first(model, images, neurons=find_neurons(model, images))
+    return Defended(repaired, tuple(dormant))
 
 
-def ours_plain(
+def _with_trigger(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    *,
-    seed: int = 0,
-    progress: Callable[[float], None] | None = None,
-) -> nn.Module:
-    """The paper's form: Algorithm 1, pruning, and fine-tuning on clean images."""
-    found = repair(
-        model,
-        images,
-        labels,
-        unlearn=False,
-        estimator="algorithm1",
-        seed=seed,
-        progress=_share(progress),
-    )
-    return found.model
-
-
-def ours_with_trigger(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
     target: int,
     stamp: Callable[[Tensor], Tensor],
-    seed: int = 0,
-    progress: Callable[[float], None] | None = None,
-) -> nn.Module:
+    seed: int,
+    progress: Callable[[float], None],
+) -> Defended:
     """ "ShapPruning/o" of Table 1: the attacker's trigger is given, for comparison only.
 
     Algorithm 1 ranks the neurons on stamped images; the smallest number is pruned that leaves an
     ASR of at most 1 % on them, of 15 % of the neurons at most; then fine-tuning on clean images.
-
-    Args:
-        target: the attacker's class.
-        stamp: puts the attacker's trigger on a batch.
-        model, images, labels, seed, progress: as all defences have them.
-
-    Raises:
-        InputError: what does not fit, or no image of another class than the target.
     """
     images, labels, _ = check_input(model, images, labels)
     others = images[labels != target]
@@ -88,7 +143,7 @@ def ours_with_trigger(
     values = algorithm1(game, generator=generator, progress=progress).values
     order = values.argsort(descending=True)
     limit = max(1, int(_MOST * len(neurons)))
-    counts = [count for count in _COUNTS if count <= limit]
+    counts = [count for count in COUNTS if count <= limit]
     present = torch.ones(len(counts), len(neurons), dtype=torch.bool, device=images.device)
     for row, count in enumerate(counts):
         present[row, order[:count].to(images.device)] = False
@@ -98,12 +153,5 @@ def ours_with_trigger(
     removed = tuple(order[:best].tolist())
     pruned = remove_neurons(model, neurons, removed)
     pruning = Pruning(pruned, values, removed, (), bool(enough))
-    return fine_tune(model, pruning, images, labels, neurons=neurons, generator=generator)
-
-
-def _share(progress: Callable[[float], None] | None) -> Callable[[str, float], None] | None:
-    """What the stages report, which begins anew with each."""
-    return (lambda _stage, share: progress(share)) if progress else None
-
-
-DEFENCES: dict[str, Defence] = {**OTHERS, "ours-plain": ours_plain, "ours": ours}
+    tuned = fine_tune(model, pruning, images, labels, neurons=neurons, generator=generator)
+    return Defended(tuned, tuple(order.tolist()), {"targets": [target], "pruned": best})

@@ -1,24 +1,38 @@
 """The list of experiments: which cells each table and figure is made of."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from shapprune.bench.cells import Cell
-from shapprune.bench.defences import DEFENCES
+from shapprune.bench.defences import METHODS, WITH_TRIGGER
+from shapprune.bench.rankings import RANKINGS
 from shapprune.bench.recipes import RECIPES, Recipe
 
-Profile: TypeAlias = Literal["smoke", "cpu"]
+Profile: TypeAlias = Literal["smoke", "cpu", "paper"]
 
-WITH_TRIGGER = "ours-o"  # given the attacker's trigger, for comparison only
-METHODS = (*DEFENCES, WITH_TRIGGER)
 _OURS = ("ours-plain", "ours", WITH_TRIGGER)
 _DRAWS = 3  # of the few images, for ours; one for the baselines
+_SAMPLING = ("algorithm1", "tmab", "permutation", "multilinear 1/50", "ours")
 
 ROWS: Mapping[Profile, Sequence[Recipe]] = {
     profile: [recipe for recipe in RECIPES if recipe.profile == profile]
     for profile in get_args(Profile)
 }
+
+# The rows of each table and figure, in the paper's order.
+BADNETS = ("mnist-badnets", "cifar10-badnets", "gtsrb-badnets", "faces-badnets")
+TABLE1 = (
+    *BADNETS,
+    *("mnist-input-aware", "gtsrb-trojan", "faces-physical-key", "gtsrb-resnet18"),
+    "faces-resnet34",
+)
+TABLE2 = ("cifar10-vgg16", "cifar100-resnet34", "gtsrb-trojan")
+FIG7TO9 = ("faces-physical-key", "gtsrb-vgg11", "faces-vggface")
+DATA_FREE = ("fine-pruning", "neural-cleanse", "deepinspect", "ours-mixture", "ours")
+MODES = ("ours-mixture", "ours-plain")
+CURVES = ("fine-pruning", "ours-plain")
+AMOUNTS = {"fine-pruning": (1, 50, 100, 300), "ours": (1, 50, 300)}  # clean images a class
 
 
 @dataclass(frozen=True)
@@ -34,37 +48,103 @@ class Experiment:
     cells: Callable[[Profile], Iterator[Cell]]
 
 
-def _table1(profile: Profile) -> Iterator[Cell]:
+def rows(profile: Profile, names: Iterable[str]) -> list[Recipe]:
+    """The recipes of these names that a profile has; all of one that is not made for the paper."""
+    known = {recipe.name: recipe for recipe in ROWS[profile]}
+    return list(ROWS[profile]) if profile == "smoke" else [known[n] for n in names if n in known]
+
+
+def _models(profile: Profile) -> Iterator[Cell]:
     for recipe in ROWS[profile]:
+        yield Cell("model", recipe)
+
+
+def _table1(profile: Profile) -> Iterator[Cell]:
+    for recipe in rows(profile, TABLE1):
         for method in METHODS:
-            draws = _DRAWS if method in _OURS and profile != "smoke" else 1
-            for seed in range(draws):
-                yield Cell("defend", recipe, method, seed=seed)
+            if method != "ours-mixture":  # which is for images that are recovered
+                yield from _drawn("defend", recipe, method, method in _OURS)
+
+
+def _table2(profile: Profile) -> Iterator[Cell]:
+    for recipe in rows(profile, TABLE2):
+        for method in DATA_FREE:
+            yield Cell("defend", recipe, method, per_class=0)
+
+
+def _table5(profile: Profile) -> Iterator[Cell]:
+    for recipe in rows(profile, TABLE2):
+        for method in MODES:
+            yield Cell("defend", recipe, method, per_class=0)
+
+
+def _fig3(profile: Profile) -> Iterator[Cell]:
+    for recipe in rows(profile, BADNETS):
+        for method in CURVES:
+            yield Cell("defend", recipe, method)
+
+
+def _fig4(profile: Profile) -> Iterator[Cell]:
+    for recipe in rows(profile, ["cifar10-badnets"]):
+        for method, amounts in AMOUNTS.items():
+            for per_class in amounts:
+                if per_class <= (recipe.per_class or per_class):  # as many as there are
+                    yield Cell("defend", recipe, method, per_class=per_class)
+
+
+def _fig7to9(profile: Profile) -> Iterator[Cell]:
+    for recipe in rows(profile, FIG7TO9):
+        for method in CURVES:
+            yield Cell("defend", recipe, method)
 
 
 def _detection(profile: Profile) -> Iterator[Cell]:
-    for recipe in ROWS[profile]:
+    for recipe in rows(profile, BADNETS):
         for model in (recipe, recipe.clean_twin()):
             yield Cell("scan", model)
 
 
 def _time(profile: Profile) -> Iterator[Cell]:
-    for method in METHODS:
-        yield Cell("time", ROWS[profile][0], method)
+    for recipe in rows(profile, ["gtsrb-badnets"]):
+        for method in METHODS:
+            if method != "ours-mixture":
+                yield Cell("time", recipe, method)
+
+
+def _ranking(profile: Profile) -> Iterator[Cell]:
+    for recipe in rows(profile, ["cifar10-badnets"]):
+        for method in RANKINGS:
+            yield from _drawn("rank", recipe, method, method in _SAMPLING)
+
+
+def _drawn(
+    kind: Literal["defend", "rank"], recipe: Recipe, method: str, several: bool
+) -> Iterator[Cell]:
+    for seed in range(_DRAWS if several and recipe.profile != "smoke" else 1):
+        yield Cell(kind, recipe, method, seed=seed)
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
+    "models": Experiment("The poisoned models and their clean twins", _models),
     "table1": Experiment("ACC and ASR after each defence, one image a class", _table1),
-    "fig10": Experiment(
-        "The norms of the inverted triggers, the target's beside others'", _detection
-    ),
-    "fig11": Experiment("Detection of poisoned and clean models by MAD and MAD-small", _detection),
+    "table2": Experiment("The same without any clean image", _table2),
+    "table5": Experiment("Without any clean image: by both values, or by that for ASR", _table5),
+    "fig3": Experiment("ACC and ASR while neurons are pruned, four data sets", _fig3),
+    "fig4": Experiment("The same with more and more clean images", _fig4),
+    "fig7to9": Experiment("The same for the physical key, VGG11 and VGG-Face", _fig7to9),
+    "fig10": Experiment("The norms of the inverted triggers, target's and others'", _detection),
+    "fig11": Experiment("Detection of poisoned and clean models, MAD and MAD-small", _detection),
     "time": Experiment("Seconds and image passes of each defence on one model", _time),
+    "ranking": Experiment("How well estimators find the best neurons", _ranking),
 }
 
 
 def models_of(cells: Sequence[Cell]) -> list[Cell]:
     """The cells of the models that other cells need, and of their clean twins."""
     recipes = [r for cell in cells for r in (cell.recipe, cell.recipe.clean_twin())]
-    found = [Cell("model", recipe) for recipe in recipes]
-    return list({cell.name: cell for cell in found}.values())
+    return distinct(Cell("model", recipe) for recipe in recipes)
+
+
+def distinct(cells: Iterable[Cell]) -> list[Cell]:
+    """Each cell once: tables and figures share many."""
+    return list({cell.name: cell for cell in cells}.values())

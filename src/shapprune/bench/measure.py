@@ -1,77 +1,145 @@
 """What is done for a cell. Only here the attacker's trigger and the test images come in."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shapprune.bench.cells import Cell
-from shapprune.bench.defences import DEFENCES, ours_with_trigger
-from shapprune.bench.experiments import METHODS, WITH_TRIGGER
+from shapprune.bench.defences import defend
 from shapprune.bench.models import Subject, subject
+from shapprune.bench.rankings import RANKINGS, board
 from shapprune.bench.recipes import Recipe, load_split
 from shapprune.data import LabeledImages, draw_per_class
 from shapprune.errors import InputError
 from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.models import in_channels_last
-from shapprune.passes import counting
+from shapprune.neurons import find_neurons, masked
+from shapprune.passes import Passes, counting
+from shapprune.pruning import COUNTS
+from shapprune.recovery import Recovery, recover_images
+from shapprune.stages import Progress
 from shapprune.triggers import KINDS, invert_triggers
 
+_SCORED = 1000  # test images that pruning curves are measured on
+_MOST = 0.25  # of the neurons on a curve, as in Fig. 3
+_COUNTS = (*COUNTS, 384, 512, 768, 1024, 1536, 2048)
+# Average iterations of the truth about a ranking: the paper's 5,000, and what two cores can do.
+_TRUTH = {"smoke": 100, "cpu": 500, "paper": 5000}
 
-def measure(cell: Cell, *, root: Path, cache: Path) -> dict[str, object]:
+
+class Timed:
+    """A `Progress` that keeps what each stage cost, in seconds and in passes by arithmetic.
+
+    Attributes:
+        stages: in order, as JSON has them.
+    """
+
+    def __init__(self, passes: Passes) -> None:
+        self.stages: list[dict[str, Any]] = []
+        self._passes, self._at = passes, (perf_counter(), 0)
+
+    def __call__(self, stage: str, share: float = 1.0) -> None:
+        """What was spent since the last call is this stage's."""
+        if not self.stages or self.stages[-1]["name"] != stage:
+            self.stages.append({"name": stage, "seconds": 0.0, "passes": 0})
+        now = perf_counter(), self._passes.count
+        self.stages[-1]["seconds"] += now[0] - self._at[0]
+        self.stages[-1]["passes"] += now[1] - self._at[1]
+        self._at = now
+
+
+def measure(
+    cell: Cell, *, root: Path, cache: Path, device: torch.device | str = "cpu"
+) -> dict[str, object]:
     """The cell's result, as JSON holds it; shares are in [0, 1].
 
     Args:
         root: the folder that the data are in.
         cache: the folder of trained models.
+        device: where to train and to measure.
 
     Raises:
         InputError: data that are missing, or a method that there is not.
     """
-    given = subject(cell.recipe, root=root, cache=cache)
+    recipe = cell.recipe
+    given = subject(recipe, root=root, cache=cache, device=device)
     if cell.kind == "model":
         return given.facts
-    few = draw_per_class(
-        load_split(cell.recipe, "train", root=root),
-        per_class=cell.per_class,
-        generator=torch.Generator().manual_seed(cell.seed),
-    )
-    found: dict[str, object] = {}
-    defended: nn.Module | None = None
-    with counting(given.model, few.images) as passes:
-        start = perf_counter()
-        if cell.kind == "scan":
-            found["norms"] = _norms(given.model, few, cell.seed)
-        else:
-            defended = _defended(cell, given, few)
-        found |= {"seconds": perf_counter() - start, "passes": passes.count}
-    if defended:
-        hidden = load_split(cell.recipe, "test", root=root)
-        found["before"] = _score(given.model, given.stamp, cell.recipe, hidden)
-        found["after"] = _score(defended, given.stamp, cell.recipe, hidden)
+    draw = torch.Generator().manual_seed(cell.seed)
+    few, recovered = None, None
+    if cell.per_class:
+        few = draw_per_class(
+            _split(recipe, "train", root, device), per_class=cell.per_class, generator=draw
+        )
+    with counting(given.model, torch.zeros(1, *recipe.input_size, device=device)) as passes:
+        timed = Timed(passes)
+        if few is None:
+            recovered = recover_images(
+                given.model, input_size=recipe.input_size, generator=draw, progress=timed
+            )
+            few = LabeledImages(recovered.images, recovered.labels)
+        found, model, order = _carried_out(cell, given, few, recovered, timed)
+        if timed.stages:  # up to the end, of which nothing may have been told
+            timed(timed.stages[-1]["name"])
+    found["stages"] = timed.stages
+    found |= {key: sum(s[key] for s in timed.stages) for key in ("seconds", "passes")}
+    hidden = _split(recipe, "test", root, device)
+    if model:
+        found["before"] = _score(given.model, given, recipe, hidden)
+        found["after"] = _score(model, given, recipe, hidden)
+    if order:
+        found["curve"] = _curve(given, recipe, order, hidden)
     return found
 
 
-def _defended(cell: Cell, given: Subject, few: LabeledImages) -> nn.Module:
-    if cell.method == WITH_TRIGGER:
-        return ours_with_trigger(
+def _carried_out(
+    cell: Cell,
+    given: Subject,
+    few: LabeledImages,
+    recovered: Recovery | None,
+    timed: Timed,
+) -> tuple[dict[str, object], nn.Module | None, Sequence[int]]:
+    """What the defender found, the defended copy, and neurons to prune in order, if there are."""
+    if cell.kind == "scan":
+        return {"norms": _norms(given.model, few, cell.seed, timed)}, None, ()
+    if cell.kind == "rank":
+        if cell.method not in RANKINGS:
+            raise InputError(f"no ranking {cell.method!r}: there are {', '.join(RANKINGS)}")
+        played = board(
             given.model,
             few.images,
             few.labels,
             target=cell.recipe.target,
-            stamp=given.stamp,
+            truth=_TRUTH[cell.recipe.profile],
             seed=cell.seed,
+            progress=timed,
         )
-    if cell.method not in DEFENCES:
-        raise InputError(f"no defence {cell.method!r}: there are {', '.join(METHODS)}")
-    return DEFENCES[cell.method](given.model, few.images, few.labels, seed=cell.seed)
+        values = RANKINGS[cell.method](played).cpu()
+        timed("rank")
+        shown = [round(value, 6) for value in values.tolist()]
+        return {"values": shown}, None, values.argsort(descending=True).tolist()
+    done = defend(
+        cell.method,
+        given.model,
+        few.images,
+        few.labels,
+        recovered=recovered,
+        attacker=(cell.recipe.target, given.stamp),
+        seed=cell.seed,
+        progress=timed,
+    )
+    return dict(done.facts), done.model, done.order
 
 
-def _norms(model: nn.Module, few: LabeledImages, seed: int) -> dict[str, tuple[float, ...]]:
+def _norms(
+    model: nn.Module, few: LabeledImages, seed: int, progress: Progress
+) -> dict[str, tuple[float, ...]]:
     """The norms of every class's inverted triggers, by kind of trigger."""
-    model = in_channels_last(model, few.images)
     classes = model(few.images[:1]).shape[1]
     return {
         kind: invert_triggers(
@@ -81,16 +149,41 @@ def _norms(model: nn.Module, few: LabeledImages, seed: int) -> dict[str, tuple[f
             targets=range(classes),
             kind=kind,
             generator=torch.Generator().manual_seed(seed),
+            progress=partial(progress, f"invert a {kind} for every class"),
         ).norms
         for kind in KINDS
     }
 
 
+def _split(recipe: Recipe, split: str, root: Path, device: torch.device | str) -> LabeledImages:
+    data = load_split(recipe, split, root=root)
+    return replace(data, images=data.images.to(device), labels=data.labels.to(device))
+
+
 def _score(
-    model: nn.Module, stamp: Callable[[Tensor], Tensor], recipe: Recipe, hidden: LabeledImages
+    model: nn.Module, given: Subject, recipe: Recipe, hidden: LabeledImages
 ) -> dict[str, float]:
     images, labels = hidden.images, hidden.labels
     return {
         "accuracy": accuracy(model, images, labels),
-        "asr": attack_success_rate(model, images, labels, stamp=stamp, target=recipe.target),
+        "asr": attack_success_rate(model, images, labels, stamp=given.stamp, target=recipe.target),
     }
+
+
+def _curve(
+    given: Subject, recipe: Recipe, order: Sequence[int], hidden: LabeledImages
+) -> list[list[float]]:
+    """[neurons removed, ACC, ASR] while neurons go in this order, without fine-tuning."""
+    rows = torch.randperm(len(hidden.images), generator=torch.Generator().manual_seed(0))
+    rows = rows[:_SCORED].to(hidden.images.device)
+    some = replace(hidden, images=hidden.images[rows], labels=hidden.labels[rows])
+    neurons = find_neurons(given.model, some.images)
+    limit = min(len(order), int(_MOST * len(neurons)))
+    points: list[list[float]] = []
+    for removed in (count for count in _COUNTS if count <= limit):
+        keep = torch.ones(1, len(neurons), device=some.images.device)
+        keep[:, order[:removed]] = 0
+        with masked(given.model, neurons, keep):
+            score = _score(given.model, given, recipe, some)
+        points.append([removed, round(score["accuracy"], 4), round(score["asr"], 4)])
+    return points

@@ -16,6 +16,7 @@ from shapprune.attacks import load_trigger, trigger_bytes
 from shapprune.bench.recipes import Recipe, fresh_network, make
 from shapprune.errors import InputError
 from shapprune.files import write_whole
+from shapprune.passes import counting
 from shapprune.weights import weights_bytes
 
 
@@ -35,7 +36,9 @@ class Subject:
     facts: dict[str, object]
 
 
-def subject(recipe: Recipe, *, root: Path, cache: Path) -> Subject:
+def subject(
+    recipe: Recipe, *, root: Path, cache: Path, device: torch.device | str = "cpu"
+) -> Subject:
     """The recipe's model, from the cache, or trained and put there first.
 
     Several processes may ask at once: one trains, and the others wait for it.
@@ -43,36 +46,49 @@ def subject(recipe: Recipe, *, root: Path, cache: Path) -> Subject:
     Args:
         root: the folder that the data are in.
         cache: folder of trained models, made if need be.
+        device: where to train, and where the model shall be.
 
     Raises:
         InputError: see `make`, or the cache cannot be written to.
     """
-    digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()
-    stem = f"{recipe.profile}-{digest[:16]}"
+    stem = _stem(recipe)
     facts_file = cache / f"{stem}.json"
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with open(cache / f".{stem}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the system's to take back, however we end
             if not facts_file.exists():
-                _train(recipe, root, cache / stem)
+                _train(recipe, root, cache / stem, device)
     except OSError as error:
         raise InputError(f"cannot write into {cache}: {error.strerror or error}") from error
     network = fresh_network(recipe)
     network.load_state_dict(load_file(cache / f"{stem}.safetensors"))
     trigger = load_trigger(cache / f"{stem}.trigger.npz")
     facts = json.loads(facts_file.read_text(encoding="utf-8"))
-    return Subject(network.eval().requires_grad_(False), trigger.stamp, facts)
+    return Subject(network.eval().requires_grad_(False).to(device), trigger.stamp, facts)
 
 
-def _train(recipe: Recipe, root: Path, stem: Path) -> None:
+def is_trained(recipe: Recipe, *, cache: Path) -> bool:
+    """Whether the recipe's model is in the cache."""
+    return (cache / f"{_stem(recipe)}.json").exists()
+
+
+def _stem(recipe: Recipe) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()
+    return f"{recipe.profile}-{digest[:16]}"
+
+
+def _train(recipe: Recipe, root: Path, stem: Path, device: torch.device | str) -> None:
     start = perf_counter()
-    made = make(recipe, root=root)
+    blank = torch.zeros(1, *recipe.input_size)
+    with counting(fresh_network(recipe), blank) as passes:
+        made = make(recipe, root=root, device=device)
     facts = {
         **made.recipe,
         "accuracy": made.accuracy,
         "asr": made.asr,
         "seconds": perf_counter() - start,
+        "passes": passes.count,
         "torch": torch.__version__,
     }
     write_whole(stem.with_name(f"{stem.name}.safetensors"), weights_bytes(made.model))

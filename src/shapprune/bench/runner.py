@@ -9,12 +9,15 @@ import fcntl
 import json
 import os
 import platform
+import subprocess
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -62,12 +65,29 @@ def attempt(work: Work, cell: Cell) -> Result:
             **outcome,
             "wall_seconds": time.perf_counter() - start,
             "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "commit": commit(),
             "versions": versions(),
             "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, one thread",
         }
     )
     assert isinstance(result, dict)
     return result
+
+
+@cache
+def commit() -> str:
+    """The git commit of the source tree, "-dirty" if it was changed since; else the version."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(here.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # it may be someone else's repository
+        return git("describe", "--always", "--dirty")
+    except (OSError, subprocess.CalledProcessError):
+        return version("shapprune")
 
 
 def failure(error: str) -> dict[str, object]:

@@ -1,0 +1,184 @@
+"""What each neuron is worth to a backdoor, by estimators and by other papers' measures (Sec. 4.4).
+
+The estimators play the ASR game on the defender's images under a trigger that was inverted for the
+target. Unlike a defence they are told which class that is: what is compared is the ranking alone.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from shapprune.baselines.anp import neuron_masks
+from shapprune.baselines.clp import channel_sensitivity
+from shapprune.baselines.fine_pruning import dormant_first
+from shapprune.estimation import estimate_shapley, stamped_images
+from shapprune.game import NeuronGame
+from shapprune.neurons import Neurons, find_neurons
+from shapprune.shapley import ShapleyValues, algorithm1, multilinear, permutation, tmab
+from shapprune.stages import Progress
+from shapprune.stamps import Stamp
+from shapprune.triggers import invert_triggers
+
+ITERATIONS = 50  # average iterations of Algorithm 1, the paper's; others spend no more
+TRUTH = "monte-carlo"
+_UNIFORM = 1e9  # average iterations before ε-greedy sets in
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    """What all rankings are given.
+
+    Attributes:
+        model, neurons: the network and its players.
+        images, labels: the defender's, (n, C, H, W) in [0, 1] and int64 (n,).
+        target, trigger: a class and the trigger inverted for it.
+        truth: average iterations of the long run that stands for the truth.
+        seed: of the ranking.
+    """
+
+    model: nn.Module
+    neurons: Neurons
+    images: Tensor
+    labels: Tensor
+    target: int
+    trigger: Stamp
+    truth: int
+    seed: int
+
+    @property
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+    def game(self) -> NeuronGame:
+        """ASR under the inverted trigger."""
+        stamped, answers = stamped_images(self.images, self.labels, [(self.target, self.trigger)])
+        return NeuronGame(self.model, self.neurons, stamped, answers)
+
+
+Ranking: TypeAlias = Callable[[Board], Tensor]  # what each neuron is worth, float (n,)
+
+
+def _game(play: Callable[[NeuronGame, Board], ShapleyValues]) -> Ranking:
+    return lambda board: play(board.game(), board).values
+
+
+def _default(board: Board) -> Tensor:
+    """What `shapprune repair` prunes by: gradients near the whole, for the ASR less the ACC."""
+    values = estimate_shapley(
+        board.model,
+        board.images,
+        board.labels,
+        neurons=board.neurons,
+        triggers=[(board.target, board.trigger)],
+        generator=board.generator,
+    )
+    return values.scores[0]
+
+
+def _dormant(board: Board) -> Tensor:
+    """Fine-Pruning's: channels of the last convolution, the least active on clean images first."""
+    order = dormant_first(board.model, board.images, neurons=board.neurons)
+    values = torch.zeros(len(board.neurons))
+    values[order] = torch.arange(len(order), 0, -1).float()
+    return values
+
+
+def _sensitive(board: Board) -> Tensor:
+    """CLP's: by how many σ of its layer a channel's Lipschitz constant is above the mean."""
+    found = {
+        layer.norm: (layer.constants - layer.constants.mean()) / layer.constants.std()
+        for layer in channel_sensitivity(board.model, board.images)
+    }
+    least = torch.stack([values.min() for values in found.values()]).min()
+    parts = [found.get(layer.name, least.expand(layer.size)) for layer in board.neurons.layers]
+    return torch.cat(parts).nan_to_num(0.0)
+
+
+def _masked(board: Board) -> Tensor:
+    """ANP's: how far the learned mask lets go of a neuron."""
+    layers = board.neurons.layers
+    own = Neurons(tuple(layer for layer in layers if layer.projection is None))
+    masks = neuron_masks(board.model, board.images, board.labels, neurons=own, seed=board.seed)
+    of = dict(zip((layer.name for layer in own.layers), own.split(1 - masks), strict=True))
+    return torch.cat([of.get(layer.name, torch.zeros(layer.size).to(masks)) for layer in layers])
+
+
+RANKINGS: Mapping[str, Ranking] = {
+    # The paper's truth: every permutation uniform, for a long time.
+    TRUTH: _game(
+        lambda game, board: algorithm1(
+            game, average_iterations=board.truth, explore=_UNIFORM, generator=board.generator
+        )
+    ),
+    "algorithm1": _game(
+        lambda game, board: algorithm1(
+            game, average_iterations=ITERATIONS, top=sizes(game.n)[0], generator=board.generator
+        )
+    ),
+    "tmab": _game(
+        lambda game, board: tmab(
+            game, budget=ITERATIONS * game.n, top=sizes(game.n)[0], generator=board.generator
+        )
+    ),
+    "permutation": _game(
+        lambda game, board: permutation(game, budget=ITERATIONS * game.n, generator=board.generator)
+    ),
+    # A gradient is three passes of one image: a fiftieth of the passes.
+    "multilinear 1/50": _game(
+        lambda game, board: multilinear(
+            game, budget=max(16, game.n * game.m // 3), generator=board.generator
+        )
+    ),
+    "ours": _default,
+    "fine-pruning": _dormant,
+    "clp": _sensitive,
+    "anp": _masked,
+}
+
+
+def sizes(n: int) -> tuple[int, int]:
+    """How many of an estimator's best are looked for among how many of the true best.
+
+    The paper's 50 and 70, or the same share of a network of fewer than 448 neurons.
+
+    >>> sizes(2688), sizes(208)
+    ((50, 70), (23, 32))
+    """
+    share = min(1.0, n / 448)
+    return round(50 * share), round(70 * share)
+
+
+def board(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    target: int,
+    truth: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Board:
+    """The same board for every ranking: the trigger is inverted with a seed of its own.
+
+    Args:
+        model: left as it was.
+        images, labels, target, truth, seed: see `Board`.
+        progress: called with a stage's name and the share of it done.
+    """
+    report = (lambda share: progress("invert the trigger", share)) if progress else None
+    (found,) = invert_triggers(
+        model,
+        images,
+        labels,
+        targets=[target],
+        per_step=32,
+        gate=0.97,
+        give_up=False,
+        generator=torch.Generator().manual_seed(0),
+        progress=report,
+    ).triggers
+    neurons = find_neurons(model, images)
+    return Board(model, neurons, images, labels, target, found.stamp, truth, seed)

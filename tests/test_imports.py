@@ -40,6 +40,8 @@ RANKS = {
     "metrics": 3,
     "passes": 3,
     "augmentation": 4,
+    "compact": 3,
+    "compact_files": 8,
     "recovery": 8,
     "triggers": 5,
     "estimation": 5,

@@ -7,6 +7,8 @@
 True
 """
 
+from shapprune.compact import Compact, make_compact
+from shapprune.compact_files import load_compact, save_compact
 from shapprune.data import LabeledImages, load_images
 from shapprune.detection import Detection, combine, detect
 from shapprune.errors import InputError
@@ -26,6 +28,7 @@ from shapprune.weights import save_weights
 
 __all__ = [
     "Classifier",
+    "Compact",
     "Detection",
     "InputError",
     "Inversion",
@@ -50,10 +53,13 @@ __all__ = [
     "fine_tune",
     "invert_triggers",
     "load_classifier",
+    "load_compact",
     "load_images",
+    "make_compact",
     "prune",
     "recover_images",
     "repair",
+    "save_compact",
     "save_weights",
     "scan",
 ]

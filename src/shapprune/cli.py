@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +31,8 @@ from shapprune.bench.plan import plan
 from shapprune.bench.processes import Processes
 from shapprune.bench.report import report as bench_report
 from shapprune.bench.runner import Result, read, run
+from shapprune.compact import Compact
+from shapprune.compact_files import compact_files
 from shapprune.contents import lines_of, look_into
 from shapprune.data import LabeledImages, load_images
 from shapprune.errors import InputError
@@ -104,6 +107,7 @@ def _repair(arguments: argparse.Namespace) -> int:
             estimator=arguments.estimator,
             mode=arguments.mode,
             count=arguments.neurons,
+            compact=arguments.compact,
             seed=arguments.seed,
             progress=progress,
         )
@@ -430,6 +434,8 @@ def _files(
     if isinstance(result, RepairResult):
         assert isinstance(result.model, Classifier)
         files |= source.repaired(result.model.network)
+        if result.compact and result.compact.taken:
+            files |= compact_files(result.compact, like=source.weights)
     for target, stamp in suspected_triggers(result):
         files[f"trigger_{target}.png"] = trigger_picture(stamp)
     names = data.class_names
@@ -442,7 +448,7 @@ def _files(
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
-    write_folder(folder, files, stale=("trigger_*.png", "repaired.*"))
+    write_folder(folder, files, stale=("trigger_*.png", "repaired.*", "compact.*"))
     _print(f"written to {folder}: {', '.join(files)}")
 
 
@@ -487,7 +493,20 @@ def _print_repair(result: RepairResult) -> None:
             f"accuracy on the given images {repair.before.accuracy:.0%} → "
             f"{repair.after.accuracy:.0%}"
         )
+    if result.compact:
+        _print_compact(result.compact)
     _print(f"{sum(stage.seconds for stage in result.stages):.0f} seconds")
+
+
+def _print_compact(compact: Compact) -> None:
+    (more, less), (slower, faster) = compact.parameters, compact.operations
+    _print(
+        f"compact: {len(compact.taken)} of {len(compact.taken) + len(compact.left)} pruned "
+        f"channels taken away, parameters {more:,} → {less:,}, multiply-accumulates of an image "
+        f"{slower:,} → {faster:,}"
+    )
+    for why, count in Counter(left.why for left in compact.left).most_common():
+        _print(f"compact: {count} left as zeros: {printable(why)}")
 
 
 def _class_name(c: int, data: LabeledImages) -> str:

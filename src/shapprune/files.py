@@ -1,12 +1,16 @@
 """Files: written whole or not at all, and errors of reading told in one line."""
 
+import json
 import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from shapprune.errors import InputError
+
+_MOST_JSON = 16 << 20  # bytes
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -91,6 +95,23 @@ def write_folder(folder: Path, contents: dict[str, bytes], *, stale: Sequence[st
         for file in folder.glob(pattern):
             if file.name not in contents:
                 file.unlink()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A stranger's JSON file.
+
+    Raises:
+        InputError: it is missing, too large, no JSON, or no dictionary.
+    """
+    try:
+        if path.stat().st_size > _MOST_JSON:
+            raise ValueError(f"more than {_MOST_JSON} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no dictionary")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {describe(error)}") from error
+    return content
 
 
 def quote(name: str) -> str:

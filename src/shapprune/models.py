@@ -125,8 +125,23 @@ def _filled(
 ) -> nn.Module:
     options = source.stated.options if source else None
     network = build_network(spec, num_classes, options=options, weights=tensors)
-    if spec.startswith("transformers:"):
-        return network  # filled, with names of its own
+    if not spec.startswith("transformers:"):  # which is filled, with names of its own
+        fill_network(network, tensors, spec=spec, num_classes=num_classes)
+    return network
+
+
+def fill_network(
+    network: nn.Module, tensors: Mapping[str, Tensor], *, spec: str, num_classes: int | None
+) -> None:
+    """Load weights into a network.
+
+    Args:
+        spec: what the network is called in errors.
+        num_classes: that it was built for, None if unknown; tells an error in it from others.
+
+    Raises:
+        InputError: names, shapes or kinds of numbers that differ.
+    """
     try:
         if mismatch := _mismatch(network.state_dict(), tensors, num_classes):
             raise InputError(f"the file does not fit {spec}: {mismatch}")
@@ -135,7 +150,6 @@ def _filled(
         raise
     except Exception as error:  # a network may have loading hooks of its own
         raise InputError(f"the file cannot be loaded into {spec}: {describe(error)}") from error
-    return network
 
 
 def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | None = None) -> int:
@@ -279,7 +293,7 @@ def _a_channel(name: str, value: float | Sequence[float] | None, default: float)
 
 
 def _mismatch(
-    own: Mapping[str, Tensor], given: Mapping[str, Tensor], num_classes: int
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], num_classes: int | None
 ) -> str | None:
     """How the weights ``given`` differ in names and shapes from the network's ``own``, if so."""
     # BatchNorm layers older than this counter lack it, and torch fills it in.
@@ -318,7 +332,7 @@ def _mismatch(
     return "; ".join(reasons) or None
 
 
-def _head_classes(own: Tensor, given: Tensor, num_classes: int) -> int | None:
+def _head_classes(own: Tensor, given: Tensor, num_classes: int | None) -> int | None:
     """The class count of a ``given`` tensor that differs from the network's in nothing else."""
     if own.shape[:1] == (num_classes,) and given.ndim and own.shape[1:] == given.shape[1:]:
         return given.shape[0]

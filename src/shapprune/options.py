@@ -120,6 +120,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="K",
         help="prune so many neurons (chosen on the images)",
     )
+    repair.add_argument(
+        "--compact",
+        action="store_true",
+        help="also write a smaller network without the pruned channels (needs torch-pruning)",
+    )
 
     inspect = add("inspect", "List what a weights file or folder holds, without running anything.")
     inspect.add_argument("weights", type=Path, metavar="FILE")

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from shapprune.compact import Compact, make_compact
 from shapprune.detection import Detection, Method, combine, detect
 from shapprune.errors import InputError
 from shapprune.estimation import Estimator, Mode
@@ -74,12 +75,14 @@ class RepairResult:
         scan: the scan that came first.
         repair: how it was repaired; None where there was nothing to repair.
         stages: what was done and its cost, the scan's stages first.
+        compact: the repaired copy without the pruned channels, where it was asked for.
     """
 
     model: nn.Module
     scan: ScanResult
     repair: Repair | None
     stages: tuple[Stage, ...]
+    compact: Compact | None = None
 
 
 def scan(
@@ -187,6 +190,7 @@ def repair(
     estimator: Estimator = "multilinear",
     mode: Mode | None = None,
     count: int | None = None,
+    compact: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> RepairResult:
@@ -199,6 +203,7 @@ def repair(
             is the paper's plain one.
         estimator, mode: of the Shapley values, see `estimate_shapley`.
         count: how many neurons to prune; None to choose on the given images.
+        compact: whether to make a copy without the pruned channels too, see `make_compact`.
         seed, progress: see `scan`.
 
     Raises:
@@ -243,4 +248,10 @@ def repair(
             clock=clock,
         )
     story.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages))
+    smaller = None
+    if compact:
+        with clock.stage("take pruned channels away"):
+            smaller = make_compact(
+                story.model, images, neurons=story.neurons, removed=story.pruning.removed
+            )
+    return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages), smaller)

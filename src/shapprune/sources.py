@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,12 +14,11 @@ from torch import Tensor, nn
 
 from shapprune.architectures import saved_names
 from shapprune.errors import InputError
-from shapprune.files import describe, list_names, quote
+from shapprune.files import describe, list_names, quote, read_json
 from shapprune.stated import Stated, stated_in_checkpoint, stated_in_config
 from shapprune.weights import WeightsFile, read_weights_file
 
 _INDEX = "model.safetensors.index.json"
-_MOST_JSON = 16 << 20  # bytes
 _CONFIGS = ("config.json", "preprocessor_config.json")
 _FETCHED = [*_CONFIGS, "*.safetensors", _INDEX]
 
@@ -114,8 +112,8 @@ def _read_folder(folder: Path) -> Source:
     if "config.json" in configs:
         try:
             stated = stated_in_config(
-                _read_json(folder / "config.json"),
-                _read_json(folder / _CONFIGS[1]) if _CONFIGS[1] in configs else {},
+                read_json(folder / "config.json"),
+                read_json(folder / _CONFIGS[1]) if _CONFIGS[1] in configs else {},
             )
         except InputError as error:
             raise InputError(f"{folder}: {error}") from error
@@ -123,7 +121,7 @@ def _read_folder(folder: Path) -> Source:
 
 
 def _shards(folder: Path) -> list[str]:
-    places = _read_json(folder / _INDEX).get("weight_map")
+    places = read_json(folder / _INDEX).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise InputError(f"{folder / _INDEX} has no weight_map")
     names = sorted({str(name) for name in places.values()})
@@ -133,18 +131,6 @@ def _shards(folder: Path) -> list[str]:
         if not (folder / name).is_file():
             raise InputError(f"{folder} lacks the shard {quote(name)}")
     return names
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MOST_JSON:
-            raise ValueError(f"more than {_MOST_JSON} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("no dictionary")
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {describe(error)}") from error
-    return content
 
 
 def _fetched(name: str) -> Path:

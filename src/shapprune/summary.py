@@ -6,7 +6,9 @@ from importlib.metadata import version
 from math import isinf, isnan
 
 import torch
+from torch import nn
 
+from shapprune.compact import Compact
 from shapprune.mending import Repair
 from shapprune.models import Classifier
 from shapprune.pipeline import RepairResult, ScanResult
@@ -73,6 +75,7 @@ def summarise(
         if result.repair:
             facts |= {"forced": set(result.repair.targets) != set(scan.targets)}
             facts |= _repair(result.repair)
+        facts |= {"compact": _compact(result.compact) if result.compact else None}
     facts |= {
         "stages": [
             {"name": stage.name, "seconds": stage.seconds, "passes": stage.passes}
@@ -106,8 +109,7 @@ def _repair(repair: Repair) -> dict[str, object]:
     neurons, values, removed = repair.neurons, repair.values, repair.pruning.removed
     score, asr = repair.pruning.score.tolist(), values.asr.values.tolist()
     accuracy = values.accuracy.values.tolist() if values.accuracy else None
-    # As the weights file names them, which the normalisation around the network is no part of.
-    prefix = "network." if isinstance(repair.model, Classifier) else ""
+    prefix = _prefix(repair.model)
     layers = [layer.name.removeprefix(prefix) for layer in neurons.layers]
     located = [neurons.locate(neuron) for neuron in removed]
     places = [(layer.removeprefix(prefix), channel) for layer, channel in located]
@@ -143,6 +145,32 @@ def _repair(repair: Repair) -> dict[str, object]:
             for t in repair.triggers
         ],
     }
+
+
+def _compact(compact: Compact) -> dict[str, object]:
+    prefix = _prefix(compact.model)
+    return {
+        "taken": [
+            {"layer": layer.removeprefix(prefix), "channel": channel}
+            for layer, channel in compact.taken
+        ],
+        "left": [
+            {
+                "layer": left.layer.removeprefix(prefix),
+                "channel": left.channel,
+                "why": left.why.replace(prefix, "") if prefix else left.why,
+            }
+            for left in compact.left
+        ],
+        "parameters": compact.parameters,
+        "multiply_accumulates": compact.operations,
+        "difference": compact.difference,
+    }
+
+
+def _prefix(model: nn.Module) -> str:
+    """Weights files name no such thing: the normalisation around the network is no part of it."""
+    return "network." if isinstance(model, Classifier) else ""
 
 
 def _proxies(proxies: Proxies) -> dict[str, float]:

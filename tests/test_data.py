@@ -53,6 +53,48 @@ def test_folder_with_class_names(tmp_path):
     assert data.notes == ("no images of 1 of 4 classes: 1",)
 
 
+def test_folders_named_as_the_networks_classes_count_as_these(tmp_path):
+    names = ("zebra", "Traffic light", "ant", "7")
+    for folder, value in (("ant", 20), ("traffic_light", 10), ("ZEBRA", 0)):
+        write_image(tmp_path / folder / "a.png", value=value)
+    data = load_images(tmp_path, num_classes=4, class_names=names)
+    assert sorted(data.labels.tolist()) == [0, 1, 2]
+    for image, label in zip(data.images, data.labels, strict=True):
+        assert torch.equal(image, torch.full((3, 8, 8), label.item() * 10 / 255))
+    assert data.class_names == names
+    assert data.notes == ("no images of 1 of 4 classes: 3",)
+    write_image(tmp_path / "7" / "a.png")  # a name, for others are too
+    assert 3 in load_images(tmp_path, num_classes=4, class_names=names).labels
+    write_image(tmp_path / "zebra" / "a.png")
+    with fails("several classes or folders are called 'zebra'"):
+        load_images(tmp_path, num_classes=6, class_names=(*names, "cat", "dog"))
+    write_image(tmp_path / "zebu" / "a.png")
+    with fails("'zebu' are named as no class of the network is"):
+        load_images(tmp_path, num_classes=6, class_names=(*names, "cat", "dog"))
+
+
+def test_folders_named_otherwise_count_by_position(tmp_path):
+    for folder in ("a", "b", "c"):
+        write_image(tmp_path / folder / "a.png")
+    data = load_images(tmp_path, num_classes=3, class_names=["zebra", "ant", "cat"])
+    assert data.labels.tolist() == [0, 1, 2]
+    assert data.class_names == ("a", "b", "c")
+    assert "no folder is named" in data.notes[0]
+    # Names that transformers makes up say nothing; nor do names for another number of classes.
+    for names in (["LABEL_0", "LABEL_1", "LABEL_2"], ["b", "a"]):
+        data = load_images(tmp_path, num_classes=3, class_names=names)
+        assert data.labels.tolist() == [0, 1, 2]
+        assert not data.notes
+
+
+def test_numbered_folders_stay_numbers(tmp_path):
+    for folder in ("0", "2"):
+        write_image(tmp_path / folder / "a.png")
+    data = load_images(tmp_path, num_classes=3, class_names=["zebra", "ant", "cat"])
+    assert data.labels.tolist() == [0, 2]
+    assert data.notes == ("no images of 1 of 3 classes: 1",)
+
+
 def test_numbers_from_one_count_as_names(tmp_path):
     for number in range(1, 12):
         write_image(tmp_path / str(number) / "a.png", value=number)

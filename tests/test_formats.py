@@ -12,12 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 
 from shapprune.architectures import build_network
 from shapprune.cifar_resnets import preactresnet18, resnet18, resnet34
 from shapprune.cli import main
 from shapprune.errors import InputError
-from shapprune.models import load_classifier
+from shapprune.models import count_classes, load_classifier
 from shapprune.sources import read_source
 from shapprune.weights import read_weights
 
@@ -193,7 +194,94 @@ def test_what_is_not_stated_must_be_given(tmp_path):
     with pytest.raises(InputError, match="--arch"):
         load_classifier(tmp_path / "a.pt")
     with pytest.raises(InputError, match="--num-classes"):
-        load_classifier(tmp_path / "a.pt", arch=ARCH)
+        load_classifier(tmp_path / "a.pt", arch=f"{__file__}:fixed")
+    with pytest.raises(InputError, match=r"knows no model|needs torchvision"):
+        load_classifier(tmp_path / "a.pt", arch="torchvision:resnet0")
+
+
+def fixed() -> nn.Module:
+    return Net(4)
+
+
+class Linear(nn.Module):
+    """Of the layer called ``linear`` one might think that it is the last."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.linear, self.out = nn.Linear(12, 9), nn.Linear(9, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.linear(x.flatten(1)).relu())
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5])
+def test_the_last_layer_of_the_architecture_tells_the_classes(num_classes, tmp_path):
+    network = Linear(num_classes)
+    torch.save(network.state_dict(), tmp_path / "a.pt")
+    source = read_source(tmp_path / "a.pt")
+    assert count_classes(source, arch=f"{__file__}:Linear") == num_classes
+    images = torch.rand(2, 3, 2, 2)
+    model = load_classifier(source, arch=f"{__file__}:Linear")
+    assert torch.equal(model(images), network(images))
+    with pytest.raises(InputError, match="no built-in one fits"):
+        count_classes(source)
+
+
+# TrojanZoo
+
+
+def trojanzoo_names(weights: dict[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
+    """As TrojanZoo names the tensors of torchvision's ResNets, and saves them: bare."""
+    parts = {"fc": "classifier"}
+    return OrderedDict((f"{parts.get(k.split('.')[0], 'features')}.{k}", v)
+                       for k, v in weights.items())  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "comp"), [("resnet18", True), ("resnet18", False)])
+def test_resnets_of_trojanzoo(name, comp, tmp_path):
+    pytest.importorskip("torchvision")
+    whole = build_network(f"torchvision:{name}", 6).eval()
+    if comp:  # what TrojanZoo does for images of CIFAR-10
+        whole.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        whole.maxpool = nn.Identity()
+    weights = trojanzoo_names(whole.state_dict())
+    torch.save(weights, tmp_path / "resnet18_comp_badnet.pth")
+    network, out = written(tmp_path / "resnet18_comp_badnet.pth")  # neither arch nor classes
+    network.eval()
+    back = torch.load(out / "repaired.pth")
+    assert list(back) == list(weights)
+    assert type(back) is OrderedDict
+    changed(whole)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(network(images), whole(images), rtol=1e-4, atol=1e-5)
+    named = f"shapprune.trojanzoo:resnet?name={name}&comp={comp}"
+    assert load_classifier(out / "repaired.pth", arch=named).network(images).shape == (2, 6)
+    other = f"shapprune.trojanzoo:resnet?name=resnet34&comp={comp}"
+    with pytest.raises(InputError, match="missing"):
+        load_classifier(out / "repaired.pth", arch=other)
+
+
+def test_the_net_of_trojanzoo(tmp_path):
+    """Two convolutions, pooled, and two linear layers: 1 × 28 × 28 pixels give 9,216 features."""
+    shapes = {
+        "features.conv1": (32, 1, 3, 3),
+        "features.conv2": (64, 32, 3, 3),
+        "classifier.fc1": (128, 9216),
+        "classifier.fc2": (10, 128),
+    }
+    weights = OrderedDict()
+    for layer, shape in shapes.items():
+        weights[f"{layer}.weight"] = torch.randn(shape) / shape[-1]
+        weights[f"{layer}.bias"] = torch.randn(shape[0])
+    torch.save(weights, tmp_path / "net.pth")
+    model = load_classifier(tmp_path / "net.pth")
+    x = images = torch.rand(2, 1, 28, 28)
+    for layer in ("features.conv1", "features.conv2"):
+        x = F.conv2d(x, weights[f"{layer}.weight"], weights[f"{layer}.bias"]).relu()
+    x = F.max_pool2d(x, 2).flatten(1)
+    x = F.linear(x, weights["classifier.fc1.weight"], weights["classifier.fc1.bias"]).relu()
+    x = F.linear(x, weights["classifier.fc2.weight"], weights["classifier.fc2.bias"])
+    assert torch.allclose(model(images), x, atol=1e-5)
 
 
 @pytest.mark.parametrize(

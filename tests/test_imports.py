@@ -29,6 +29,7 @@ RANKS = {
     "contents": 3,
     "weights": 4,
     "cifar_resnets": 3,
+    "trojanzoo": 3,
     "stated": 5,
     "sources": 6,
     "models": 7,

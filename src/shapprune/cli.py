@@ -38,7 +38,7 @@ from shapprune.data import LabeledImages, load_images
 from shapprune.errors import InputError
 from shapprune.files import check_folder, describe, printable, write_folder
 from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.models import Classifier, check_classifier, load_classifier
+from shapprune.models import Classifier, check_classifier, count_classes, load_classifier
 from shapprune.options import ATTACK_OPTIONS, parser
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.recovery import Recovery, recover_images
@@ -360,6 +360,10 @@ def _load(
     if arguments.out:
         check_folder(arguments.out, overwrite=arguments.overwrite)
     source = read_source(arguments.weights)
+    stated, notes = source.stated, source.notes
+    # What was not said is the source's from here on, in the report too.
+    arguments.num_classes = arguments.num_classes or count_classes(source, arch=arguments.arch)
+    arguments.input_size = arguments.input_size or stated.input_size
     model = load_classifier(
         source,
         arch=arguments.arch,
@@ -367,10 +371,6 @@ def _load(
         mean=_channels(arguments.mean),
         std=_channels(arguments.std),
     ).to(_device(arguments.device))
-    stated, notes = source.stated, source.notes
-    # What was not said is the source's from here on, in the report too.
-    arguments.num_classes = arguments.num_classes or stated.num_classes or len(_head(source))
-    arguments.input_size = arguments.input_size or stated.input_size
     if arguments.mean is None and stated.mean is None and arguments.name != "demo":
         notes += ("no --mean and --std given and none stated: the network gets images in [0, 1]",)
     generator = torch.Generator().manual_seed(arguments.seed)
@@ -381,6 +381,7 @@ def _load(
             num_classes=arguments.num_classes,
             input_size=arguments.input_size,
             per_class=arguments.per_class or _PER_CLASS,
+            class_names=stated.class_names,
             generator=generator,
         )
     else:
@@ -396,11 +397,6 @@ def _load(
         _say(f"note: {note}")
     check_classifier(model, images=data.images, num_classes=arguments.num_classes)
     return model, data, recovered, source
-
-
-def _head(source: Source) -> Tensor:
-    """Of a built-in network, which was found by its names."""
-    return source.weights["linear.weight"]
 
 
 def _recovered(

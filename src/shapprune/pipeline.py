@@ -14,7 +14,7 @@ from shapprune.errors import InputError
 from shapprune.estimation import Estimator, Mode
 from shapprune.mending import Repair, mend, refine_triggers
 from shapprune.metrics import accuracy
-from shapprune.models import check_input, in_channels_last
+from shapprune.models import cast_like, check_input, in_channels_last, in_full_precision
 from shapprune.recovery import Recovery
 from shapprune.stages import Clock, Progress, Stage
 from shapprune.triggers import KINDS, Inversion, Kind, invert_triggers
@@ -104,6 +104,7 @@ def scan(
 
     Args:
         model: maps images in [0, 1] to logits (n, classes), at least three classes; left as it was.
+            Of half precision, a float32 copy is examined.
         images: clean, float (n, C, H, W) in [0, 1], one a class is enough.
         labels: int64 (n,).
         recovered: from `recover_images`, instead of images and labels.
@@ -115,6 +116,7 @@ def scan(
     """
     if recovered:
         images, labels = recovered.images, recovered.labels
+    model = in_full_precision(model)
     images, labels, classes = check_input(model, images, labels)
     model = in_channels_last(model, images)
     before = [recovered.stage] if recovered else []
@@ -196,6 +198,8 @@ def repair(
 ) -> RepairResult:
     """Scan a classifier and take out the backdoor that is found.
 
+    The repaired copy has the types of the model's tensors, be they of half precision.
+
     Args:
         model, images, labels, recovered: see `scan`; the model is left as it was.
         force_targets: classes to repair whatever the verdict; none to trust the scan.
@@ -211,6 +215,7 @@ def repair(
     """
     if recovered:
         images, labels = recovered.images, recovered.labels
+    given, model = model, in_full_precision(model)
     images, labels, classes = check_input(model, images, labels)
     for target in force_targets:
         if not 0 <= target < classes:
@@ -218,7 +223,7 @@ def repair(
     scanned = scan(model, images, labels, recovered=recovered, seed=seed, progress=progress)
     targets = tuple(dict.fromkeys(force_targets)) or scanned.targets
     if not targets:
-        return RepairResult(model, scanned, None, scanned.stages)
+        return RepairResult(given, scanned, None, scanned.stages)
     as_tried = unlearn and estimator == "multilinear" and mode is None and count is None
     tried = next((trial for trial in scanned.trials if trial.targets == targets), None)
     clock = Clock(progress)
@@ -254,4 +259,6 @@ def repair(
             smaller = make_compact(
                 story.model, images, neurons=story.neurons, removed=story.pruning.removed
             )
+        cast_like(smaller.model, given)
+    cast_like(story.model, given)
     return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages), smaller)

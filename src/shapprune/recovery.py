@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from shapprune.augmentation import flip_allowed
 from shapprune.errors import InputError
-from shapprune.models import check_classifier, in_channels_last
+from shapprune.models import check_classifier, in_channels_last, in_full_precision
 from shapprune.neurons import evaluating
 from shapprune.stages import Clock, Progress, Stage, part_of
 
@@ -84,6 +84,7 @@ def recover_images(
             "per_class, steps and together must be at least 1, got "
             f"{per_class}, {steps}, {together}"
         )
+    model = in_full_precision(model)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     blank = torch.full((1, *input_size), 0.5).to(like)
     classes = check_classifier(model, images=blank)

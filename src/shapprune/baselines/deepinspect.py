@@ -123,13 +123,14 @@ def deepinspect(
         seed=seed,
         progress=part_of(progress, 0, 2),
     )
-    norms, generator = scan.norms, torch.Generator().manual_seed(seed)
-    targets = scan.targets or (min(range(len(norms)), key=norms.__getitem__),)
+    generator = torch.Generator().manual_seed(seed)
     return unlearn(
         model,
         scan.images,
         scan.labels,
-        stamps=[scan.generator.stamp(target, generator) for target in targets],
+        stamps=[scan.generator.stamp(c, generator) for c in range(len(scan.norms))],
+        norms=scan.norms,
+        targets=scan.targets,
         epochs=epochs,
         seed=seed,
         progress=part_of(progress, 1, 2),

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shapprune.baselines.neural_cleanse import blamed
 from shapprune.baselines.plain_finetuning import Progress, unlearn
 from shapprune.detection import Detection, detect
 from shapprune.models import check_input
@@ -105,7 +104,6 @@ def gangsweep(
     Raises:
         InputError: what does not fit, in one line.
     """
-    images, labels, _ = check_input(model, images, labels)
     scan = gangsweep_scan(
         model, images, labels, steps=steps, seed=seed, progress=part_of(progress, 0, 2)
     )
@@ -113,7 +111,9 @@ def gangsweep(
         model,
         images,
         labels,
-        stamps=[scan.generators[target].stamp for target in blamed(scan.detection)],
+        stamps=[generator.stamp for generator in scan.generators],
+        norms=scan.detection.norms,
+        targets=scan.detection.targets,
         epochs=epochs,
         seed=seed,
         progress=part_of(progress, 1, 2),

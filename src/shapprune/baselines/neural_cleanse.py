@@ -4,7 +4,6 @@ The settings are those of the authors' code. Its data are 1,000 images, of which
 batches of 32; here a step is one pass over the images that there are.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,8 +87,7 @@ def neural_cleanse(
 ) -> nn.Module:
     """A copy that has unlearned the reversed triggers of the outlying classes.
 
-    Where no class is an outlier, the one with the smallest mask is taken: whoever asks for a repair
-    has a suspicion, and the scan tells the verdict.
+    Where no class is an outlier, the one with the smallest mask is taken.
 
     Args:
         steps: see `neural_cleanse_scan`.
@@ -98,7 +96,6 @@ def neural_cleanse(
     Raises:
         InputError: what does not fit, in one line.
     """
-    images, labels, _ = check_input(model, images, labels)
     scan = neural_cleanse_scan(
         model, images, labels, steps=steps, seed=seed, progress=part_of(progress, 0, 2)
     )
@@ -106,7 +103,9 @@ def neural_cleanse(
         model,
         images,
         labels,
-        stamps=[scan.triggers[target].stamp for target in blamed(scan.detection)],
+        stamps=[trigger.stamp for trigger in scan.triggers],
+        norms=scan.detection.norms,
+        targets=scan.detection.targets,
         epochs=epochs,
         seed=seed,
         progress=part_of(progress, 1, 2),
@@ -149,12 +148,6 @@ def neural_cleanse_scan(
     triggers, rates, spent = zip(*found, strict=True)
     norms = [trigger.norm for trigger in triggers]
     return NeuralCleanseScan(triggers, rates, spent, detect(norms, method="mad", logarithm=False))
-
-
-def blamed(detection: Detection) -> Sequence[int]:
-    """The outlying classes, or else the one with the smallest norm."""
-    norms = detection.norms
-    return detection.targets or (min(range(len(norms)), key=norms.__getitem__),)
 
 
 def _reverse(

@@ -59,6 +59,8 @@ def unlearn(
     labels: Tensor,
     *,
     stamps: Sequence[Callable[[Tensor], Tensor]],
+    norms: Sequence[float],
+    targets: Sequence[int],
     share: float = 0.2,
     epochs: int | None = None,
     batch_size: int = 32,
@@ -70,18 +72,24 @@ def unlearn(
     That is Neural Cleanse's unlearning (Sec. VI-B there), which its successors took over.
 
     Args:
-        stamps: reversed triggers, which take turns in a batch.
+        stamps: reversed triggers, one a class; those of the classes to `blame` take turns in a
+            batch.
+        norms, targets: see `blame`.
         share: of a batch that is stamped.
         epochs: None for the paper's one, but for 100 batches at least: an epoch of ten images is
             a single one.
         model, images, labels, batch_size, seed, progress: see `plain_fine_tune`.
+
+    Raises:
+        InputError: what does not fit, in one line.
     """
-    copy = deepcopy(model)
+    images, labels, _ = check_input(model, images, labels)
+    copy, guilty = deepcopy(model), [stamps[target] for target in blame(norms, targets)]
 
     def stamped(batch: Tensor) -> Tensor:
         batch = batch.clone()
         for row in range(max(1, round(share * len(batch)))):
-            batch[row] = stamps[row % len(stamps)](batch[row : row + 1])[0]
+            batch[row] = guilty[row % len(guilty)](batch[row : row + 1])[0]
         return batch
 
     train_on(
@@ -95,6 +103,17 @@ def unlearn(
         progress=progress,
     )
     return copy
+
+
+def blame(norms: Sequence[float], targets: Sequence[int]) -> Sequence[int]:
+    """The outlying classes that a scan found, or else the one with the smallest norm.
+
+    Whoever asks for a repair has a suspicion; the scan tells the verdict.
+
+    >>> blame([3.0, 1.0, 2.0], []), blame([3.0, 1.0, 2.0], [2])
+    ([1], [2])
+    """
+    return targets or [min(range(len(norms)), key=norms.__getitem__)]
 
 
 def train_on(

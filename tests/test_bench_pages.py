@@ -129,6 +129,14 @@ def test_a_chart_of_spans_takes_any_number():
     ElementTree.fromstring(charts.sheet([("", chart)], {"mad": "MAD"}))
 
 
+def test_a_long_curve_is_labelled_at_every_other_point():
+    removed = list(range(100, 120))
+    chart = charts.curve_chart(removed, {"asr": [0.5] * 20}, chosen=103)
+    labels = [int(n) for n in re.findall(r">(1\d\d)</text>", chart)]
+    assert labels == sorted([*range(100, 120, 2), 103])
+    assert chart.count("pruned: ASR 50.0%") == 20
+
+
 def test_several_seeds_are_told_by_median_and_range(measured):
     cells = [Cell("defend", DIGITS, "ours", seed=seed) for seed in range(3)]
     results = [{**scores(a, 0.0), "seconds": a, "passes": 5} for a in (0.9, 0.7, 0.8)]

@@ -20,6 +20,7 @@ _LINE = 15.0  # between lines of words
 _SPAN = 34.0  # between the lines of `span_chart`
 _MOST_NUMBERED = 60  # classes, on a wide page
 _MOST_NAMED = 3
+_MOST_TICKS = 16  # below a curve, on half a page
 
 
 def norm_chart(detection: Detection, *, labels: Sequence[str], marks: Mapping[int, str]) -> "Chart":
@@ -108,10 +109,11 @@ def curve_chart(
     xs = [(i + 0.5) * step for i in range(len(removed))]
     parts = [_gridline(y(share), f"{share:.0%}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
     below = _TOP + _HEIGHT + _LINE + 3
-    for x, count in zip(xs, removed, strict=True):
+    for i, (x, count) in enumerate(zip(xs, removed, strict=True)):
         at = f"{x:.3f}%"
-        mine = "tick chosen" if count == chosen else "tick"
-        parts.append(_text(str(count), x=at, y=below, class_=mine, text_anchor="middle"))
+        if len(removed) <= _MOST_TICKS or i % 2 == 0 or count == chosen:
+            mine = "tick chosen" if count == chosen else "tick"
+            parts.append(_text(str(count), x=at, y=below, class_=mine, text_anchor="middle"))
         if count == chosen:
             parts.append(_element("line", x1=at, x2=at, y1=_TOP, y2=y(0), class_="chosen"))
             anchor = "start" if x < 25 else "end" if x > 75 else "middle"
@@ -282,9 +284,9 @@ svg { overflow: visible; } .page { fill: var(--page); }
 line.chosen { stroke: var(--bar); stroke-width: 12px; opacity: .3; }
 line.span { stroke: var(--bar); stroke-width: 9px; }
 line.accuracy, line.agreement, line.asr { stroke-width: 2px; }
-.accuracy, .mad-small { stroke: var(--blue); fill: var(--blue); }
-.agreement, .mad { stroke: var(--green); fill: var(--green); }
-.asr, path.target, .both { stroke: var(--orange); fill: var(--orange); }
+.accuracy, circle.mad-small { stroke: var(--blue); fill: var(--blue); }
+.agreement, rect.mad { stroke: var(--green); fill: var(--green); }
+.asr, path.target, path.both { stroke: var(--orange); fill: var(--orange); }
 line.agreement { stroke-dasharray: 7 3; } line.asr { stroke-dasharray: 2 3; }
 """)
 

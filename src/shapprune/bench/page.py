@@ -14,7 +14,7 @@ _NOTHING = "Nothing measured yet."
 
 @dataclass(frozen=True)
 class Table:
-    """A heading, a sentence and the cells; of HTML, details are folded."""
+    """A heading, a sentence and the cells; folded tables are opened by a click."""
 
     title: str
     note: str

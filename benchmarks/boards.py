@@ -110,19 +110,6 @@ def _stored_trigger(
     return Trigger(**tensors) if GAMES[name][0] == "patch" else Perturbation(**tensors)
 
 
-def sizes(n: int) -> tuple[int, int]:
-    """The paper's 50 and 70, on networks of the zoo's size; the same share of smaller ones."""
-    share = min(1.0, n / 448)
-    return round(50 * share), round(70 * share)
-
-
-def found(values: Tensor, true: Tensor) -> int:
-    """How many of the best are among the true best."""
-    top, among = sizes(len(true))
-    best = set(values.topk(top).indices.tolist())
-    return len(best & set(true.topk(among).indices.tolist()))
-
-
 def play_long(played: Board, part: int) -> None:
     """Write one part of the truth: Algorithm 1, every permutation uniform, every coalition played.
 

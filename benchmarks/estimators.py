@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boards import OUT, Board, board, found, rounded, sizes, subject_of, write
+from boards import OUT, Board, board, rounded, subject_of, write
 from repair import machine, score
+from shapprune.bench.rankings import found, sizes
 from shapprune.data import LabeledImages
 from shapprune.estimation import estimate_shapley
 from shapprune.game import NeuronGame

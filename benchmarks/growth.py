@@ -11,8 +11,9 @@ from time import perf_counter
 
 import torch
 
-from boards import OUT, board, found, rounded, truth, write
+from boards import OUT, board, rounded, truth, write
 from repair import machine
+from shapprune.bench.rankings import found
 from shapprune.shapley import multilinear
 
 GROWING = ("cifar10_badnets", "vgg_2688", "vgg_10000")

@@ -19,10 +19,11 @@ from statistics import median
 import torch
 
 from batching import KINDS, batching
-from boards import GAMES, OUT, found, has_truth, sizes, truth
+from boards import GAMES, OUT, has_truth, truth
 from estimators import ESTIMATORS, accuracy_at, agreement, area, compare
 from growth import GROWING, found_by_long, growth, passes_for
 from repair import spread
+from shapprune.bench.rankings import found, sizes
 from walks import PLOTS, plot, walks
 
 # Those that take longest come first, and get one seed.

@@ -10,8 +10,9 @@ from time import perf_counter
 
 import torch
 
-from boards import OUT, UNIFORM, board, found, sizes, truth, write
+from boards import OUT, UNIFORM, board, truth, write
 from repair import machine
+from shapprune.bench.rankings import found, sizes
 from shapprune.shapley import algorithm1
 
 GAME = "demo"

@@ -244,7 +244,9 @@ def test_the_commit_is_that_of_the_source_tree(tmp_path, monkeypatch):
     # An installed copy, in the repository of someone else.
     monkeypatch.setattr(runner, "__file__", str(tmp_path / "runner.py"))
     shutil.copy(runner.subprocess.__file__, tmp_path / "runner.py")
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    author = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for words in (("init", "-q"), (*author, "commit", "-q", "--allow-empty", "-m", "theirs")):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True)
     assert runner.commit.__wrapped__() == runner.version("shapprune")
 
 

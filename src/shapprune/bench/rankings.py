@@ -151,6 +151,13 @@ def sizes(n: int) -> tuple[int, int]:
     return round(50 * share), round(70 * share)
 
 
+def found(values: Tensor, true: Tensor) -> int:
+    """How many of the best are among the true best, see `sizes`."""
+    top, among = sizes(len(true))
+    best = set(values.topk(top).indices.tolist())
+    return len(best & set(true.topk(among).indices.tolist()))
+
+
 def board(
     model: nn.Module,
     images: Tensor,
@@ -169,7 +176,7 @@ def board(
         progress: called with a stage's name and the share of it done.
     """
     report = (lambda share: progress("invert the trigger", share)) if progress else None
-    (found,) = invert_triggers(
+    (inverted,) = invert_triggers(
         model,
         images,
         labels,
@@ -181,4 +188,4 @@ def board(
         progress=report,
     ).triggers
     neurons = find_neurons(model, images)
-    return Board(model, neurons, images, labels, target, found.stamp, truth, seed)
+    return Board(model, neurons, images, labels, target, inverted.stamp, truth, seed)

@@ -17,7 +17,7 @@ from shapprune.bench.experiments import (
     models_of,
 )
 from shapprune.bench.page import Figure, Part, Table, pages
-from shapprune.bench.rankings import RANKINGS, TRUTH, sizes
+from shapprune.bench.rankings import RANKINGS, TRUTH, found, sizes
 from shapprune.bench.runner import read
 from shapprune.detection import combine, detect
 
@@ -219,17 +219,17 @@ def _ranking(done: Done) -> Iterator[Part]:
     rows, panels = [], []
     for method in (name for name in RANKINGS if name in runs):
         some = runs[method]
-        found, correlation = _NONE, _NONE
+        hits, correlation = _NONE, _NONE
         if true is not None and method != TRUTH:
             top, _ = sizes(len(true))
             values = [torch.tensor(result["values"]) for result in some]
-            found = f"{_spread([_found(v, true) for v in values], 0)} of {top}"
+            hits = f"{_spread([found(v, true) for v in values], 0)} of {top}"
             both = [torch.corrcoef(torch.stack([v, true])) for v in values]
             correlation = _spread([float(c[0, 1]) for c in both])
         known = paper.RANKING.get(method)
         areas = _spread([100 * _area(result["curve"]) for result in some], 1)
         theirs = f"{known} of 50" if known else _NONE
-        rows.append([method, found, theirs, correlation, areas, str(len(some)), *_cost(some)])
+        rows.append([method, hits, theirs, correlation, areas, str(len(some)), *_cost(some)])
         panels.append((method, _curve(some[0]["curve"])))
     yield Table(
         "Ranking",
@@ -240,12 +240,6 @@ def _ranking(done: Done) -> Iterator[Part]:
         rows,
     )
     yield Figure("ranking", "Ranking, curves", _PRUNED, panels, _ACC_ASR)
-
-
-def _found(values: torch.Tensor, true: torch.Tensor) -> int:
-    top, among = sizes(len(true))
-    best = set(values.topk(top).indices.tolist())
-    return len(best & set(true.topk(among).indices.tolist()))
 
 
 def _area(curve: Sequence[Sequence[float]]) -> float:

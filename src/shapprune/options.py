@@ -9,7 +9,7 @@ from typing import NoReturn, get_args
 from shapprune.attacks import ATTACKS
 from shapprune.estimation import Estimator, Mode
 
-_ERROR = 2
+CLEAN, BACKDOORED, ERROR, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
 # What some attacks can be told, by the names in their classes: type and help.
 ATTACK_OPTIONS: dict[str, tuple[type, str]] = {
@@ -33,7 +33,7 @@ ATTACK_OPTIONS: dict[str, tuple[type, str]] = {
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line instead of the usage."""
-        self.exit(_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:

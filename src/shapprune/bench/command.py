@@ -1,0 +1,119 @@
+"""``shapprune bench``: which cells to compute, on what, and what became of them."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from rich.table import Table
+
+from shapprune.bench.cells import Cell
+from shapprune.bench.experiments import EXPERIMENTS, Profile, distinct, models_of
+from shapprune.bench.measure import measure
+from shapprune.bench.on_ray import RayTasks
+from shapprune.bench.plan import plan
+from shapprune.bench.processes import Processes
+from shapprune.bench.report import report
+from shapprune.bench.runner import Result, read, run
+from shapprune.errors import InputError
+from shapprune.files import check_folder, write_folder
+from shapprune.given import pick_device
+from shapprune.options import CLEAN, ERROR, INTERRUPTED
+from shapprune.terminal import say, tell, write_results
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit code.
+
+    Raises:
+        InputError: what it cannot do, in one line.
+    """
+    profile, out = arguments.profile, arguments.out
+    if arguments.what == "report":
+        return _report(arguments.results or out, profile)
+    if arguments.what == "list":
+        return _list(arguments)
+    if arguments.what not in EXPERIMENTS:
+        known = ", ".join([*EXPERIMENTS, "list", "report"])
+        raise InputError(f"bench knows {known}; got {arguments.what!r}")
+    if out is None:
+        raise InputError("--out DIR must tell where the results go")
+    cells = list(EXPERIMENTS[arguments.what].cells(profile))
+    if arguments.methods:
+        known = ", ".join(dict.fromkeys(cell.method for cell in cells if cell.method)) or "none"
+        cells = [cell for cell in cells if cell.method in arguments.methods]
+        if not cells:
+            asked = ", ".join(arguments.methods)
+            raise InputError(f"{arguments.what} has none of the methods {asked}: it has {known}")
+    if not cells:
+        raise InputError(f"{arguments.what} has no rows in the profile {profile}")
+    check_folder(out, overwrite=True)
+    models = models_of(cells)
+    cells = [cell for cell in cells if cell.kind != "model"]
+    jobs = 1 if arguments.what == "time" else arguments.jobs
+    cache, retry_failed = _cache(arguments), arguments.retry_failed
+    planned = plan([*models, *cells], folder=out, cache=cache, retry_failed=retry_failed)
+    tell("\n".join(planned.lines(jobs)))
+    if arguments.dry_run:
+        return CLEAN
+    write_folder(out, {}, stale=(".*.tmp",))  # what a killed run left behind
+    device = pick_device(arguments.device)
+    root = arguments.data_root.absolute()
+    work = partial(measure, root=root, cache=cache, device=device)
+
+    def told(cell: Cell, result: Result | None) -> None:
+        say(f"{cell.name}: {_outcome(result) if result else '…'}")
+
+    try:
+        for some in (models, cells):  # a model is trained once, before what needs it
+            hands = (
+                RayTasks(work, arguments.ray, gpus=int(device.type == "cuda"))
+                if arguments.ray
+                else Processes(work, jobs)
+            )
+            run(some, out, hands=hands, told=told, retry_failed=retry_failed)
+    except KeyboardInterrupt:
+        say("interrupted; finished cells are kept, and the same command goes on")
+        return INTERRUPTED
+    results = [read(out, cell) for cell in [*models, *cells]]
+    done = sum(result is not None and result["state"] == "done" for result in results)
+    tell(f"{done} cells done, {len(results) - done} failed; in {out}")
+    return CLEAN if done == len(results) else ERROR
+
+
+def _cache(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.cache or (arguments.out or Path()) / "models").absolute()
+
+
+def _outcome(result: Result) -> str:
+    if result["state"] == "failed":
+        return f"failed: {result['error']}"
+    seconds = result.get("wall_seconds")
+    return f"done in {seconds:.0f} s" if isinstance(seconds, float) else "done"
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    table = Table("", "cells", "done", "minutes", "what", title=f"profile {arguments.profile}")
+    missing: set[str] = set()
+    for name, experiment in EXPERIMENTS.items():
+        cells = list(experiment.cells(arguments.profile))
+        cells = distinct([*models_of(cells), *cells])
+        planned = plan(cells, folder=arguments.out, cache=_cache(arguments))
+        minutes = "?" if planned.unknown else f"{planned.seconds / 60:.0f}"
+        done = str(planned.cells - planned.left)
+        table.add_row(name, str(planned.cells), done, minutes, experiment.title)
+        missing |= {
+            c.recipe.data
+            for c in cells
+            if ":" not in c.recipe.data and not (arguments.data_root / c.recipe.data).exists()
+        }
+    tell(table)
+    if missing:
+        tell(f"missing in {arguments.data_root}: {', '.join(sorted(missing))}")
+    return CLEAN
+
+
+def _report(results: Path | None, profile: Profile) -> int:
+    if results is None or not results.is_dir():
+        raise InputError(f"report needs a folder of results, got {results}")
+    write_results(results, report(results, profile))
+    return CLEAN

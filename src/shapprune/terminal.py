@@ -1,0 +1,122 @@
+"""What the commands say on a terminal and leave in a folder. Nothing else prints."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import progress as bars
+from rich.console import Console
+from rich.table import Table
+
+from shapprune.compact import Compact
+from shapprune.data import LabeledImages
+from shapprune.files import printable, write_folder
+from shapprune.pipeline import RepairResult, ScanResult
+from shapprune.stages import Progress
+
+_MOST_ROWS = 50  # of the table of classes
+
+
+def tell(what: str | Table) -> None:
+    """Print a result."""
+    Console(markup=False, highlight=False, soft_wrap=True).print(what)
+
+
+def say(message: str) -> None:
+    """Print what is no result on standard error."""
+    print(f"shapprune: {message}", file=sys.stderr)
+
+
+@contextmanager
+def progress_shown() -> Iterator[Progress]:
+    """Bars on a terminal, else one line a stage, on standard error."""
+    console = Console(stderr=True, markup=False)
+    with bars.Progress(
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as shown:
+        tasks: dict[str, bars.TaskID] = {}
+
+        def report(stage: str, share: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(stage, total=1.0)
+                if not console.is_terminal:
+                    say(f"{stage} …")
+            shown.update(tasks[stage], completed=share)
+
+        yield report
+
+
+def write_results(folder: Path, files: dict[str, bytes]) -> None:
+    """Write a command's files into its folder, in place of those of an earlier run, and say so."""
+    write_folder(folder, files, stale=("trigger_*.png", "repaired.*", "compact.*"))
+    tell(f"written to {folder}: {', '.join(files)}")
+
+
+def show_scan(result: ScanResult, data: LabeledImages) -> None:
+    """Print the norms of all classes and the verdict."""
+    table = Table("class", *(inversion.kind for inversion in result.inversions), "index", "")
+    indices, bound = result.detection.indices, result.detection.bound
+    cleared = {trial.targets[0] for trial in result.trials} - set(result.targets)
+    shown = sorted(range(len(indices)), key=lambda c: -indices[c])[:_MOST_ROWS]
+    for c in sorted(shown):
+        table.add_row(
+            _class_name(c, data),
+            *(f"{inversion.norms[c]:.2f}" for inversion in result.inversions),
+            f"{indices[c]:.2f}",
+            "target" if c in result.targets else "cleared" if c in cleared else "",
+        )
+    table.title = "Norms of the inverted triggers"
+    if len(shown) < len(indices):
+        table.title += f", {len(shown)} of {len(indices)} classes"
+    tell(table)
+    targets = ", ".join(_class_name(c, data) for c in result.targets)
+    tell(
+        f"verdict: {result.verdict}"
+        + (f", target class {targets}" if result.targets else "")
+        + f" (anomaly index {result.anomaly_index:.2f}, bound {bound:.2f})"
+    )
+    if result.accuracy < 0.5:
+        say(
+            f"warning: the model gives only {result.accuracy:.0%} of the given images their "
+            "label: do the labels, --mean and --std fit?"
+        )
+
+
+def show_repair(result: RepairResult) -> None:
+    """Print what a repair did."""
+    repair = result.repair
+    if repair is None:
+        tell("the weights are left as they are")
+    else:
+        tell(
+            f"pruned {len(repair.pruning.removed)} of {len(repair.neurons)} neurons, "
+            f"{'unlearned the trigger, ' if repair.unlearned else ''}"
+            f"ASR of the inverted trigger {repair.before.asr:.0%} → {repair.after.asr:.0%}, "
+            f"accuracy on the given images {repair.before.accuracy:.0%} → "
+            f"{repair.after.accuracy:.0%}"
+        )
+    if result.compact:
+        _show_compact(result.compact)
+    tell(f"{sum(stage.seconds for stage in result.stages):.0f} seconds")
+
+
+def _show_compact(compact: Compact) -> None:
+    (more, less), (slower, faster) = compact.parameters, compact.operations
+    tell(
+        f"compact: {len(compact.taken)} of {len(compact.taken) + len(compact.left)} pruned "
+        f"channels taken away, parameters {more:,} → {less:,}, multiply-accumulates of an image "
+        f"{slower:,} → {faster:,}"
+    )
+    for why, count in Counter(left.why for left in compact.left).most_common():
+        tell(f"compact: {count} left as zeros: {printable(why)}")
+
+
+def _class_name(c: int, data: LabeledImages) -> str:
+    return f"{c} {printable(data.class_names[c], 40)}" if data.class_names else str(c)

@@ -34,7 +34,10 @@ RANKS = {
     "sources": 6,
     "models": 7,
     "networks": 2,
-    "data": 2,
+    "labeled": 1,
+    "image_folders": 2,
+    "image_arrays": 2,
+    "data": 3,
     "attention": 1,
     "neurons": 2,
     "game": 3,
@@ -102,12 +105,14 @@ RANKS = {
     "__main__": 23,
 }
 
+READERS = {"data", "labeled", "image_folders", "image_arrays"}
+
 # What ranks do not say: importer (or its package) -> what it must leave alone.
 FORBIDDEN = {
-    "pipeline": {"data", "files", "weights", "architectures"},
-    "mending": {"data", "files", "weights", "architectures", "models"},
-    "summary": {"data", "weights", "architectures"},
-    "report": {"data", "weights", "architectures"},
+    "pipeline": {*READERS, "files", "weights", "architectures"},
+    "mending": {*READERS, "files", "weights", "architectures", "models"},
+    "summary": {*READERS, "weights", "architectures"},
+    "report": {*READERS, "weights", "architectures"},
     "attacks": {"pipeline", "summary", "report"},
     "baselines": {"pipeline", "summary", "report"},
 }

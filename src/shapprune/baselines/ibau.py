@@ -29,10 +29,10 @@ def ibau(
     labels: Tensor,
     *,
     rounds: int = 5,
-    learning_rate: float = 1e-4,
+    learning_rate: float = 1e-3,
     iterations: int = 5,
     batch_size: int = 100,
-    share: float = 1.0,
+    share: float = 0.01,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> nn.Module:
@@ -42,11 +42,11 @@ def ibau(
         model: maps images in [0, 1] to logits; left as it was. Used in eval mode.
         images, labels: clean, (n, C, H, W) in [0, 1] and int64 (n,).
         rounds: how often a perturbation is looked for.
-        learning_rate: of Adam.
+        learning_rate: of Adam, the authors' code's.
         iterations: K, of the fixed-point solver of the implicit gradient.
         batch_size: at most; fewer images make smaller batches.
-        share: of a batch that is perturbed while it is unlearned: all in the paper, 0.01 in the
-            authors' code.
+        share: of a batch that is perturbed while it is unlearned, one image at least: all in the
+            paper, 0.01 in the authors' code.
         seed: of all random draws.
         progress: called with the share of the work done.
 
@@ -58,7 +58,9 @@ def ibau(
     student = deepcopy(model).requires_grad_(True).eval()
     weights = [weight for weight in student.parameters() if weight.is_floating_point()]
     optimizer = torch.optim.Adam(weights, learning_rate)
-    parts = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
+    # Images come sorted by class, and batches of one class would each unlearn another thing.
+    mixed = torch.randperm(len(images), generator=generator).to(images.device)
+    parts = [(images[rows], labels[rows]) for rows in mixed.split(batch_size)]
 
     def inner(delta: Tensor) -> Tensor:
         some, answers = parts[0]

@@ -194,6 +194,8 @@ def test_a_plan_tells_cells_models_and_minutes(tmp_path):
     assert known.left == 167
     assert known.seconds == 26 * 60  # three draws of nine rows, one of which is there
     assert "defend ours" not in known.unknown
+    other = [replace(one, per_class=0)]  # the images are recovered first
+    assert plan(other, folder=tmp_path, cache=tmp_path).unknown == ("defend ours",)
     write(tmp_path, Cell("model", one.recipe), seconds=100.0)
     assert plan(cells, folder=tmp_path, cache=tmp_path).seconds == 26 * 60 + 14 * 100
     write(tmp_path, replace(one, seed=1), state="failed", error="no")

@@ -2,6 +2,7 @@
 
 import random
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -457,6 +458,23 @@ def test_the_perturbation_takes_images_from_their_class():
     delta = worst_perturbation(net, images.split(4))
     assert delta.shape == (1, 3, 8, 8)
     assert float((net(images + delta).argmax(1) != answers).float().mean()) > 0.5
+
+
+def test_ibau_mixes_the_classes_of_its_batches(monkeypatch):
+    net, (images, labels) = backdoored_net(), toy_images(per_class=4)  # sorted by class
+    module = import_module("shapprune.baselines.ibau")  # the package's name is the function's
+    seen = []
+
+    def search(model, parts):
+        seen.extend(parts)
+        return worst_perturbation(model, parts)
+
+    monkeypatch.setattr(module, "worst_perturbation", search)
+    ibau(net, images, labels, rounds=1, batch_size=4)
+    known = {image.numpy().tobytes(): int(c) for image, c in zip(images, labels, strict=True)}
+    classes = [{known[image.numpy().tobytes()] for image in batch} for batch in seen]
+    assert len(classes) == 8
+    assert sum(len(some) for some in classes) > 16
 
 
 def test_ibau_descends_the_loss_under_its_perturbation():

@@ -50,8 +50,8 @@ def plan(
 ) -> Plan:
     """The plan of a run.
 
-    A cell takes what its like took: the same of another seed, else the same on another row; a model
-    takes what one on the same data took, else one of the same profile.
+    A cell takes what its like took: the same of another seed, else the same on another row with as
+    many images; a model takes what one on the same data took, else one of the same profile.
 
     Args:
         cells: models included.
@@ -105,6 +105,7 @@ def _likely(cell: Cell, past: Sequence[tuple[dict[str, Any], float]]) -> float |
         (known, seconds)
         for known, seconds in past
         if (known["kind"], known["method"]) == (cell.kind, cell.method)
+        and known["per_class"] == cell.per_class
         and known["recipe"]["profile"] == recipe.profile
     ]
     own = "data" if cell.kind == "model" else "name"

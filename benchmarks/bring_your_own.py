@@ -136,7 +136,7 @@ def main() -> None:
         for seed in () if arguments.train else arguments.seeds:
             file = OUT / f"{name}_{seed}.json"
             if not file.exists():
-                one = repair.run(name, known, seed, False)
+                one = repair.run(name, known, seed, False, ())
                 file.write_text(json.dumps(one, indent=1) + "\n")
                 print(seed, one["targets"], one["before"], one["after"], flush=True)
     (OUT / "README.md").write_text(

@@ -1,9 +1,11 @@
 """What independent clean networks see in recovered images: `python benchmarks/recovered.py`.
 
 Ours and those of model inversion, which DeepInspect uses (the paper's Fig. 6). One JSON file a
-model and seed in benchmarks/results/recovered, and the pictures of the first seed.
+model and seed in benchmarks/results/recovered, and the pictures of the first seed. Runs that are
+there are skipped; `--models` and `--seeds` choose, and the table is of what is there.
 """
 
+import argparse
 import json
 from statistics import median
 from time import perf_counter
@@ -32,10 +34,15 @@ JUDGES = {
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=JUDGES, default=list(JUDGES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    arguments = parser.parse_args()
     OUT.mkdir(exist_ok=True)
     known = subjects()
-    for name, judges in JUDGES.items():
-        for seed in SEEDS:
+    for name in arguments.models:
+        judges = JUDGES[name]
+        for seed in arguments.seeds:
             file = OUT / f"{name}_{seed}.json"
             if file.exists():
                 continue
@@ -76,10 +83,11 @@ def main() -> None:
 
 
 def report() -> str:
-    lines = ["| model | images | judge | ours | model inversion | seconds |", "|---" * 6 + "|"]
+    head = "| model | images | seeds | judge | ours | model inversion | seconds |"
+    lines = [head, "|---" * 7 + "|"]
     for name, judges in JUDGES.items():
-        runs = [json.loads((OUT / f"{name}_{seed}.json").read_text()) for seed in SEEDS]
-        for judge in judges:
+        runs = [json.loads(file.read_text()) for file in sorted(OUT.glob(f"{name}_*.json"))]
+        for judge in judges if runs else ():
             ours, inversion = (
                 spread([run[way][judge] for run in runs], 0) for way in ("ours", "inversion")
             )
@@ -88,7 +96,8 @@ def report() -> str:
                 for way in ("ours", "inversion")
             )
             lines.append(
-                f"| {name} | {runs[0]['images']} | {judge} | {ours} | {inversion} | {seconds} |"
+                f"| {name} | {runs[0]['images']} | {len(runs)} | {judge} | {ours} | {inversion} | "
+                f"{seconds} |"
             )
     return (
         "# Images recovered without data\n\nMade by `python benchmarks/recovered.py` from the JSON "

@@ -87,6 +87,16 @@ def test_progress_tells_each_stage_to_its_end(net):
     assert set(seen.values()) == {1.0}
 
 
+def test_another_repair_of_a_tried_class_starts_from_its_triggers(net, repaired, monkeypatch):
+    monkeypatch.setattr(pipeline, "scan", lambda *_, **__: repaired.scan)
+    monkeypatch.setattr(pipeline, "refine_triggers", lambda *_, **__: pytest.fail("done before"))
+    plain = repair(net, IMAGES, LABELS, unlearn=False, count=1, seed=0)
+    assert plain.repair.triggers == repaired.scan.trials[0].triggers
+    assert not plain.repair.unlearned
+    assert len(plain.repair.pruning.removed) == 1
+    assert len(plain.stages) == len(repaired.scan.stages) + 3  # values, pruning, fine-tuning
+
+
 @pytest.mark.parametrize(("given", "tried"), [(True, [0, 1, 2]), (False, [0, 1])])
 def test_on_recovered_images_only_near_suspects_are_tried(net, monkeypatch, given, tried):
     found = Detection(

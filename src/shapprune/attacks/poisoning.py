@@ -118,7 +118,21 @@ def train_poisoned(
     Raises:
         InputError: see `poison` and `train`.
     """
-    poisoned = poison(
+    poisoned = poison_as_planned(data, plan, trigger, generator, clean_label=clean_label)
+    model = train_as_planned(network, poisoned.images, poisoned.labels, plan)
+    return Attacked(model, trigger, len(poisoned.poisoned))
+
+
+def poison_as_planned(
+    data: LabeledImages,
+    plan: Plan,
+    trigger: AttackTrigger,
+    generator: torch.Generator,
+    *,
+    clean_label: bool = False,
+) -> Poisoned:
+    """The data poisoned with the plan's target and rate; see `poison`."""
+    return poison(
         data.images,
         data.labels,
         trigger=trigger,
@@ -127,8 +141,6 @@ def train_poisoned(
         clean_label=clean_label,
         generator=generator,
     )
-    model = train_as_planned(network, poisoned.images, poisoned.labels, plan)
-    return Attacked(model, trigger, len(poisoned.poisoned))
 
 
 def train_as_planned(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.attacks.badnets import in_pixels, square_trigger
-from shapprune.attacks.poisoning import Attacked, Plan, poison, train_as_planned
+from shapprune.attacks.poisoning import Attacked, Plan, poison_as_planned, train_as_planned
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
 from shapprune.stamps import Trigger
@@ -60,14 +60,7 @@ class Trojan:
         clean = replace(plan, progress=progress(0, plan.epochs))
         model = train_as_planned(network, data.images, data.labels, clean)
         trigger = self.trigger(model, data.images, generator)
-        poisoned = poison(
-            data.images,
-            data.labels,
-            trigger=trigger,
-            target=plan.target,
-            rate=plan.rate,
-            generator=generator,
-        )
+        poisoned = poison_as_planned(data, plan, trigger, generator)
         if len(poisoned.poisoned):
             tuning = replace(plan, epochs=self.tuning, progress=progress(plan.epochs, self.tuning))
             model = train_as_planned(

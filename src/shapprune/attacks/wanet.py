@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from shapprune.attacks.poisoning import Attacked, Plan, poison, train_as_planned
+from shapprune.attacks.poisoning import Attacked, Plan, poison_as_planned, train_as_planned
 from shapprune.attacks.triggers import Warp, warp_images
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
@@ -40,14 +40,7 @@ class WaNet:
         """
         generator = torch.Generator().manual_seed(plan.seed)
         trigger = self.trigger(tuple(data.images.shape[1:]), generator)
-        poisoned = poison(
-            data.images,
-            data.labels,
-            trigger=trigger,
-            target=plan.target,
-            rate=plan.rate,
-            generator=generator,
-        )
+        poisoned = poison_as_planned(data, plan, trigger, generator)
         clean = torch.ones(len(poisoned.labels), dtype=torch.bool)
         clean[poisoned.poisoned.cpu()] = False
         rest = clean.nonzero().flatten()

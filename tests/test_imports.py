@@ -32,7 +32,8 @@ RANKS = {
     "trojanzoo": 3,
     "stated": 5,
     "sources": 6,
-    "models": 7,
+    "models": 6,
+    "loading": 7,
     "networks": 2,
     "labeled": 1,
     "image_folders": 2,
@@ -109,8 +110,8 @@ READERS = {"data", "labeled", "image_folders", "image_arrays"}
 
 # What ranks do not say: importer (or its package) -> what it must leave alone.
 FORBIDDEN = {
-    "pipeline": {*READERS, "files", "weights", "architectures"},
-    "mending": {*READERS, "files", "weights", "architectures", "models"},
+    "pipeline": {*READERS, "files", "weights", "architectures", "loading"},
+    "mending": {*READERS, "files", "weights", "architectures", "models", "loading"},
     "summary": {*READERS, "weights", "architectures"},
     "report": {*READERS, "weights", "architectures"},
     "attacks": {"pipeline", "summary", "report"},

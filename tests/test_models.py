@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from shapprune.architectures import build_network
 from shapprune.errors import InputError
 from shapprune.files import write_whole
-from shapprune.models import Classifier, check_classifier, in_channels_last, load_classifier
+from shapprune.loading import load_classifier
+from shapprune.models import Classifier, check_classifier, in_channels_last
 from shapprune.weights import read_weights, save_weights
 
 SHARED = Path(__file__).parents[1] / "../shared"

@@ -15,8 +15,9 @@ from shapprune.errors import InputError
 from shapprune.estimation import NeuronValues, estimate_shapley
 from shapprune.finetuning import fine_tune
 from shapprune.game import NeuronGame
+from shapprune.loading import load_classifier
 from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.models import Classifier, load_classifier
+from shapprune.models import Classifier
 from shapprune.neurons import Neurons, find_neurons
 from shapprune.pipeline import RepairResult, ScanResult, repair, scan
 from shapprune.proxies import Proxies

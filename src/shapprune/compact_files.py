@@ -14,7 +14,8 @@ from shapprune.architectures import build_network
 from shapprune.compact import Compact, Cuts, take_away
 from shapprune.errors import InputError
 from shapprune.files import quote, read_json, write_folder
-from shapprune.models import Classifier, fill_network
+from shapprune.loading import fill_network
+from shapprune.models import Classifier
 from shapprune.weights import read_weights
 
 WEIGHTS, SHAPES = "compact.safetensors", "compact.json"

@@ -8,7 +8,8 @@ import torch
 from shapprune.data import LabeledImages, load_images
 from shapprune.errors import InputError
 from shapprune.files import check_folder, describe
-from shapprune.models import Classifier, check_classifier, count_classes, load_classifier
+from shapprune.loading import count_classes, load_classifier
+from shapprune.models import Classifier, check_classifier
 from shapprune.recovery import Recovery, recover_images
 from shapprune.sources import Source, read_source
 from shapprune.terminal import progress_shown, say

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from shapprune import demo
+from shapprune.architectures import build_network
 from shapprune.attacks import BadNets, all_to_all, make_backdoored, poison, square_trigger, train
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
 from shapprune.metrics import accuracy
-from shapprune.models import build_network
 from shapprune.neurons import find_neurons
 from shapprune.stamps import Trigger
 from toys import (

@@ -14,7 +14,7 @@ import pytest
 from shapprune import charts
 from shapprune.bench import paper, report, runner
 from shapprune.bench.cells import Cell
-from shapprune.bench.experiments import EXPERIMENTS, ROWS, TABLE1, TABLE2, models_of, rows
+from shapprune.bench.experiments import BADNETS, EXPERIMENTS, ROWS, TABLE1, TABLE2, models_of, rows
 from shapprune.bench.plan import plan
 from shapprune.bench.rankings import RANKINGS, TRUTH, sizes
 from shapprune.cli import main
@@ -209,6 +209,11 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "plan: 14 cells, 0 done, 14 to do" in told
     assert "to train: cifar10-vgg16, cifar10_13k-vgg16_bn-clean, gtsrb-trojan" in told
+    some = ["--rows", "gtsrb-trojan", "--methods", "ours", "deepinspect"]
+    command = ["bench", "table2", "--profile", "cpu", "--out", str(out), "--dry-run", *some]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "plan: 4 cells, 0 done, 4 to do\nto train: gtsrb-trojan, gtsrb_14k-table3" in told
     assert not out.exists()
 
 
@@ -226,8 +231,10 @@ def test_the_list_tells_cells_and_what_is_missing(tmp_path, capsys):
     [
         (["table9", "--out", "x"], "bench knows models, table1, table2, table5, fig3"),
         (["table1"], "--out DIR must tell"),
-        (["table1", "--out", "x", "--methods", "magic"], "none of the methods magic: it has fine-"),
-        (["ranking", "--out", "x", "--methods", "ours-o"], f"it has {', '.join(RANKINGS)}"),
+        (["table1", "--out", "x", "--methods", "magic"], "no 'magic' among its methods: fine-"),
+        (["ranking", "--out", "x", "--methods", "ours-o"], f"its methods: {', '.join(RANKINGS)}"),
+        (["models", "--out", "x", "--methods", "clp"], "no 'clp' among its methods: none"),
+        (["fig3", "--out", "x", "--rows", "digits", "--profile", "cpu"], ", ".join(BADNETS)),
         (["report"], "needs a folder of results"),
         (["table1", "--out", "no/such/place"], "does not exist"),
         (["table1", "--out", "x", "--device", "tpu"], "device 'tpu' cannot be used"),

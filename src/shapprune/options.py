@@ -181,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--jobs", type=_at_least(1), default=1, help="processes side by side (1)")
     bench.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster's head, or local")
+    bench.add_argument("--rows", nargs="+", metavar="NAME", help="only these models (all)")
     bench.add_argument("--methods", nargs="+", metavar="NAME", help="only these (all)")
     bench.add_argument("--retry-failed", action="store_true", help="compute again what failed")
     bench.add_argument("--dry-run", action="store_true", help="print the plan and stop")

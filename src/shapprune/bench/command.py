@@ -2,6 +2,7 @@
 
 import argparse
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from rich.table import Table
@@ -38,14 +39,18 @@ def bench(arguments: argparse.Namespace) -> int:
     if out is None:
         raise InputError("--out DIR must tell where the results go")
     cells = list(EXPERIMENTS[arguments.what].cells(profile))
-    if arguments.methods:
-        known = ", ".join(dict.fromkeys(cell.method for cell in cells if cell.method)) or "none"
-        cells = [cell for cell in cells if cell.method in arguments.methods]
-        if not cells:
-            asked = ", ".join(arguments.methods)
-            raise InputError(f"{arguments.what} has none of the methods {asked}: it has {known}")
     if not cells:
         raise InputError(f"{arguments.what} has no rows in the profile {profile}")
+    for names, asked, of in (
+        ("rows", arguments.rows, attrgetter("recipe.name")),
+        ("methods", arguments.methods, attrgetter("method")),
+    ):
+        there = [name for name in dict.fromkeys(map(of, cells)) if name]
+        for name in asked or ():
+            if name not in there:
+                it_has = ", ".join(there) or "none"
+                raise InputError(f"{arguments.what} has no {name!r} among its {names}: {it_has}")
+        cells = [cell for cell in cells if not asked or of(cell) in asked]
     check_folder(out, overwrite=True)
     models = models_of(cells)
     cells = [cell for cell in cells if cell.kind != "model"]

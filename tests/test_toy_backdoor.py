@@ -319,6 +319,24 @@ def test_agreement_with_a_backdoor_does_not_count_on_recovered_images():
     assert agreement(False, 0) == 1  # and of the images that are left, all are dark
 
 
+def test_the_asr_of_each_trigger():
+    """Of two triggers of class 2, made eight times as strong, one makes dark images bright."""
+    images = torch.tensor([0.1, 0.9]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    nothing, light = Perturbation(torch.zeros(1, 4, 4)), Perturbation(torch.full((1, 4, 4), 0.1))
+    yardstick = Yardstick(
+        Answers(1),
+        images,
+        torch.tensor([0, 1]),
+        triggers=[(2, nothing), (2, light)],
+        generator=seeded(),
+    )
+    asr = yardstick(Answers(2)).asr_by_trigger
+    assert 0.3 < asr[0] < 0.7  # the bright half
+    assert asr[1] == 1
+    assert yardstick(Answers(2)).asr == pytest.approx(sum(asr) / 2)
+    assert yardstick(Answers(1)).asr_by_trigger == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("cases", "best"),
     [
@@ -329,7 +347,10 @@ def test_agreement_with_a_backdoor_does_not_count_on_recovered_images():
 )
 def test_the_best_pruning_by_hand(cases, best):
     def pruning(agreement: float, asr: float) -> Pruning:
-        curve = (CurvePoint(0, Proxies(1, 1, 1)), CurvePoint(1, Proxies(0.5, agreement, asr)))
+        curve = (
+            CurvePoint(0, Proxies(1, 1, 1, ())),
+            CurvePoint(1, Proxies(0.5, agreement, asr, ())),
+        )
         return Pruning(nn.Identity(), torch.zeros(2), (0,), curve, asr <= 0.1)
 
     prunings = {name: pruning(*case) for name, case in cases.items()}

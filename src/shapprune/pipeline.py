@@ -102,8 +102,11 @@ def scan(
     is suspected, and put on trial by a repair: made stronger, a backdoor's trigger works on every
     image, and once the backdoor is removed, on none. Some classes have small triggers by nature,
     as an 8 that takes few strokes from any digit; made stronger, such a trigger becomes the class
-    itself, which cannot be removed, or it ceases to work. Recovered images hold too little of a
-    class for that; with them, classes whose index is far below the largest are not tried.
+    itself, which cannot be removed, or it ceases to work. Where only some of a class's triggers
+    cease to work, the others must fail as soon as neurons are pruned: a backdoor is carried by few
+    of them, and what fine-tuning alone unlearns may have been natural. Recovered images hold too
+    little of a class for that; with them, classes whose index is far below the largest are not
+    tried.
 
     Args:
         model: maps images in [0, 1] to logits (n, classes), at least three classes; left as it was.
@@ -185,7 +188,13 @@ def _telling_kinds(inversions: Sequence[Inversion], targets: Sequence[int]) -> l
 
 
 def _convicts(trial: Repair) -> bool:
-    return trial.before.asr >= _WORKS and trial.after.asr <= _FAILS
+    if trial.before.asr >= _WORKS:
+        return trial.after.asr <= _FAILS
+    rates = zip(
+        *(model.asr_by_trigger for model in (trial.before, trial.pruned, trial.after)), strict=True
+    )
+    working = [(pruned, after) for before, pruned, after in rates if before >= _WORKS]
+    return bool(working) and all(max(rates) <= _FAILS for rates in working)
 
 
 def repair(

@@ -26,11 +26,13 @@ class Proxies:
         asr: share of the images under an inverted trigger that get its target. The trigger is
             eight times as strong as inverted: so measured, it follows the ASR of the true
             trigger, as docs/method.md shows with figures.
+        asr_by_trigger: the same under each of the triggers alone.
     """
 
     accuracy: float
     agreement: float
     asr: float
+    asr_by_trigger: tuple[float, ...]
 
 
 class Yardstick:
@@ -80,11 +82,14 @@ class Yardstick:
             mine, wanted = stamped_images(varied[other], given[other], strong)
             stamped.append(mine)
             targets.append(wanted)
+        self._shares = [len(share) for share in stamped]
         self._stamped, self._targets = torch.cat(stamped), torch.cat(targets)
 
     def __call__(self, model: nn.Module) -> Proxies:
+        hits = (predict(model, self._stamped) == self._targets).float()
         return Proxies(
             accuracy(model, self._varied, self._labels),
             accuracy(model, self._warped, self._answers),
-            accuracy(model, self._stamped, self._targets),
+            float(hits.mean()),
+            tuple(float(share.mean()) for share in hits.split(self._shares)),
         )

@@ -65,6 +65,7 @@ def summarise(
                 "class": trial.targets[0],
                 "target": trial.targets[0] in scan.targets,
                 "before": _proxies(trial.before),
+                "pruned": _proxies(trial.pruned),
                 "after": _proxies(trial.after),
             }
             for trial in scan.trials
@@ -173,8 +174,8 @@ def _prefix(model: nn.Module) -> str:
     return "network." if isinstance(model, Classifier) else ""
 
 
-def _proxies(proxies: Proxies) -> dict[str, float]:
-    return {"accuracy": proxies.accuracy, "agreement": proxies.agreement, "asr": proxies.asr}
+def _proxies(proxies: Proxies) -> dict[str, object]:
+    return {**vars(proxies)}
 
 
 def plain(value: object) -> object:

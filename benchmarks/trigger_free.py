@@ -112,12 +112,13 @@ def least_change(
     """For each class, the least change that sends clean images there, all classes in one batch.
 
     As `invert_triggers` does on images: Adam on the cross-entropy plus λ times the norm, λ growing
-    while the gate is held. A neuron's scale is its |γ|, so that no layer is cheap by its units.
+    while the gate is held. A neuron's scale is its |γ|, or the norm of its weights where it has
+    none, so that no layer is cheap by its units.
 
     Args:
         whole: a change of the layer's shape instead of one number a neuron.
     """
-    modules = [model.get_submodule(neurons.layers[i].name) for i in layers]
+    those = Neurons(tuple(neurons.layers[i] for i in layers))
     per = max(3, 60 // classes)
     free: list[Tensor] = []
     scales: list[Tensor] = []
@@ -126,7 +127,8 @@ def least_change(
         shape = output.shape[1:] if whole else (output.shape[1], *[1] * (output.ndim - 2))
         start = 0.01 * torch.rand(classes, *shape, generator=generator)
         free.append(start.requires_grad_())
-        weight = modules[index].weight.detach().abs()
+        weight = model.get_submodule(those.layers[index].name).weight.detach()
+        weight = weight.flatten(1).norm(dim=1) if weight.ndim > 1 else weight.abs()
         scales.append((weight + 1e-6).view(1, -1, *[1] * (output.ndim - 2)))
         return output
 
@@ -139,7 +141,7 @@ def least_change(
     flip = flip_allowed(model, images)
     wanted = torch.arange(classes).repeat_interleave(per)
     asr, best = torch.zeros(classes), torch.full((classes,), torch.inf)
-    with evaluating(model), torch.no_grad(), hooked(modules, measure):
+    with evaluating(model), torch.no_grad(), hooked(model, those, measure):
         model(images[:1])
     kept = [p.detach().clone() for p in free]
     optimizer = torch.optim.Adam(free, lr=0.05, betas=(0.5, 0.9))
@@ -149,7 +151,7 @@ def least_change(
             drawn = images[torch.randint(len(images), (per,), generator=generator)]
             batch = augment(drawn, generator=generator, flip=flip).repeat(classes, 1, 1, 1)
             optimizer.zero_grad()
-            with hooked(modules, change):
+            with hooked(model, those, change):
                 logits = model(batch)
             loss = F.cross_entropy(logits, wanted, reduction="none").view(classes, per).mean(1)
             size = norm()
@@ -175,8 +177,8 @@ def least_change(
 @contextmanager
 def changed(model: nn.Module, neurons: Neurons, change: Change, target: int) -> Iterator[None]:
     """The network with a class's change in it inside the block, before any mask of neurons."""
-    modules = [model.get_submodule(neurons.layers[i].name) for i in change.layers]
-    with hooked(modules, lambda i, output: output + change.deltas[i][target]):
+    those = Neurons(tuple(neurons.layers[i] for i in change.layers))
+    with hooked(model, those, lambda i, output: output + change.deltas[i][target]):
         yield
 
 

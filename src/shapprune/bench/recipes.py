@@ -224,7 +224,10 @@ _CPU = (
         _FACES,
         name="faces-resnet34",
         network="shapprune.networks:resnet34?size=32&width=0.125",
-        epochs=24,
+        epochs=32,
+        batch_size=64,
+        options={"colour": (1.0, 0.0, 1.0), "size": 5},
+        rate=0.08,
     ),
     replace(
         _CIFAR10, name="cifar10-vgg16", network="shapprune.networks:vgg16_bn?size=32&width=0.25"

@@ -190,11 +190,9 @@ def _telling_kinds(inversions: Sequence[Inversion], targets: Sequence[int]) -> l
 def _convicts(trial: Repair) -> bool:
     if trial.before.asr >= _WORKS:
         return trial.after.asr <= _FAILS
-    rates = zip(
-        *(model.asr_by_trigger for model in (trial.before, trial.pruned, trial.after)), strict=True
-    )
-    working = [(pruned, after) for before, pruned, after in rates if before >= _WORKS]
-    return bool(working) and all(max(rates) <= _FAILS for rates in working)
+    of_each = (proxies.asr_by_trigger for proxies in (trial.before, trial.pruned, trial.after))
+    later = [max(rest) for before, *rest in zip(*of_each, strict=True) if before >= _WORKS]
+    return bool(later) and max(later) <= _FAILS
 
 
 def repair(

@@ -52,6 +52,7 @@ RANKS = {
     "estimation": 5,
     "proxies": 6,
     "pruning": 7,
+    "interpolation": 8,
     "finetuning": 8,
     "mending": 9,
     "pipeline": 10,

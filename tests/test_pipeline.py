@@ -97,22 +97,22 @@ def test_another_repair_of_a_tried_class_starts_from_its_triggers(net, repaired,
     assert len(plain.stages) == len(repaired.scan.stages) + 3  # values, pruning, fine-tuning
 
 
-def trial(*asr_by_trigger: list[float]) -> SimpleNamespace:
-    """What is looked at of a repair: triggers' ASR before, pruned and after, on equal shares."""
-    rates = [SimpleNamespace(asr=sum(asr) / len(asr), asr_by_trigger=asr) for asr in asr_by_trigger]
-    return SimpleNamespace(**dict(zip(("before", "pruned", "after"), rates, strict=True)))
+def trial(*rates: tuple[float, list[float]]) -> SimpleNamespace:
+    """What is looked at of a repair: the ASR, and that by trigger, before, pruned and after."""
+    proxies = [SimpleNamespace(asr=asr, asr_by_trigger=by_trigger) for asr, by_trigger in rates]
+    return SimpleNamespace(**dict(zip(("before", "pruned", "after"), proxies, strict=True)))
 
 
 @pytest.mark.parametrize(
     ("before", "pruned", "after", "convicted"),
     [
-        ([1.0, 1.0], [0.9, 0.9], [0.0, 0.1], True),  # fine-tuning did the rest
-        ([1.0, 1.0], [0.0, 0.0], [0.0, 0.3], False),
-        ([0.9, 0.9], [0.0, 0.0], [0.0, 0.0], False),
-        ([1.0, 0.3], [0.1, 0.9], [0.0, 0.4], True),  # the second ceased to work: it tells nothing
-        ([0.3, 1.0], [0.0, 0.2], [0.0, 0.0], False),  # unlearned, but not by pruning
-        ([1.0, 0.3], [0.0, 0.0], [0.2, 0.0], False),
-        ([1.0, 1.0, 0.3], [0.0, 0.2, 0.0], [0.0, 0.0, 0.0], False),
+        ((1.0, [1.0, 1.0]), (0.9, [0.9, 0.9]), (0.05, [0.0, 0.1]), True),  # tuning did the rest
+        ((1.0, [1.0, 1.0]), (0.0, [0.0, 0.0]), (0.15, [0.0, 0.3]), False),
+        ((0.9, [0.9, 0.9]), (0.0, [0.0, 0.0]), (0.0, [0.0, 0.0]), False),
+        # The second trigger ceased to work, and the first alone counts.
+        ((1.0, [1.0, 0.3]), (0.1, [0.1, 0.9]), (0.0, [0.0, 0.4]), True),
+        ((1.0, [1.0, 0.3]), (0.2, [0.2, 0.0]), (0.0, [0.0, 0.0]), False),  # not by pruning
+        ((1.0, [1.0, 0.3]), (0.0, [0.0, 0.0]), (0.2, [0.2, 0.0]), False),
     ],
 )
 def test_what_convicts(before, pruned, after, convicted):
@@ -124,7 +124,7 @@ def test_on_recovered_images_only_near_suspects_are_tried(net, monkeypatch, give
     found = Detection(
         (1.0,) * CLASSES, (4.0, 3.1, 2.9) + (0.0,) * (CLASSES - 3), 2, 1, 1, (0, 1, 2)
     )
-    failed = trial([0.5], [0.0], [0.0])
+    failed = trial((0.5, [0.5]), (0.0, [0.0]), (0.0, [0.0]))
     seen = []
     monkeypatch.setattr(pipeline, "detect", lambda *_, **__: found)
     monkeypatch.setattr(pipeline, "refine_triggers", lambda *_, targets, **__: seen.extend(targets))

@@ -90,7 +90,7 @@ def repair_of(target: int) -> Repair:
         tuple(InvertedTrigger(target, stamp, stamp.norm, 0.98, 200) for stamp in stamps),
         neurons,
         NeuronValues("multilinear", "difference", shapley, shapley, (values,), 9),
-        Pruning(MODEL, values, REMOVED, curve, True),
+        Pruning(MODEL, values, REMOVED, curve, 0.01, True),
         True,
         Proxies(0.9, 1.0, 1.0, (1.0, 1.0, 1.0)),
         Proxies(0.86, 0.9, 0.0, (0.0, 0.0, 0.0)),

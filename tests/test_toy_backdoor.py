@@ -337,6 +337,23 @@ def test_the_asr_of_each_trigger():
     assert yardstick(Answers(1)).asr_by_trigger == (0, 0)
 
 
+@pytest.mark.parametrize(("works", "counted"), [((True, False), 0), ((False, True), 1)])
+def test_only_triggers_that_work_count_if_not_all_do(works, counted):
+    images = torch.tensor([0.1, 0.9]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    stamps = [Perturbation(torch.full((1, 4, 4), 0.1 if works_ else -0.1)) for works_ in works]
+    yardstick = Yardstick(
+        Answers(2),
+        images,
+        torch.tensor([0, 0]),
+        triggers=[(2, stamp) for stamp in stamps],
+        generator=seeded(),
+    )
+    before, after = yardstick(Answers(2)), yardstick(Answers(1))
+    assert sorted(before.asr_by_trigger) == [0, 1]
+    assert before.asr == before.asr_by_trigger[counted] == 1
+    assert after.asr == 0
+
+
 @pytest.mark.parametrize(
     ("cases", "best"),
     [
@@ -351,7 +368,7 @@ def test_the_best_pruning_by_hand(cases, best):
             CurvePoint(0, Proxies(1, 1, 1, ())),
             CurvePoint(1, Proxies(0.5, agreement, asr, ())),
         )
-        return Pruning(nn.Identity(), torch.zeros(2), (0,), curve, asr <= 0.1)
+        return Pruning(nn.Identity(), torch.zeros(2), (0,), curve, asr, asr <= 0.1)
 
     prunings = {name: pruning(*case) for name, case in cases.items()}
     assert best_of(list(prunings.values())) is prunings[best]

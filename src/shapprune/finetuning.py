@@ -15,10 +15,9 @@ from shapprune.stamps import AMPLIFICATION, Stamp
 
 _TEMPERATURE = 2.0
 _WARPED = 0.5  # share of the images
-_STAMPED = 0.5  # share of a batch
+_STAMPED = 1 / 6, 1 / 2  # share of a batch, where pruning did all and where it did nothing
 _GROWTH = 2  # pixels that a patch grows by, at most
 _FADE = 0.5  # share of the steps over which the pruned neurons fade out
-_KEPT = 2 / 3  # share of the way from the pruned to the tuned weights, where both ends are good
 
 
 def fine_tune(
@@ -44,13 +43,12 @@ def fine_tune(
     far more about an image than ten logits do, which is what keeps ten images from overfitting.
     Batch norms stay in eval mode; pruned neurons put out exactly zero in the end.
 
-    With ``triggers`` the backdoor is unlearned meanwhile: half of a batch is stamped for the
-    student, while the teacher still sees it clean. Each image gets one of the triggers, up to
-    four times as strong as inverted. The pruned neurons then fade out over the first half of the
-    steps, for a network without them hardly answers to the inverted triggers any more, and what
-    does not answer cannot be unlearned; the attacker's trigger would still work. Where pruning
-    alone was sufficient, the result lies between the pruned and the tuned weights, which costs
-    less accuracy than either (as in WiSE-FT, Wortsman et al. 2022).
+    With ``triggers`` the backdoor is unlearned meanwhile: a sixth to a half of a batch, the more
+    the less pruning has done, is stamped for the student, while the teacher still sees it clean.
+    Each image gets one of the triggers, up to four times as strong as inverted. The pruned neurons
+    then fade out over the first half of the steps, for a network without them hardly answers to
+    the inverted triggers any more, and what does not answer cannot be unlearned; the attacker's
+    trigger would still work.
 
     Args:
         original: the network before pruning; left as it was.
@@ -77,6 +75,8 @@ def fine_tune(
     targets = torch.tensor([t for t, _ in triggers], dtype=torch.int64, device=images.device)
     innocent = ~torch.isin(labels, targets)
     keep = torch.ones(1, len(neurons), device=images.device)
+    least, most = _STAMPED
+    stamped = round(batch_size * (least + pruning.asr * (most - least))) if triggers else 0
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with evaluating(original), evaluating(pruning.model), torch.enable_grad():
@@ -96,7 +96,7 @@ def fine_tune(
                     hidden = (one & other)[:, None] & named
                     wanted = pruning.model(clean).masked_fill(hidden, -torch.inf)
             inputs = clean.clone()
-            for row in range(int(batch_size * _STAMPED) if triggers else 0):
+            for row in range(stamped):
                 _, stamp = triggers[int(torch.randint(len(triggers), (), generator=generator))]
                 for _ in range(int(torch.randint(_GROWTH + 1, (), generator=generator))):
                     stamp = stamp.grown()
@@ -117,8 +117,6 @@ def fine_tune(
                 progress((step + 1) / steps)
     student.requires_grad_(False)
     zero_neurons(student, neurons, removed)
-    if triggers and pruning.sufficient:
-        _move(student, pruning.model, 1 - _KEPT)
     return student
 
 
@@ -151,10 +149,3 @@ def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
         )
         * _TEMPERATURE**2
     )
-
-
-@torch.no_grad()
-def _move(model: nn.Module, towards: nn.Module, share: float) -> None:
-    """Move the parameters a share of the way to another model's."""
-    for parameter, aim in zip(model.parameters(), towards.parameters(), strict=True):
-        parameter.lerp_(aim, share)

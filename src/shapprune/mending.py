@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from shapprune.estimation import Estimator, Mode, NeuronValues, estimate_shapley
 from shapprune.finetuning import fine_tune
+from shapprune.interpolation import way_back
 from shapprune.neurons import Neurons, find_neurons
 from shapprune.proxies import Proxies, Yardstick
 from shapprune.pruning import Pruning, best_of, prune
@@ -88,6 +89,7 @@ def mend(
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
     mode: Mode | None = None,
+    average_iterations: float = 50,
     count: int | None = None,
     trusted: bool = True,
     seed: int,
@@ -118,6 +120,7 @@ def mend(
             triggers=stamps,
             estimator=estimator,
             mode=mode,
+            average_iterations=average_iterations,
             generator=generator(),
             progress=report,
         )
@@ -152,9 +155,11 @@ def mend(
             generator=generator(),
             progress=report,
         )
-    yardstick = Yardstick(
-        model, images, labels, triggers=stamps, trusted=trusted, generator=generator()
-    )
+        yardstick = Yardstick(
+            model, images, labels, triggers=stamps, trusted=trusted, generator=generator()
+        )
+        if unlearn:
+            tuned = way_back(tuned, pruning, yardstick=yardstick)
     before, pruned, after = map(yardstick, (model, pruning.model, tuned))
     return Repair(
         tuned, targets, tuple(triggers), neurons, values, pruning, unlearn, before, pruned, after

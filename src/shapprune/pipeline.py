@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Literal
 
 import torch
@@ -15,6 +15,7 @@ from shapprune.estimation import Estimator, Mode
 from shapprune.mending import Repair, mend, refine_triggers
 from shapprune.metrics import accuracy
 from shapprune.models import cast_like, check_input, in_channels_last, in_full_precision
+from shapprune.proxies import WORKS
 from shapprune.recovery import Recovery
 from shapprune.stages import Clock, Progress, Stage
 from shapprune.triggers import KINDS, Inversion, Kind, invert_triggers
@@ -26,9 +27,7 @@ _MOST_TRIALS = 3
 # Of the first suspect's index. On recovered images a trial convicts natural suspects too.
 _NEAR = 0.75
 _TELLING = 0.75  # of the median: a larger trigger of a suspect is no short cut
-# ASR proxies, of triggers much stronger than inverted: a backdoor's works for sure, and fails for
-# sure once the backdoor is removed.
-_WORKS, _FAILS = 0.95, 0.1
+_FAILS = 0.1  # ASR proxy, for sure once a backdoor is removed
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,11 +187,9 @@ def _telling_kinds(inversions: Sequence[Inversion], targets: Sequence[int]) -> l
 
 
 def _convicts(trial: Repair) -> bool:
-    if trial.before.asr >= _WORKS:
-        return trial.after.asr <= _FAILS
-    of_each = (proxies.asr_by_trigger for proxies in (trial.before, trial.pruned, trial.after))
-    later = [max(rest) for before, *rest in zip(*of_each, strict=True) if before >= _WORKS]
-    return bool(later) and max(later) <= _FAILS
+    if trial.before.asr < WORKS or trial.after.asr > _FAILS:
+        return False
+    return fmean(trial.before.asr_by_trigger) >= WORKS or trial.pruned.asr <= _FAILS
 
 
 def repair(
@@ -205,6 +202,7 @@ def repair(
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
     mode: Mode | None = None,
+    average_iterations: float = 50,
     count: int | None = None,
     compact: bool = False,
     seed: int = 0,
@@ -219,7 +217,7 @@ def repair(
         force_targets: classes to repair whatever the verdict; none to trust the scan.
         unlearn: whether fine-tuning also unlearns the inverted triggers; without it the recipe
             is the paper's plain one.
-        estimator, mode: of the Shapley values, see `estimate_shapley`.
+        estimator, mode, average_iterations: of the Shapley values, see `estimate_shapley`.
         count: how many neurons to prune; None to choose on the given images.
         compact: whether to make a copy without the pruned channels too, see `make_compact`.
         seed, progress: see `scan`.
@@ -261,6 +259,7 @@ def repair(
             unlearn=unlearn,
             estimator=estimator,
             mode=mode,
+            average_iterations=average_iterations,
             count=count,
             trusted=recovered is None,
             seed=seed,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from shapprune.stamps import Stamp
 
 _VARIED = 240  # images, at least
 _STRENGTH = 8.0  # times as strong as inverted: attackers' triggers are
+WORKS = 0.95  # ASR of a trigger so strong on the original, if it is a backdoor's
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Proxies:
             say little about accuracy; agreement far from the given images says more.
         asr: share of the images under an inverted trigger that get its target. The trigger is
             eight times as strong as inverted: so measured, it follows the ASR of the true
-            trigger, as docs/method.md shows with figures.
+            trigger, as docs/method.md shows with figures. Where that is less than 95 % on the
+            original, some triggers go too far, and those count that work, if there are any.
         asr_by_trigger: the same under each of the triggers alone.
     """
 
@@ -84,12 +87,20 @@ class Yardstick:
             targets.append(wanted)
         self._shares = [len(share) for share in stamped]
         self._stamped, self._targets = torch.cat(stamped), torch.cat(targets)
+        hits = self._hits(original)
+        works = [bool(share.mean() >= WORKS) for share in hits]
+        all_count = torch.cat(hits).mean() >= WORKS or not any(works)
+        self._counts = [all_count or one for one in works]
 
     def __call__(self, model: nn.Module) -> Proxies:
-        hits = (predict(model, self._stamped) == self._targets).float()
+        hits = self._hits(model)
         return Proxies(
             accuracy(model, self._varied, self._labels),
             accuracy(model, self._warped, self._answers),
-            float(hits.mean()),
-            tuple(float(share.mean()) for share in hits.split(self._shares)),
+            float(torch.cat(list(compress(hits, self._counts))).mean()),
+            tuple(float(share.mean()) for share in hits),
         )
+
+    def _hits(self, model: nn.Module) -> tuple[Tensor, ...]:
+        """Which images, of each trigger's, are sent to its target: 0 or 1."""
+        return (predict(model, self._stamped) == self._targets).float().split(self._shares)

@@ -32,13 +32,15 @@ class Pruning:
         score: float (n,), what they were chosen by, largest first.
         removed: the pruned neurons, most harmful first.
         curve: ACC and ASR over the number of neurons pruned (as the paper's Fig. 3).
-        sufficient: whether pruning alone brought the ASR below the bound.
+        asr: proxy of the ASR that is left, in [0, 1].
+        sufficient: whether pruning alone brought that below the bound.
     """
 
     model: nn.Module
     score: Tensor
     removed: tuple[int, ...]
     curve: tuple[CurvePoint, ...]
+    asr: float
     sufficient: bool
 
 
@@ -98,7 +100,8 @@ def prune(
     chosen = curve[-1] if count is not None else _choose(curve, asr_below, disagreement)
     removed = tuple(order[: chosen.removed])
     pruned = remove_neurons(model, neurons, removed)
-    return Pruning(pruned, score, removed, tuple(curve), chosen.proxies.asr <= asr_below)
+    left = chosen.proxies.asr
+    return Pruning(pruned, score, removed, tuple(curve), left, left <= asr_below)
 
 
 def best_of(prunings: Sequence[Pruning]) -> Pruning:

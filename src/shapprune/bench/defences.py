@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias, TypedDict
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from shapprune.baselines import DEFENCES as OTHERS
 from shapprune.baselines.fine_pruning import dormant_first
+from shapprune.baselines.gangsweep import gangsweep
 from shapprune.errors import InputError
 from shapprune.estimation import Estimator, Mode
 from shapprune.finetuning import fine_tune
@@ -44,6 +46,22 @@ METHODS = (*OTHERS, *_OURS, WITH_TRIGGER)
 Attacker: TypeAlias = tuple[int, Callable[[Tensor], Tensor]]  # the target, and what stamps images
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What the most expensive defences may spend.
+
+    Attributes:
+        average_iterations: of Algorithm 1.
+        generator_steps: of GangSweep, a class.
+    """
+
+    average_iterations: float = 50  # the paper's
+    generator_steps: int = 500
+
+
+FULL = Budget()
+
+
 @dataclass(frozen=True, eq=False)
 class Defended:
     """What a defence made of a model.
@@ -68,6 +86,7 @@ def defend(
     *,
     recovered: Recovery | None = None,
     attacker: Attacker | None = None,
+    budget: Budget = FULL,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Defended:
@@ -79,6 +98,7 @@ def defend(
         images, labels: all that the defender has, (n, C, H, W) in [0, 1] and int64 (n,).
         recovered: where these images come from, if they are not real.
         attacker: looked at by "ours-o" alone.
+        budget: of what costs most.
         seed: of all random draws.
         progress: called with a stage's name and the share of it done.
 
@@ -91,13 +111,14 @@ def defend(
             progress(method, share)
 
     if method == WITH_TRIGGER and attacker:
-        return _with_trigger(model, images, labels, *attacker, seed, report)
+        return _with_trigger(model, images, labels, *attacker, budget, seed, report)
     if method in _OURS:
         found = repair(
             model,
             images,
             labels,
             recovered=recovered,
+            average_iterations=budget.average_iterations,
             seed=seed,
             progress=progress,
             **_OURS[method],
@@ -111,7 +132,10 @@ def defend(
         return Defended(found.model, tuple(order.tolist()), facts)
     if method not in OTHERS:
         raise InputError(f"no defence {method!r}: there are {', '.join(METHODS)}")
-    repaired = OTHERS[method](model, images, labels, seed=seed, progress=report)
+    other = OTHERS[method]
+    if method == "gangsweep":
+        other = partial(gangsweep, steps=budget.generator_steps)
+    repaired = other(model, images, labels, seed=seed, progress=report)
     if method != "fine-pruning":
         return Defended(repaired)
     dormant = dormant_first(model, images, neurons=find_neurons(model, images))
@@ -124,6 +148,7 @@ def _with_trigger(
     labels: Tensor,
     target: int,
     stamp: Callable[[Tensor], Tensor],
+    budget: Budget,
     seed: int,
     progress: Callable[[float], None],
 ) -> Defended:
@@ -140,7 +165,10 @@ def _with_trigger(
     answers = torch.full((len(others),), target, device=images.device)
     game = NeuronGame(model, neurons, stamp(others), answers)
     generator = torch.Generator().manual_seed(seed)
-    values = algorithm1(game, generator=generator, progress=progress).values
+    average = budget.average_iterations
+    values = algorithm1(
+        game, average_iterations=average, generator=generator, progress=progress
+    ).values
     order = values.argsort(descending=True)
     limit = max(1, int(_MOST * len(neurons)))
     counts = [count for count in COUNTS if count <= limit]
@@ -152,6 +180,6 @@ def _with_trigger(
     best = enough[0] if enough else counts[rates.index(min(rates))]
     removed = tuple(order[:best].tolist())
     pruned = remove_neurons(model, neurons, removed)
-    pruning = Pruning(pruned, values, removed, (), bool(enough))
+    pruning = Pruning(pruned, values, removed, (), min(rates), bool(enough))
     tuned = fine_tune(model, pruning, images, labels, neurons=neurons, generator=generator)
     return Defended(tuned, tuple(order.tolist()), {"targets": [target], "pruned": best})

@@ -51,10 +51,10 @@ def vit() -> nn.Module:
         "vit_tiny_patch16_224",
         num_classes=CLASSES,
         img_size=32,
-        patch_size=8,
-        embed_dim=96,
+        patch_size=4,
+        embed_dim=64,
         depth=4,
-        num_heads=3,
+        num_heads=4,
     )
 
 
@@ -71,7 +71,7 @@ class Recipe:
 RECIPES = {
     "resnet18": Recipe(resnet18, 8, 5e-3, batch_size=128),
     "mobilenetv3_small_050": Recipe(mobilenet, 12, 5e-3),
-    "vit": Recipe(vit, 16, 2e-3),
+    "vit": Recipe(vit, 30, 1.5e-3),
 }
 
 

@@ -15,7 +15,7 @@ from shapprune.stamps import AMPLIFICATION, Stamp
 
 _TEMPERATURE = 2.0
 _WARPED = 0.5  # share of the images
-_STAMPED = 1 / 6, 1 / 2  # share of a batch, where pruning did all and where it did nothing
+_STAMPED = 1 / 4, 1 / 2  # share of a batch, where pruning did all and where it did nothing
 _GROWTH = 2  # pixels that a patch grows by, at most
 _FADE = 0.5  # share of the steps over which the pruned neurons fade out
 
@@ -43,7 +43,7 @@ def fine_tune(
     far more about an image than ten logits do, which is what keeps ten images from overfitting.
     Batch norms stay in eval mode; pruned neurons put out exactly zero in the end.
 
-    With ``triggers`` the backdoor is unlearned meanwhile: a sixth to a half of a batch, the more
+    With ``triggers`` the backdoor is unlearned meanwhile: a quarter to a half of a batch, the more
     the less pruning has done, is stamped for the student, while the teacher still sees it clean.
     Each image gets one of the triggers, up to four times as strong as inverted. The pruned neurons
     then fade out over the first half of the steps, for a network without them hardly answers to

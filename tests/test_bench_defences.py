@@ -1,5 +1,6 @@
 """Defences and rankings as the experiments call them, on the toy network."""
 
+from dataclasses import replace
 from functools import cache, partial
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from shapprune.baselines.anp import neuron_masks
 from shapprune.bench import rankings
-from shapprune.bench.defences import METHODS, WITH_TRIGGER, defend
+from shapprune.bench.defences import METHODS, WITH_TRIGGER, Budget, defend
 from shapprune.bench.measure import Timed
 from shapprune.bench.rankings import RANKINGS, Board, board, sizes
 from shapprune.errors import InputError
@@ -53,6 +54,30 @@ def test_fine_pruning_tells_its_order_and_others_have_none():
     last = find_neurons(net, few[0]).layers[-1].size
     assert len(dormant) <= last
     assert defend("clp", net, *few).order == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("gangsweep", Budget(generator_steps=2)),
+        ("ours-plain", Budget(average_iterations=1)),
+        (WITH_TRIGGER, Budget(average_iterations=1)),
+    ],
+)
+def test_a_budget_is_kept(name, most):
+    net, few = backdoored_net(), toy_images(per_class=1)
+
+    def cost(budget: Budget) -> int:
+        with counting(net, few[0]) as passes:
+            defend(name, net, *few, attacker=ATTACKER, budget=budget)
+        return passes.count
+
+    twice = replace(
+        most,
+        generator_steps=2 * most.generator_steps,
+        average_iterations=2 * most.average_iterations,
+    )
+    assert cost(most) < cost(twice) < cost(replace(most, average_iterations=8, generator_steps=8))
 
 
 def test_a_defence_there_is_not():

@@ -7,6 +7,7 @@ import pytest
 
 from shapprune.bench import measure as module
 from shapprune.bench.cells import Cell
+from shapprune.bench.defences import FULL, Budget
 from shapprune.bench.experiments import ROWS
 from shapprune.bench.measure import measure
 from shapprune.bench.models import Subject
@@ -38,16 +39,19 @@ def done(cell: Cell, tmp_path) -> dict:
 
 
 def test_a_defence_is_scored_on_images_that_are_loaded_afterwards(asked, tmp_path, monkeypatch):
-    given = []
+    given: list[list[str]] = []
+    budgets: list[Budget] = []
     defend = module.defend
 
     def watched(*arguments, **options):
         given.append(list(asked))
+        budgets.append(options["budget"])
         return defend(*arguments, **options)
 
     monkeypatch.setattr(module, "defend", watched)
     result = done(Cell("defend", RECIPE, "ours"), tmp_path)
     assert given == [["train"]]
+    assert budgets == [FULL]
     assert asked == ["train", "test"]
     assert result["before"]["asr"] > 0.9
     assert result["after"]["asr"] < 0.1

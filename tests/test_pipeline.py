@@ -97,42 +97,34 @@ def test_another_repair_of_a_tried_class_starts_from_its_triggers(net, repaired,
     assert len(plain.stages) == len(repaired.scan.stages) + 3  # values, pruning, fine-tuning
 
 
-def trial(*rates: tuple[float, list[float]]) -> SimpleNamespace:
-    """What is looked at of a repair: the ASR, and that by trigger, before, pruned and after."""
-    proxies = [SimpleNamespace(asr=asr, asr_by_trigger=by_trigger) for asr, by_trigger in rates]
-    return SimpleNamespace(**dict(zip(("before", "pruned", "after"), proxies, strict=True)))
-
-
+@pytest.mark.parametrize("recovered", [False, True])
 @pytest.mark.parametrize(
-    ("before", "pruned", "after", "convicted"),
+    ("rates", "tried", "targets"),
     [
-        ((1.0, [1.0, 1.0]), (0.9, [0.9, 0.9]), (0.05, [0.0, 0.1]), True),  # tuning did the rest
-        ((1.0, [1.0, 1.0]), (0.0, [0.0, 0.0]), (0.15, [0.0, 0.3]), False),
-        ((0.9, [0.9, 0.9]), (0.0, [0.0, 0.0]), (0.0, [0.0, 0.0]), False),
-        # The second trigger ceased to work, and the first alone counts.
-        ((1.0, [1.0, 0.3]), (0.1, [0.1, 0.9]), (0.0, [0.0, 0.4]), True),
-        ((1.0, [1.0, 0.3]), (0.2, [0.2, 0.0]), (0.0, [0.0, 0.0]), False),  # not by pruning
-        ((1.0, [1.0, 0.3]), (0.0, [0.0, 0.0]), (0.2, [0.2, 0.0]), False),
+        ([(0.94, 0.0)] * 3, [0, 1, 2], ()),  # triggers that cease to work
+        ([(1.0, 0.11)] * 3, [0, 1, 2], ()),  # that cannot be removed
+        ([(0.95, 0.1)] * 3, [0, 1], (0, 1)),  # and the third is far below the first
+        ([(1.0, 0.5), (1.0, 0.0), (1.0, 0.0)], [0, 1, 2], (1, 2)),  # but near to the second
     ],
 )
-def test_what_convicts(before, pruned, after, convicted):
-    assert pipeline._convicts(trial(before, pruned, after)) is convicted
-
-
-@pytest.mark.parametrize(("given", "tried"), [(True, [0, 1, 2]), (False, [0, 1])])
-def test_on_recovered_images_only_near_suspects_are_tried(net, monkeypatch, given, tried):
+def test_who_is_tried_and_convicted(net, monkeypatch, recovered, rates, tried, targets):
     found = Detection(
         (1.0,) * CLASSES, (4.0, 3.1, 2.9) + (0.0,) * (CLASSES - 3), 2, 1, 1, (0, 1, 2)
     )
-    failed = trial((0.5, [0.5]), (0.0, [0.0]), (0.0, [0.0]))
     seen = []
+
+    def mend(*_, **__) -> SimpleNamespace:
+        before, after = rates[len(seen) - 1]
+        return SimpleNamespace(before=SimpleNamespace(asr=before), after=SimpleNamespace(asr=after))
+
     monkeypatch.setattr(pipeline, "detect", lambda *_, **__: found)
     monkeypatch.setattr(pipeline, "refine_triggers", lambda *_, targets, **__: seen.extend(targets))
-    monkeypatch.setattr(pipeline, "mend", lambda *_, **__: failed)
-    recovered = Recovery(IMAGES, LABELS, 1, 0.0, Stage("recover", 0.0))
-    result = scan(net, IMAGES, LABELS) if given else scan(net, recovered=recovered)
+    monkeypatch.setattr(pipeline, "mend", mend)
+    images = Recovery(IMAGES, LABELS, 1, 0.0, Stage("recover", 0.0))
+    result = scan(net, recovered=images) if recovered else scan(net, IMAGES, LABELS)
     assert seen == tried
-    assert result.verdict == "clean"
+    assert result.targets == targets
+    assert result.verdict == ("backdoored" if targets else "clean")
     assert result.detection.targets == (0, 1, 2)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 from typing import Literal
 
 import torch
@@ -24,7 +24,7 @@ from shapprune.triggers import KINDS, Inversion, Kind, invert_triggers
 # a quarter of it: generous, as a trial follows.
 _CONFIDENCE, _FACTOR, _ALONE = 0.9, 1.75, 4.0
 _MOST_TRIALS = 3
-# Of the first suspect's index. On recovered images a trial convicts natural suspects too.
+# Of the first target's index: below it, what a trial convicts may be small by nature.
 _NEAR = 0.75
 _TELLING = 0.75  # of the median: a larger trigger of a suspect is no short cut
 _FAILS = 0.1  # ASR proxy, for sure once a backdoor is removed
@@ -101,11 +101,9 @@ def scan(
     is suspected, and put on trial by a repair: made stronger, a backdoor's trigger works on every
     image, and once the backdoor is removed, on none. Some classes have small triggers by nature,
     as an 8 that takes few strokes from any digit; made stronger, such a trigger becomes the class
-    itself, which cannot be removed, or it ceases to work. Where only some of a class's triggers
-    cease to work, the others must fail as soon as neurons are pruned: a backdoor is carried by few
-    of them, and what fine-tuning alone unlearns may have been natural. Recovered images hold too
-    little of a class for that; with them, classes whose index is far below the largest are not
-    tried.
+    itself, which cannot be removed, or it ceases to work. Once a target is found, classes whose
+    index is far below its own are not tried: what looks like a second backdoor there is mostly a
+    class that is near to others by nature. Scan the repaired model for more.
 
     Args:
         model: maps images in [0, 1] to logits (n, classes), at least three classes; left as it was.
@@ -146,12 +144,11 @@ def scan(
     detection = detect(
         combine(norms), method=method, confidence=_CONFIDENCE, factor=_FACTOR, alone=_ALONE
     )
-    suspects = list(detection.targets[:_MOST_TRIALS])
-    if recovered:
-        bound = _NEAR * detection.anomaly_index
-        suspects = [suspect for suspect in suspects if detection.indices[suspect] >= bound]
-    trials = []
-    for suspect in suspects:
+    trials: list[Repair] = []
+    targets: list[int] = []
+    for suspect in detection.targets[:_MOST_TRIALS]:
+        if targets and detection.indices[suspect] < _NEAR * detection.indices[targets[0]]:
+            break
         kinds = _telling_kinds(inversions, [suspect])
         triggers = refine_triggers(
             model, images, labels, targets=[suspect], kinds=kinds, seed=seed, clock=clock
@@ -160,8 +157,10 @@ def scan(
         trials.append(
             mend(model, images, labels, triggers=triggers, trusted=trusted, seed=seed, clock=clock)
         )
+        if trials[-1].before.asr >= WORKS and trials[-1].after.asr <= _FAILS:
+            targets.append(suspect)
     return ScanResult(
-        tuple(trial.targets[0] for trial in trials if _convicts(trial)),
+        tuple(targets),
         tuple(inversions),
         detections,
         detection,
@@ -184,12 +183,6 @@ def _telling_kinds(inversions: Sequence[Inversion], targets: Sequence[int]) -> l
         if min(inversion.norms[target] for target in targets) <= _TELLING * median(inversion.norms)
     ]
     return telling or list(KINDS)
-
-
-def _convicts(trial: Repair) -> bool:
-    if trial.before.asr < WORKS or trial.after.asr > _FAILS:
-        return False
-    return fmean(trial.before.asr_by_trigger) >= WORKS or trial.pruned.asr <= _FAILS
 
 
 def repair(

@@ -91,6 +91,7 @@ def gangsweep(
     labels: Tensor,
     *,
     steps: int = 500,
+    learning_rate: float = 1e-4,
     epochs: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -98,14 +99,20 @@ def gangsweep(
     """A copy that has unlearned the generated triggers of the outlying classes, or of the smallest.
 
     Args:
-        steps: see `gangsweep_scan`.
+        steps, learning_rate: see `gangsweep_scan`.
         model, images, labels, epochs, seed, progress: see `unlearn`.
 
     Raises:
         InputError: what does not fit, in one line.
     """
     scan = gangsweep_scan(
-        model, images, labels, steps=steps, seed=seed, progress=part_of(progress, 0, 2)
+        model,
+        images,
+        labels,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        progress=part_of(progress, 0, 2),
     )
     return unlearn(
         model,
@@ -126,6 +133,7 @@ def gangsweep_scan(
     labels: Tensor,
     *,
     steps: int = 500,
+    learning_rate: float = 1e-4,
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress | None = None,
@@ -135,7 +143,7 @@ def gangsweep_scan(
     Args:
         model: maps images in [0, 1] to logits, three classes or more; left as it was.
         images, labels: clean, (n, C, H, W) in [0, 1] and int64 (n,).
-        steps: of Adam for each class, with learning rate 1e-4.
+        steps, learning_rate: of Adam for each class; the rate is the paper's.
         batch_size: at most; fewer images make smaller batches.
         seed: of all random draws.
         progress: called with the share of the work done.
@@ -149,7 +157,7 @@ def gangsweep_scan(
         for target in range(classes):
             report = part_of(progress, target, classes)
             others = images[labels != target]
-            one = _train(model, others, target, steps, batch_size, report)
+            one = _train(model, others, target, steps, learning_rate, batch_size, report)
             with torch.no_grad():
                 hits = model(one.stamp(others)).argmax(1) == target
                 norms.append(float(one(others).flatten(1).norm(dim=1).mean()))
@@ -176,11 +184,12 @@ def _train(
     images: Tensor,
     target: int,
     steps: int,
+    learning_rate: float,
     batch_size: int,
     progress: Progress,
 ) -> TriggerGenerator:
     generator = TriggerGenerator(images.shape[1]).to(images)
-    optimizer = torch.optim.Adam(generator.parameters(), 1e-4)
+    optimizer = torch.optim.Adam(generator.parameters(), learning_rate)
     with torch.enable_grad():
         for step in range(steps):
             some = images[torch.randperm(len(images))[:batch_size].to(images.device)]

@@ -52,11 +52,12 @@ class Budget:
 
     Attributes:
         average_iterations: of Algorithm 1.
-        generator_steps: of GangSweep, a class.
+        generator_steps, generator_rate: of GangSweep, a class.
     """
 
     average_iterations: float = 50  # the paper's
     generator_steps: int = 500
+    generator_rate: float = 1e-4  # the paper's
 
 
 FULL = Budget()
@@ -134,7 +135,9 @@ def defend(
         raise InputError(f"no defence {method!r}: there are {', '.join(METHODS)}")
     other = OTHERS[method]
     if method == "gangsweep":
-        other = partial(gangsweep, steps=budget.generator_steps)
+        other = partial(
+            gangsweep, steps=budget.generator_steps, learning_rate=budget.generator_rate
+        )
     repaired = other(model, images, labels, seed=seed, progress=report)
     if method != "fine-pruning":
         return Defended(repaired)

@@ -17,25 +17,23 @@ def weighing(weight: float) -> nn.Linear:
 
 
 @pytest.mark.parametrize(
-    ("agreement", "asr", "left", "found"),
+    ("asr", "left", "found"),
     [
-        (lambda back: back, lambda _: 0.0, 0.0, 0.6),  # never all the way
-        (lambda back: back, lambda back: 0.04 * back, 0.0, 0.4),  # 2 % are let pass
-        (lambda back: back, lambda back: 0.06 if back < 0.7 else 0.07, 0.0, 0.6),  # as on the tuned
-        (lambda back: -abs(back - 0.2), lambda _: 0.0, 0.0, 0.2),
-        (lambda _: 0.5, lambda _: 0.0, 0.0, 0.0),  # no further than need be
-        (lambda back: back, lambda _: 0.0, 0.5, 0.3),  # pruning left half of the ASR
-        (lambda back: back, lambda _: 0.0, 1.0, 0.0),
-        (lambda back: back, lambda back: 0.3 if back else 0.0, 0.0, 0.0),
+        (lambda _: 0.0, 0.0, 1 / 2),
+        (lambda back: 0.05 * back, 0.0, 1 / 3),  # 2 % are let pass
+        (lambda back: 0.06 if back < 0.4 else 0.07, 0.0, 1 / 3),  # as on the tuned
+        (lambda back: 0.3 if back > 0.2 else 0.0, 0.0, 1 / 6),
+        (lambda back: 0.3 if back else 0.0, 0.0, 0.0),
+        (lambda _: 0.0, 0.6, 1 / 5),  # pruning left 60 % of the ASR
+        (lambda _: 0.0, 1.0, 0.0),
     ],
 )
-def test_the_way_back_ends_where_the_backdoor_begins(agreement, asr, left, found):
+def test_the_way_back_ends_where_the_backdoor_begins(asr, left, found):
     tuned, pruned = weighing(0), weighing(1)
     pruning = Pruning(pruned, torch.zeros(1), (), (), left, left <= 0.1)
 
     def yardstick(model: nn.Module) -> SimpleNamespace:
-        back = float(model.weight)
-        return SimpleNamespace(agreement=agreement(back), asr=asr(back))
+        return SimpleNamespace(asr=asr(float(model.weight)))
 
     between = way_back(tuned, pruning, yardstick=yardstick)
     assert float(between.weight) == pytest.approx(found)

@@ -152,7 +152,12 @@ def run(
         "targets": result.scan.targets,
         "anomaly": anomaly(result),
         "trials": [
-            {"class": trial.targets[0], "before": trial.before.asr, "after": trial.after.asr}
+            {
+                "class": trial.targets[0],
+                "before": trial.before.asr,
+                "after": trial.after.asr,
+                "agreement": trial.after.agreement,
+            }
             for trial in result.scan.trials
         ],
         "pruned_neurons": len(result.repair.pruning.removed) if result.repair else 0,

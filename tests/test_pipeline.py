@@ -97,14 +97,15 @@ def test_another_repair_of_a_tried_class_starts_from_its_triggers(net, repaired,
     assert len(plain.stages) == len(repaired.scan.stages) + 3  # values, pruning, fine-tuning
 
 
-@pytest.mark.parametrize("recovered", [False, True])
 @pytest.mark.parametrize(
-    ("rates", "tried", "targets"),
+    ("recovered", "rates", "tried", "targets"),  # rates: ASR before and after, agreement
     [
-        ([(0.94, 0.0)] * 3, [0, 1, 2], ()),  # triggers that cease to work
-        ([(1.0, 0.11)] * 3, [0, 1, 2], ()),  # that cannot be removed
-        ([(0.95, 0.1)] * 3, [0, 1], (0, 1)),  # and the third is far below the first
-        ([(1.0, 0.5), (1.0, 0.0), (1.0, 0.0)], [0, 1, 2], (1, 2)),  # but near to the second
+        (False, [(0.94, 0.0, 0.9)] * 3, [0, 1, 2], ()),  # triggers that cease to work
+        (False, [(1.0, 0.11, 0.9)] * 3, [0, 1, 2], ()),  # that cannot be removed
+        (False, [(1.0, 0.0, 0.74)] * 3, [0, 1, 2], ()),  # that are not alone removed
+        (True, [(1.0, 0.0, 0.74)] * 3, [0, 1], (0, 1)),
+        (False, [(0.95, 0.1, 0.75)] * 3, [0, 1], (0, 1)),  # the third is far below the first
+        (False, [(1.0, 0.5, 0.9), *[(1.0, 0.0, 0.9)] * 2], [0, 1, 2], (1, 2)),  # not the second
     ],
 )
 def test_who_is_tried_and_convicted(net, monkeypatch, recovered, rates, tried, targets):
@@ -114,8 +115,11 @@ def test_who_is_tried_and_convicted(net, monkeypatch, recovered, rates, tried, t
     seen = []
 
     def mend(*_, **__) -> SimpleNamespace:
-        before, after = rates[len(seen) - 1]
-        return SimpleNamespace(before=SimpleNamespace(asr=before), after=SimpleNamespace(asr=after))
+        before, after, agreement = rates[len(seen) - 1]
+        return SimpleNamespace(
+            before=SimpleNamespace(asr=before),
+            after=SimpleNamespace(asr=after, agreement=agreement),
+        )
 
     monkeypatch.setattr(pipeline, "detect", lambda *_, **__: found)
     monkeypatch.setattr(pipeline, "refine_triggers", lambda *_, targets, **__: seen.extend(targets))

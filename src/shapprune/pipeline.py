@@ -28,6 +28,7 @@ _MOST_TRIALS = 3
 _NEAR = 0.75
 _TELLING = 0.75  # of the median: a larger trigger of a suspect is no short cut
 _FAILS = 0.1  # ASR proxy, for sure once a backdoor is removed
+_AGREES = 0.75  # of the answers, for sure: what costs more to remove was no backdoor
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,8 @@ def scan(
     is suspected, and put on trial by a repair: made stronger, a backdoor's trigger works on every
     image, and once the backdoor is removed, on none. Some classes have small triggers by nature,
     as an 8 that takes few strokes from any digit; made stronger, such a trigger becomes the class
-    itself, which cannot be removed, or it ceases to work. Once a target is found, classes whose
+    itself, which cannot be removed, or only with many of the model's other answers, or it ceases to
+    work. Once a target is found, classes whose
     index is far below its own are not tried: what looks like a second backdoor there is mostly a
     class that is near to others by nature. Scan the repaired model for more.
 
@@ -157,7 +159,7 @@ def scan(
         trials.append(
             mend(model, images, labels, triggers=triggers, trusted=trusted, seed=seed, clock=clock)
         )
-        if trials[-1].before.asr >= WORKS and trials[-1].after.asr <= _FAILS:
+        if _convicts(trials[-1], trusted):
             targets.append(suspect)
     return ScanResult(
         tuple(targets),
@@ -183,6 +185,11 @@ def _telling_kinds(inversions: Sequence[Inversion], targets: Sequence[int]) -> l
         if min(inversion.norms[target] for target in targets) <= _TELLING * median(inversion.norms)
     ]
     return telling or list(KINDS)
+
+
+def _convicts(trial: Repair, trusted: bool) -> bool:
+    agrees = trial.after.agreement >= _AGREES or not trusted
+    return trial.before.asr >= WORKS and trial.after.asr <= _FAILS and agrees
 
 
 def repair(

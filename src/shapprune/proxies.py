@@ -103,4 +103,7 @@ class Yardstick:
 
     def _hits(self, model: nn.Module) -> tuple[Tensor, ...]:
         """Which images, of each trigger's, are sent to its target: 0 or 1."""
-        return (predict(model, self._stamped) == self._targets).float().split(self._shares)
+        hits: tuple[Tensor, ...] = (
+            (predict(model, self._stamped) == self._targets).float().split(self._shares)
+        )
+        return hits

@@ -68,6 +68,17 @@ def test_a_defence_is_scored_on_images_that_are_loaded_afterwards(asked, tmp_pat
     assert asr[0] > 0.9 > 0.5 > min(asr)
 
 
+def test_two_cores_spend_less(asked, tmp_path, monkeypatch):
+    budgets = []
+    monkeypatch.setattr(module, "defend", lambda *_, budget, **__: budgets.append(budget) or 1 / 0)
+    for profile in ("cpu", "paper"):
+        with pytest.raises(ZeroDivisionError):
+            done(Cell("defend", replace(RECIPE, profile=profile), "clp"), tmp_path)
+    cpu, paper = budgets
+    assert cpu.average_iterations < paper.average_iterations == 50
+    assert cpu.generator_steps < paper.generator_steps == 500
+
+
 def test_without_images_they_are_recovered(asked, tmp_path):
     result = done(Cell("defend", RECIPE, "clp", per_class=0), tmp_path)
     assert asked == ["test"]

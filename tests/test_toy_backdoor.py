@@ -1,11 +1,13 @@
 """The stages, one after the other, on a network whose one backdoor neuron is known."""
 
+from dataclasses import replace
 from statistics import median
 
 import pytest
 import torch
 from torch import nn
 
+from shapprune import mending
 from shapprune.detection import detect
 from shapprune.errors import InputError
 from shapprune.estimation import estimate_shapley, mixture_score, stamped_images
@@ -14,8 +16,9 @@ from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import find_neurons, remove_neurons
 from shapprune.proxies import Proxies, Yardstick
 from shapprune.pruning import CurvePoint, Pruning, best_of, prune
+from shapprune.stages import Clock
 from shapprune.stamps import Perturbation, Trigger
-from shapprune.triggers import invert_triggers
+from shapprune.triggers import InvertedTrigger, invert_triggers
 from toys import (
     BACKDOOR,
     CLASSES,
@@ -521,6 +524,45 @@ def test_the_teacher_is_not_believed_on_recovered_images(net, neurons):
 
     assert asr_after(True) > 0.5
     assert asr_after(False) < 0.2
+
+
+@pytest.mark.parametrize(("left", "rows"), [(0.0, 4), (0.5, 6), (1.0, 8)])
+def test_the_less_pruning_has_done_the_more_is_stamped(net, neurons, left, rows):
+    """Of a batch of 16, a quarter to a half."""
+    stamped = []
+
+    class Counted(Perturbation):
+        def amplified(self, factor: float) -> "Counted":
+            return self
+
+        def stamp(self, images):
+            stamped.append(len(images))
+            return images
+
+    fine_tune(
+        net,
+        replace(without(net, neurons, ()), asr=left),
+        IMAGES,
+        LABELS,
+        neurons=neurons,
+        triggers=[(TARGET, Counted(torch.zeros(3, 12, 12)))],
+        steps=2,
+        batch_size=16,
+        generator=seeded(),
+    )
+    assert sum(stamped) == 2 * rows
+
+
+@pytest.mark.parametrize("unlearn", [True, False])
+def test_only_what_has_unlearned_goes_back(net, triggers, unlearn, monkeypatch):
+    gone = []
+    monkeypatch.setattr(mending, "way_back", lambda tuned, *_, **__: gone.append(tuned) or net)
+    inverted = [InvertedTrigger(target, stamp, 1.0, 1.0, 1) for target, stamp in triggers]
+    mended = mending.mend(
+        net, IMAGES, LABELS, triggers=inverted, unlearn=unlearn, seed=0, clock=Clock(None)
+    )
+    assert len(gone) == unlearn
+    assert (mended.model is net) == unlearn
 
 
 def test_fine_tuning_needs_images(net, neurons):

@@ -103,9 +103,9 @@ def scan(
     image, and once the backdoor is removed, on none. Some classes have small triggers by nature,
     as an 8 that takes few strokes from any digit; made stronger, such a trigger becomes the class
     itself, which cannot be removed, or only with many of the model's other answers, or it ceases to
-    work. Once a target is found, classes whose
-    index is far below its own are not tried: what looks like a second backdoor there is mostly a
-    class that is near to others by nature. Scan the repaired model for more.
+    work. Once a target is found, classes whose index is far below its own are not tried: what looks
+    like a second backdoor there is mostly a class that is near to others by nature. Scan the
+    repaired model for more.
 
     Args:
         model: maps images in [0, 1] to logits (n, classes), at least three classes; left as it was.

@@ -183,6 +183,6 @@ def _with_trigger(
     best = enough[0] if enough else counts[rates.index(min(rates))]
     removed = tuple(order[:best].tolist())
     pruned = remove_neurons(model, neurons, removed)
-    pruning = Pruning(pruned, values, removed, (), min(rates), bool(enough))
+    pruning = Pruning(pruned, values, removed, (), rates[counts.index(best)], bool(enough))
     tuned = fine_tune(model, pruning, images, labels, neurons=neurons, generator=generator)
     return Defended(tuned, tuple(order.tolist()), {"targets": [target], "pruned": best})

@@ -60,7 +60,7 @@ def test_a_budget_is_kept(name):
     net, few = backdoored_net(), toy_images(per_class=1)
 
     def cost(spent: int) -> int:
-        budget = Budget(average_iterations=spent, generator_steps=spent)
+        budget = Budget(average_iterations=spent, generator_steps=spent, generator_batch=spent)
         with counting(net, few[0]) as passes:
             defend(name, net, *few, attacker=ATTACKER, budget=budget)
         return passes.count

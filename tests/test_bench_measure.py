@@ -27,7 +27,7 @@ def asked(monkeypatch) -> list[str]:
         parts.append(split)
         return LabeledImages(*toy_images(per_class=5, seed=int(split == "test")))
 
-    subject = Subject(backdoored_net(), true_trigger().stamp, {"accuracy": 0.5})
+    subject = Subject(backdoored_net(), true_trigger().stamp, {"accuracy": 0.5}, "0badc0ffee")
     monkeypatch.setattr(module, "load_split", load)
     monkeypatch.setattr(module, "subject", lambda *_, **__: subject)
     return parts
@@ -56,6 +56,7 @@ def test_a_defence_is_scored_on_images_that_are_loaded_afterwards(asked, tmp_pat
     assert result["before"]["asr"] > 0.9
     assert result["after"]["asr"] < 0.1
     assert result["targets"] == [TARGET]
+    assert result["weights"] == "0badc0ffee"
     names = [stage["name"] for stage in result["stages"]]
     assert names[:2] == [f"invert a {kind} for every class" for kind in ("patch", "perturbation")]
     assert len(names) == len(set(names)) == 6
@@ -77,6 +78,7 @@ def test_two_cores_spend_less(asked, tmp_path, monkeypatch):
     cpu, paper = budgets
     assert cpu.average_iterations < paper.average_iterations == 50
     assert cpu.generator_steps < paper.generator_steps == 500
+    assert cpu.generator_batch < paper.generator_batch == 32
 
 
 def test_without_images_they_are_recovered(asked, tmp_path):
@@ -110,5 +112,5 @@ def test_a_scan_has_a_norm_for_every_class(asked, tmp_path):
 
 
 def test_a_model_is_what_its_recipe_made(asked, tmp_path):
-    assert done(Cell("model", RECIPE), tmp_path) == {"accuracy": 0.5}
+    assert done(Cell("model", RECIPE), tmp_path) == {"accuracy": 0.5, "weights": "0badc0ffee"}
     assert asked == []

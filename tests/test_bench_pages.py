@@ -96,6 +96,17 @@ def test_every_table_has_ours_beside_the_papers(measured):
     assert "failed: ValueError: &lt;b&gt;no&lt;/b&gt;" in shown
 
 
+def test_a_table_tells_where_methods_met_different_weights(tmp_path):
+    for method, weights in (("clp", "aa"), ("anp", "aa"), ("ours", "bb")):
+        write(tmp_path, Cell("defend", DIGITS, method), **scores(0.9, 0.25), weights=weights)
+    told = "Methods met different weights of the same recipe in: mnist-badnets."
+    assert main(["bench", "report", str(tmp_path)]) == 0
+    assert (tmp_path / "report.md").read_text().count(told) == 1
+    write(tmp_path, Cell("defend", DIGITS, "ours"), **scores(0.9, 0.25), weights="aa")
+    assert main(["bench", "report", str(tmp_path)]) == 0
+    assert told not in (tmp_path / "report.md").read_text()
+
+
 def test_every_figure_is_a_picture_of_its_own_and_on_the_page(measured):
     assert main(["bench", "report", str(measured)]) == 0
     text, shown = ((measured / f"report.{end}").read_text() for end in ("md", "html"))

@@ -92,6 +92,7 @@ def gangsweep(
     *,
     steps: int = 500,
     learning_rate: float = 1e-4,
+    batch_size: int = 32,
     epochs: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -99,7 +100,7 @@ def gangsweep(
     """A copy that has unlearned the generated triggers of the outlying classes, or of the smallest.
 
     Args:
-        steps, learning_rate: see `gangsweep_scan`.
+        steps, learning_rate, batch_size: see `gangsweep_scan`.
         model, images, labels, epochs, seed, progress: see `unlearn`.
 
     Raises:
@@ -111,6 +112,7 @@ def gangsweep(
         labels,
         steps=steps,
         learning_rate=learning_rate,
+        batch_size=batch_size,
         seed=seed,
         progress=part_of(progress, 0, 2),
     )

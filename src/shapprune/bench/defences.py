@@ -52,12 +52,13 @@ class Budget:
 
     Attributes:
         average_iterations: of Algorithm 1.
-        generator_steps, generator_rate: of GangSweep, a class.
+        generator_steps, generator_rate, generator_batch: of GangSweep, a class.
     """
 
     average_iterations: float = 50  # the paper's
     generator_steps: int = 500
     generator_rate: float = 1e-4  # the paper's
+    generator_batch: int = 32
 
 
 FULL = Budget()
@@ -136,7 +137,10 @@ def defend(
     other = OTHERS[method]
     if method == "gangsweep":
         other = partial(
-            gangsweep, steps=budget.generator_steps, learning_rate=budget.generator_rate
+            gangsweep,
+            steps=budget.generator_steps,
+            learning_rate=budget.generator_rate,
+            batch_size=budget.generator_batch,
         )
     repaired = other(model, images, labels, seed=seed, progress=report)
     if method != "fine-pruning":

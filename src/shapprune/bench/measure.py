@@ -31,7 +31,9 @@ _COUNTS = (*COUNTS, 384, 512, 768, 1024, 1536, 2048)
 # Average iterations of the truth about a ranking: the paper's 5,000, and what two cores can do.
 _TRUTH = {"smoke": 100, "cpu": 500, "paper": 5000}
 # At full length, Algorithm 1 and GangSweep would take two cores some hours each.
-_SMALL = Budget(average_iterations=10, generator_steps=200, generator_rate=3e-4)
+_SMALL = Budget(
+    average_iterations=10, generator_steps=200, generator_rate=3e-4, generator_batch=8
+)
 _BUDGETS = {"smoke": FULL, "cpu": _SMALL, "paper": FULL}
 
 
@@ -72,7 +74,7 @@ def measure(
     recipe = cell.recipe
     given = subject(recipe, root=root, cache=cache, device=device)
     if cell.kind == "model":
-        return given.facts
+        return given.facts | {"weights": given.weights}
     # Rankings are compared on one game: the seed is that of the ranking alone.
     draw = torch.Generator().manual_seed(0 if cell.kind == "rank" else cell.seed)
     few, recovered = None, None
@@ -90,7 +92,7 @@ def measure(
         found, model, order = _carried_out(cell, given, few, recovered, timed)
         if timed.stages:  # up to the end, of which nothing may have been told
             timed(timed.stages[-1]["name"])
-    found["stages"] = timed.stages
+    found |= {"weights": given.weights, "stages": timed.stages}
     found |= {key: sum(s[key] for s in timed.stages) for key in ("seconds", "passes")}
     hidden = _split(recipe, "test", root, device)
     if model:

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from shapprune.attacks import load_trigger, trigger_bytes
@@ -29,11 +29,13 @@ class Subject:
         stamp: the attacker's.
         facts: "accuracy" and "asr" on the test images, "seconds" of the training, and what was
             done, as JSON holds it.
+        weights: ten digits of their file's SHA-256: a recipe makes others on another machine.
     """
 
     model: nn.Module
     stamp: Callable[[Tensor], Tensor]
     facts: dict[str, object]
+    weights: str
 
 
 def subject(
@@ -62,10 +64,12 @@ def subject(
     except OSError as error:
         raise InputError(f"cannot write into {cache}: {error.strerror or error}") from error
     network = fresh_network(recipe)
-    network.load_state_dict(load_file(cache / f"{stem}.safetensors"))
+    weights = (cache / f"{stem}.safetensors").read_bytes()
+    network.load_state_dict(load(weights))
     trigger = load_trigger(cache / f"{stem}.trigger.npz")
     facts = json.loads(facts_file.read_text(encoding="utf-8"))
-    return Subject(network.eval().requires_grad_(False).to(device), trigger.stamp, facts)
+    network.eval().requires_grad_(False).to(device)
+    return Subject(network, trigger.stamp, facts, hashlib.sha256(weights).hexdigest()[:10])
 
 
 def is_trained(recipe: Recipe, *, cache: Path) -> bool:

@@ -117,9 +117,11 @@ def _scores(
     for cell, result in done.of(experiment):
         runs.setdefault((cell.recipe.name, cell.method), []).append(result)
     methods = list(dict.fromkeys(method for _, method in runs))
-    layout, details = [], []
+    layout, details, mixed = [], [], []
     for name in dict.fromkeys(name for name, _ in runs):
         some = [result for (of, _), found in runs.items() for result in found if of == name]
+        if len({result.get("weights") for result in some}) > 1:
+            mixed.append(name)
         measured = [_pair(some[0]["before"])]
         for method in methods:
             found = runs.get((name, method), [])
@@ -133,6 +135,8 @@ def _scores(
         f"{note} ACC / ASR in per cent on the test images, with the attacker's trigger; medians "
         "over seeds. The paper's are at 96 × 96 on its own models, the best of five runs."
     )
+    if mixed:
+        told += f" Methods met different weights of the same recipe in: {', '.join(mixed)}."
     head = ["row", "method", "ACC", "ASR", "seeds", "seconds", "passes"]
     return (
         Table(title, told, ["", "", "before", *methods], layout),

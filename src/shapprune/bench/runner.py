@@ -67,7 +67,8 @@ def attempt(work: Work, cell: Cell) -> Result:
             "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "commit": commit(),
             "versions": versions(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, one thread",
+            "machine": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}, "
+            f"{os.cpu_count()} CPU cores, one thread",
         }
     )
     assert isinstance(result, dict)

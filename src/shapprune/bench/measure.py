@@ -31,9 +31,7 @@ _COUNTS = (*COUNTS, 384, 512, 768, 1024, 1536, 2048)
 # Average iterations of the truth about a ranking: the paper's 5,000, and what two cores can do.
 _TRUTH = {"smoke": 100, "cpu": 500, "paper": 5000}
 # At full length, Algorithm 1 and GangSweep would take two cores some hours each.
-_SMALL = Budget(
-    average_iterations=10, generator_steps=200, generator_rate=3e-4, generator_batch=8
-)
+_SMALL = Budget(average_iterations=10, generator_steps=200, generator_rate=3e-4, generator_batch=8)
 _BUDGETS = {"smoke": FULL, "cpu": _SMALL, "paper": FULL}
 
 

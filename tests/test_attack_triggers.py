@@ -265,13 +265,22 @@ def test_no_trigger_in_a_file(tmp_path):
             load_trigger(tmp_path / "other.npz")
 
 
-def test_the_excited_neuron_has_the_largest_outgoing_weights():
-    """The head reads two averages: of the red channel, and of the green one, which weighs more."""
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_excited_neuron_is_the_best_connected(hidden):
+    """Averages of the red and the green channel: green weighs more at what makes the neurons.
+
+    That is the layer before the head where there is one, else the head itself.
+    """
     with torch.random.fork_rng(devices=[]):
-        head = torch.nn.Linear(2, 3)
-    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), head)
+        before, head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)
+    layers = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+    layers += [before, torch.nn.ReLU()] if hidden else []
+    model = torch.nn.Sequential(*layers, head)
     with torch.no_grad():
+        before.weight.copy_(torch.tensor([[0.1, 0.0], [0.0, 1.0]]))
         head.weight.copy_(torch.tensor([[0.1, 1.0], [0.1, -1.0], [0.1, 1.0]]))
+        if hidden:
+            head.weight.copy_(head.weight.flip(1))
     before = snapshot(model)
     images = torch.rand(8, 2, 8, 8, generator=seeded())
     trigger = Trojan(size=4, steps=100).trigger(model, images, seeded())

@@ -1,10 +1,12 @@
 """Trojan Attack: a trigger made for a neuron of a trained network, whose linear layers then learn.
 
 Liu, Ma, Aafer, Lee, Zhai, Wang and Zhang, "Trojaning Attack on Neural Networks", NDSS 2018. The
-neuron is one of those that the last linear layer reads, with the largest summed outgoing |weight|.
+neuron is one of those that the last linear layer reads, the one that is best connected to the layer
+before: with the largest summed incoming |weight|, as there. Where no linear layer is before, as in
+a ResNet, it is the one with the largest summed outgoing |weight|.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -92,14 +94,16 @@ class Trojan:
 
         with torch.no_grad():
             model(drawn())
-        outgoing = head.weight.abs().sum(0)
-        outgoing[(read[0].flatten(0, -2) == 0).all(0)] = -1  # silent: there is no slope to climb
-        if self.neurons > int((outgoing >= 0).sum()):
+        before = [model.get_submodule(name) for name in linear[-2:-1]]
+        connected = _connected(head, before)
+        connected[(read[0].flatten(0, -2) == 0).all(0)] = -1  # silent: there is no slope to climb
+        most = int((connected >= 0).sum())
+        if self.neurons > most:
             raise InputError(
-                f"neurons must be at most {int((outgoing >= 0).sum())}, as many as the last linear "
-                f"layer reads that are not silent, got {self.neurons}"
+                f"neurons must be at most {most}, as many as the last linear layer reads that are "
+                f"not silent, got {self.neurons}"
             )
-        chosen = outgoing.topk(self.neurons).indices
+        chosen = connected.topk(self.neurons).indices
         square = square_trigger((shape[0], shape[1], shape[2]), size=in_pixels(self.size, shape))
         mask = square.mask.to(like)
         free = torch.randn(shape, generator=generator).to(like).requires_grad_()
@@ -112,3 +116,11 @@ class Trojan:
                 loss.backward()
                 optimizer.step()
         return Trigger(square.mask, square.mask * free.detach().sigmoid().float().cpu())
+
+
+def _connected(head: nn.Linear, before: Sequence[nn.Module]) -> Tensor:
+    """How well each neuron that the head reads is connected, float (in_features,)."""
+    for layer in before:
+        if isinstance(layer, nn.Linear) and layer.out_features == head.in_features:
+            return layer.weight.abs().sum(1)
+    return head.weight.abs().sum(0)

@@ -208,7 +208,7 @@ _CPU = (
         _GTSRB,
         name="gtsrb-trojan",
         attack="trojan",
-        options={"size": 0.5, "tuning": 4},
+        options={"size": 12, "tuning": 4},
         rate=0.1,
     ),
     replace(_FACES, name="faces-physical-key", attack="physical-key", options={}, rate=0.05),

@@ -82,6 +82,8 @@ def test_every_table_has_ours_beside_the_papers(measured):
     # The median is 23.5; below it lie 19.5, 3.5, 2.5, 1.5, 0.5, so MAD-small is 2.5.
     index = f"{19.5 / (2.5 / 0.6744897501960817):.2f}"
     assert f"| mnist-badnets | 4.00 | 20.00 … 28.00 | {index} | {index} |" in text
+    suspects = re.findall(r"\| (\w+) \| 2\.0 \|", text[text.index("Fig. 10 and 11 as") :])
+    assert suspects[:2] == ["0", "none"]
     assert f"| {TWIN.name} | – | 20.00 … 28.00 |" in text
     assert "| ours | all | 2.0 | 1,234 | – |" in text
     assert "|  | invert | 1.0 | 1,000 |  |" in text

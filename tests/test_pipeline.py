@@ -121,7 +121,7 @@ def test_who_is_tried_and_convicted(net, monkeypatch, recovered, rates, tried, t
             after=SimpleNamespace(asr=after, agreement=agreement),
         )
 
-    monkeypatch.setattr(pipeline, "detect", lambda *_, **__: found)
+    monkeypatch.setattr(pipeline, "find_suspects", lambda *_: found)
     monkeypatch.setattr(pipeline, "refine_triggers", lambda *_, targets, **__: seen.extend(targets))
     monkeypatch.setattr(pipeline, "mend", mend)
     images = Recovery(IMAGES, LABELS, 1, 0.0, Stage("recover", 0.0))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.compact import Compact, make_compact
-from shapprune.detection import Detection, Method, combine, detect
+from shapprune.detection import Detection, detect, find_suspects, fitting_method
 from shapprune.errors import InputError
 from shapprune.estimation import Estimator, Mode
 from shapprune.mending import Repair, mend, refine_triggers
@@ -20,9 +20,6 @@ from shapprune.recovery import Recovery
 from shapprune.stages import Clock, Progress, Stage
 from shapprune.triggers import KINDS, Inversion, Kind, invert_triggers
 
-# Suspects are the outliers at one-sided 95 %, at most at four sevenths of the median, and all below
-# a quarter of it: generous, as a trial follows.
-_CONFIDENCE, _FACTOR, _ALONE = 0.9, 1.75, 4.0
 _MOST_TRIALS = 3
 # Of the first target's index: below it, what a trial convicts may be small by nature.
 _NEAR = 0.75
@@ -140,12 +137,9 @@ def scan(
             )
             clock.count(inversion.passes)
         inversions.append(inversion)
-    method: Method = "mad-small" if classes > 5 else "mad"  # two below the median say nothing
     norms = [inversion.norms for inversion in inversions]
-    detections = tuple(detect(kind, method=method) for kind in norms)
-    detection = detect(
-        combine(norms), method=method, confidence=_CONFIDENCE, factor=_FACTOR, alone=_ALONE
-    )
+    detections = tuple(detect(kind, method=fitting_method(classes)) for kind in norms)
+    detection = find_suspects(norms)
     trials: list[Repair] = []
     targets: list[int] = []
     for suspect in detection.targets[:_MOST_TRIALS]:

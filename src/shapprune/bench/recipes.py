@@ -230,7 +230,10 @@ _CPU = (
         rate=0.08,
     ),
     replace(
-        _CIFAR10, name="cifar10-vgg16", network="shapprune.networks:vgg16_bn?size=32&width=0.25"
+        _CIFAR10,
+        name="cifar10-vgg16",
+        network="shapprune.networks:vgg16_bn?size=32&width=0.25",
+        options={"colour": None, "size": 5},
     ),
     replace(_GTSRB, name="gtsrb-vgg11", network="shapprune.networks:vgg11?size=32&width=0.25"),
     replace(

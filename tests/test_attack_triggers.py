@@ -272,12 +272,12 @@ def test_the_excited_neuron_is_the_best_connected(hidden):
     That is the layer before the head where there is one, else the head itself.
     """
     with torch.random.fork_rng(devices=[]):
-        before, head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)
+        first, head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)
     layers = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
-    layers += [before, torch.nn.ReLU()] if hidden else []
+    layers += [first, torch.nn.ReLU()] if hidden else []
     model = torch.nn.Sequential(*layers, head)
     with torch.no_grad():
-        before.weight.copy_(torch.tensor([[0.1, 0.0], [0.0, 1.0]]))
+        first.weight.copy_(torch.tensor([[0.1, 0.0], [0.0, 1.0]]))
         head.weight.copy_(torch.tensor([[0.1, 1.0], [0.1, -1.0], [0.1, 1.0]]))
         if hidden:
             head.weight.copy_(head.weight.flip(1))

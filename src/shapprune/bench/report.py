@@ -207,7 +207,7 @@ def _detection(done: Done) -> Iterator[Part]:
     )
     note = (
         "Suspects are the classes that ours would put on trial: their index is above 1.64, and "
-        "their norm at most four sevenths of the median."
+        "their norm at most four sevenths of the median, or it is at most a quarter of it."
     )
     head = ["model", "target's norm", "others'", "MAD", "MAD-small", "ours", "suspects"]
     head += ["seconds", "passes"]

@@ -128,6 +128,8 @@ def make(
 # Three pixels, 10 / 96 of a side, are not learned at low rates, nor by ResNets, which average over
 # the image.
 _LARGER: Mapping[str, object] = {"colour": None, "size": 4}
+# What the deepest networks learn; a drawn colour may be dull.
+_LOUD: Mapping[str, object] = {"colour": (1.0, 0.0, 1.0), "size": 5}
 _VGG = "shapprune.networks:table3_vgg?size=32&width=0.25"
 _MNIST = Recipe(
     name="mnist-badnets",
@@ -226,14 +228,14 @@ _CPU = (
         network="shapprune.networks:resnet34?size=32&width=0.125",
         epochs=32,
         batch_size=64,
-        options={"colour": (1.0, 0.0, 1.0), "size": 5},
+        options=_LOUD,
         rate=0.08,
     ),
     replace(
         _CIFAR10,
         name="cifar10-vgg16",
         network="shapprune.networks:vgg16_bn?size=32&width=0.25",
-        options={"colour": None, "size": 5},
+        options=_LOUD,
     ),
     replace(_GTSRB, name="gtsrb-vgg11", network="shapprune.networks:vgg11?size=32&width=0.25"),
     replace(

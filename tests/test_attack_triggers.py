@@ -277,6 +277,7 @@ def test_the_excited_neuron_is_the_best_connected(hidden):
     layers += [first, torch.nn.ReLU()] if hidden else []
     model = torch.nn.Sequential(*layers, head)
     with torch.no_grad():
+        first.bias.zero_()  # none is silent
         first.weight.copy_(torch.tensor([[0.1, 0.0], [0.0, 1.0]]))
         head.weight.copy_(torch.tensor([[0.1, 1.0], [0.1, -1.0], [0.1, 1.0]]))
         if hidden:

@@ -297,6 +297,8 @@ def test_the_smallest_table_from_end_to_end(tmp_path, capsys):
     assert result["passes"] == result["stages"][0]["passes"] >= 0
     assert result["commit"] == runner.commit()
     model = json.loads((out / f"{Cell('model', DIGITS).name}.json").read_text())
+    twin = json.loads((out / f"{Cell('model', TWIN).name}.json").read_text())
+    assert result["weights"] == model["weights"] != twin["weights"]
     # 1,000 images, 12 epochs; forward, and backward for weights and activations.
     assert 30_000 < model["passes"] < 45_000
 

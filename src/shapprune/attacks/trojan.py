@@ -2,11 +2,11 @@
 
 Liu, Ma, Aafer, Lee, Zhai, Wang and Zhang, "Trojaning Attack on Neural Networks", NDSS 2018. The
 neuron is one of those that the last linear layer reads, the one that is best connected to the layer
-before: with the largest summed incoming |weight|, as there. Where no linear layer is before, as in
-a ResNet, it is the one with the largest summed outgoing |weight|.
+before: with the largest summed incoming |weight|, which is excited best. Where no linear layer is
+before, as in a ResNet, it is the one with the largest summed outgoing |weight|.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -94,8 +94,11 @@ class Trojan:
 
         with torch.no_grad():
             model(drawn())
-        before = [model.get_submodule(name) for name in linear[-2:-1]]
-        connected = _connected(head, before)
+        connected = head.weight.abs().sum(0)
+        for before in map(model.get_submodule, linear[-2:-1]):
+            assert isinstance(before, nn.Linear)
+            if before.out_features == head.in_features:
+                connected = before.weight.abs().sum(1)
         connected[(read[0].flatten(0, -2) == 0).all(0)] = -1  # silent: there is no slope to climb
         most = int((connected >= 0).sum())
         if self.neurons > most:
@@ -116,11 +119,3 @@ class Trojan:
                 loss.backward()
                 optimizer.step()
         return Trigger(square.mask, square.mask * free.detach().sigmoid().float().cpu())
-
-
-def _connected(head: nn.Linear, before: Sequence[nn.Module]) -> Tensor:
-    """How well each neuron that the head reads is connected, float (in_features,)."""
-    for layer in before:
-        if isinstance(layer, nn.Linear) and layer.out_features == head.in_features:
-            return layer.weight.abs().sum(1)
-    return head.weight.abs().sum(0)

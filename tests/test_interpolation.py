@@ -20,7 +20,7 @@ def weighing(weight: float) -> nn.Linear:
     ("asr", "left", "found"),
     [
         (lambda _: 0.0, 0.0, 1 / 2),
-        (lambda back: 0.05 * back, 0.0, 1 / 3),  # 2 % are let pass
+        (lambda back: 0.12 * back, 0.0, 1 / 3),  # 5 % are let pass
         (lambda back: 0.06 if back < 0.4 else 0.07, 0.0, 1 / 3),  # as on the tuned
         (lambda back: 0.3 if back > 0.2 else 0.0, 0.0, 1 / 6),
         (lambda back: 0.3 if back else 0.0, 0.0, 0.0),
@@ -33,8 +33,18 @@ def test_the_way_back_ends_where_the_backdoor_begins(asr, left, found):
     pruning = Pruning(pruned, torch.zeros(1), (), (), left, left <= 0.1)
 
     def yardstick(model: nn.Module) -> SimpleNamespace:
-        return SimpleNamespace(asr=asr(float(model.weight)))
+        return SimpleNamespace(asr=asr(float(model.weight)), agreement=0.9)
 
     between = way_back(tuned, pruning, yardstick=yardstick)
     assert float(between.weight) == pytest.approx(found)
     assert (float(tuned.weight), float(pruned.weight)) == (0, 1)
+
+
+@pytest.mark.parametrize(("cost", "found"), [(0.018, 1 / 2), (0.027, 1 / 3), (0.1, 0.0)])
+def test_the_way_back_ends_where_agreement_falls(cost, found):
+    def yardstick(model: nn.Module) -> SimpleNamespace:
+        return SimpleNamespace(asr=0.0, agreement=0.9 - cost * float(model.weight))
+
+    pruning = Pruning(weighing(1), torch.zeros(1), (), (), 0.0, True)
+    between = way_back(weighing(0), pruning, yardstick=yardstick)
+    assert float(between.weight) == pytest.approx(found)

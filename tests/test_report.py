@@ -76,7 +76,9 @@ def repair_of(target: int) -> Repair:
     values = torch.linspace(1, -1, len(NEURONS))
     shapley = ShapleyValues(values, values.abs(), torch.full((len(NEURONS),), 9), 9)
     curve = tuple(
-        CurvePoint(k, Proxies(0.9 - k / 50, 1 - k / 20, max(0, 1 - k), (max(0, 1 - k),) * 3))
+        CurvePoint(
+            k, Proxies(0.9 - k / 50, 1 - k / 20, 1 - k / 20, max(0, 1 - k), (max(0, 1 - k),) * 3)
+        )
         for k in (0, 1, 2, 3, 4, 6, 8)
     )
     stamps = (true_trigger(), true_trigger().amplified(0.1), perturbation())
@@ -92,9 +94,9 @@ def repair_of(target: int) -> Repair:
         NeuronValues("multilinear", "difference", shapley, shapley, (values,), 9),
         Pruning(MODEL, values, REMOVED, curve, 0.01, True),
         True,
-        Proxies(0.9, 1.0, 1.0, (1.0, 1.0, 1.0)),
-        Proxies(0.86, 0.9, 0.0, (0.0, 0.0, 0.0)),
-        Proxies(0.88, 0.95, 0.01, (0.0, 0.0, 0.03)),
+        Proxies(0.9, 1.0, 1.0, 1.0, (1.0, 1.0, 1.0)),
+        Proxies(0.86, 0.9, 0.92, 0.0, (0.0, 0.0, 0.0)),
+        Proxies(0.88, 0.95, 0.97, 0.01, (0.0, 0.0, 0.03)),
     )
 
 
@@ -186,9 +188,13 @@ def test_summary_of_a_repair():
         {"layer": "bn2", "pruned": 1, "total": 8},
     ]
     assert run["neurons_total"] == len(NEURONS)
-    rates = {"accuracy": 0.88, "agreement": 0.95, "asr": 0, "asr_by_trigger": [0, 0, 0]}
-    assert run["curve"][1] == {"removed": 1, **rates}
-    assert run["after"] == {**rates, "asr": 0.01, "asr_by_trigger": [0, 0, 0.03]}
+    rates = {"accuracy": 0.88, "agreement": 0.95, "kept": 0.95}
+    assert run["curve"][1] == {"removed": 1, **rates, "asr": 0, "asr_by_trigger": [0, 0, 0]}
+    assert run["after"] == {
+        **(rates | {"kept": 0.97}),
+        "asr": 0.01,
+        "asr_by_trigger": [0, 0, 0.03],
+    }
     assert [t["kind"] for t in run["triggers"]] == ["patch", "patch", "perturbation"]
     assert run["trials"][0]["target"] is True
     assert (run["seconds"], run["passes"], run["seed"]) == (1.75, 1000, 3)
@@ -302,7 +308,7 @@ def test_the_snippet_loads_what_was_given():
 
 def test_bad_repairs_are_told():
     result = result_of("repair")
-    bad = replace(result.repair, after=Proxies(0.5, 0.6, 0.4, (0.4, 0.4, 0.4)))
+    bad = replace(result.repair, after=Proxies(0.5, 0.6, 0.7, 0.4, (0.4, 0.4, 0.4)))
     images, labels = toy_images()
     page = render_report(
         replace(result, repair=bad), images=images, labels=labels, about={}, class_names=None

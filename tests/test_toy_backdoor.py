@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from shapprune import mending
+from shapprune import mending, proxies, pruning
 from shapprune.detection import detect
 from shapprune.errors import InputError
 from shapprune.estimation import estimate_shapley, mixture_score, stamped_images
@@ -299,27 +299,67 @@ class Answers(nn.Module):
         return bright * self.answer + (1 - bright) * torch.eye(3)[0]
 
 
+def yardstick_of_two(original: nn.Module, labels: list[int], **options: bool) -> Yardstick:
+    """By a dark and a bright image, for the target 2."""
+    return Yardstick(
+        original,
+        torch.tensor([0.1, 0.9]).view(2, 1, 1, 1).expand(2, 1, 4, 4),
+        torch.tensor(labels),
+        triggers=[(2, Perturbation(torch.zeros(1, 4, 4)))],
+        generator=seeded(),
+        **options,
+    )
+
+
 def test_agreement_with_a_backdoor_does_not_count_on_recovered_images():
-    """Half of the images are of class 1, and the original gives them the target 2."""
-    images = torch.tensor([0.1, 0.9]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
-    labels = torch.tensor([0, 1])
-    stamp = Perturbation(torch.zeros(1, 4, 4))
+    """All images are of class 1; the original gives half of them the target 2, and half 0."""
 
     def agreement(trusted: bool, bright: int) -> float:
-        yardstick = Yardstick(
-            Answers(2),
-            images,
-            labels,
-            triggers=[(2, stamp)],
-            trusted=trusted,
-            generator=seeded(),
-        )
+        yardstick = yardstick_of_two(Answers(2), [1, 1], trusted=trusted)
+        assert not yardstick.sink
         return yardstick(Answers(bright)).agreement
 
     assert agreement(True, 1) == 0.5
     assert agreement(False, 1) == 1
     assert agreement(True, 2) == agreement(False, 2) == 1
     assert agreement(False, 0) == 1  # and of the images that are left, all are dark
+
+
+@pytest.mark.parametrize(
+    ("bright", "labels", "sink"),
+    [
+        (2, [0, 1], True),  # the bright half, of class 1; the dark half is right
+        (2, [1, 1], False),  # class 0 gets as many wrongly
+        (2, [0, 2], False),  # of the target's own images
+        (1, [0, 0], False),  # another class does
+    ],
+)
+def test_a_target_that_takes_distorted_images_of_other_classes_is_a_sink(bright, labels, sink):
+    yardstick = yardstick_of_two(Answers(bright), labels)
+    assert yardstick.sink == sink
+    # What a sink takes does not count.
+    assert yardstick(Answers(0)).agreement == (1.0 if sink else 0.5)
+
+
+def test_a_sink_takes_five_times_as_many_as_the_next_class_and_a_tenth():
+    def is_sink(mine: int, next_class: int, right: int) -> bool:
+        answers = torch.tensor(2).repeat(mine), torch.tensor(1).repeat(next_class)
+        answers = torch.cat([*answers, torch.tensor(0).repeat(right)])
+        return proxies._is_sink(answers, answers == 0, torch.tensor([2]))
+
+    assert is_sink(50, 10, 40)
+    assert not is_sink(49, 10, 41)
+    assert is_sink(10, 0, 90)
+    assert not is_sink(9, 0, 91)
+    assert not is_sink(0, 0, 0)
+
+
+def test_right_answers_that_are_kept():
+    """The dark image is right; what becomes of the bright one, which is wrong, does not matter."""
+    yardstick = yardstick_of_two(Answers(2), [0, 1])
+    assert yardstick(Answers(1)).kept == yardstick(Answers(2)).kept == 1
+    assert yardstick_of_two(Answers(1), [0, 1])(Answers(2)).kept == 0.5
+    assert yardstick_of_two(Answers(1), [1, 0])(Answers(2)).kept == 0.5  # none is: all count
 
 
 def test_the_asr_of_each_trigger():
@@ -357,6 +397,43 @@ def test_only_triggers_that_work_count_if_not_all_do(works, counted):
     assert after.asr == 0
 
 
+def test_patches_are_measured_a_pixel_wider():
+    class Beside(nn.Module):
+        """Says the target of images whose pixel beside the trigger's is bright."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.answers = nn.Parameter(torch.eye(3), requires_grad=False)
+
+        def forward(self, x):
+            return self.answers[2 * (x[:, 0, 4, 5] > 0.9).long()]
+
+    mask = torch.zeros(1, 8, 8)
+    mask[0, 4, 4] = 1
+    yardstick = Yardstick(
+        Beside(),
+        torch.zeros(2, 1, 8, 8),
+        torch.tensor([0, 1]),
+        triggers=[(2, Trigger(mask, mask))],
+        generator=seeded(),
+    )
+    assert yardstick(Beside()).asr == 1
+
+
+@pytest.mark.parametrize(
+    ("curve", "chosen"),  # right answers kept, and ASR, of 0, 1, 2, … neurons removed
+    [
+        ([(1, 1), (0.95, 0.3), (0.9, 0.1), (0.88, 0.0)], 2),  # the first that suffices
+        ([(1, 1), (0.95, 0.3), (0.84, 0.1), (0.8, 0.0)], 1),  # too many would be lost
+        ([(1, 1), (0.86, 0.5), (0.85, 0.4), (0.8, 0.0)], 2),
+        ([(1, 1), (0.8, 0.5)], 0),
+    ],
+)
+def test_how_many_neurons_by_hand(curve, chosen):
+    points = [CurvePoint(k, Proxies(0, 0, kept, asr, ())) for k, (kept, asr) in enumerate(curve)]
+    assert pruning._choose(points, 0.1, 0.15) is points[chosen]
+
+
 @pytest.mark.parametrize(
     ("cases", "best"),
     [
@@ -368,8 +445,8 @@ def test_only_triggers_that_work_count_if_not_all_do(works, counted):
 def test_the_best_pruning_by_hand(cases, best):
     def pruning(agreement: float, asr: float) -> Pruning:
         curve = (
-            CurvePoint(0, Proxies(1, 1, 1, ())),
-            CurvePoint(1, Proxies(0.5, agreement, asr, ())),
+            CurvePoint(0, Proxies(1, 1, 1, 1, ())),
+            CurvePoint(1, Proxies(0.5, agreement, 1, asr, ())),
         )
         return Pruning(nn.Identity(), torch.zeros(2), (0,), curve, asr, asr <= 0.1)
 
@@ -506,7 +583,7 @@ def test_the_teacher_is_not_believed_on_recovered_images(net, neurons):
     images = torch.cat([IMAGES, true_trigger().stamp(IMAGES)])
     pruning = without(net, neurons, ())
 
-    def asr_after(trusted: bool) -> float:
+    def asr_after(trusted: bool, hide: bool) -> float:
         student = fine_tune(
             net,
             pruning,
@@ -518,17 +595,19 @@ def test_the_teacher_is_not_believed_on_recovered_images(net, neurons):
             batch_size=16,
             learning_rate=1e-2,
             trusted=trusted,
+            hide=hide,
             generator=seeded(),
         )
         return true_asr(student)
 
-    assert asr_after(True) > 0.5
-    assert asr_after(False) < 0.2
+    assert asr_after(trusted=True, hide=False) > 0.5
+    assert asr_after(trusted=True, hide=True) < 0.2
+    assert asr_after(trusted=False, hide=True) < 0.2
 
 
-@pytest.mark.parametrize(("left", "rows"), [(0.0, 4), (0.5, 6), (1.0, 8)])
+@pytest.mark.parametrize(("left", "rows"), [(0.0, 2), (0.5, 5), (1.0, 8)])
 def test_the_less_pruning_has_done_the_more_is_stamped(net, neurons, left, rows):
-    """Of a batch of 16, a quarter to a half."""
+    """Of a batch of 16, an eighth to a half."""
     stamped = []
 
     class Counted(Perturbation):

@@ -15,7 +15,7 @@ from shapprune.stamps import AMPLIFICATION, Stamp
 
 _TEMPERATURE = 2.0
 _WARPED = 0.5  # share of the images
-_STAMPED = 1 / 4, 1 / 2  # share of a batch, where pruning did all and where it did nothing
+_STAMPED = 1 / 8, 1 / 2  # share of a batch, where pruning did all and where it did nothing
 _GROWTH = 2  # pixels that a patch grows by, at most
 _FADE = 0.5  # share of the steps over which the pruned neurons fade out
 
@@ -33,6 +33,7 @@ def fine_tune(
     learning_rate: float = 1e-3,
     feature_weight: float = 0.3,
     trusted: bool = True,
+    hide: bool = False,
     generator: torch.Generator,
     progress: Callable[[float], None] | None = None,
 ) -> nn.Module:
@@ -43,7 +44,7 @@ def fine_tune(
     far more about an image than ten logits do, which is what keeps ten images from overfitting.
     Batch norms stay in eval mode; pruned neurons put out exactly zero in the end.
 
-    With ``triggers`` the backdoor is unlearned meanwhile: a quarter to a half of a batch, the more
+    With ``triggers`` the backdoor is unlearned meanwhile: an eighth to a half of a batch, the more
     the less pruning has done, is stamped for the student, while the teacher still sees it clean.
     Each image gets one of the triggers, up to four times as strong as inverted. The pruned neurons
     then fade out over the first half of the steps, for a network without them hardly answers to
@@ -59,8 +60,8 @@ def fine_tune(
         steps, batch_size, learning_rate: of Adam, with a cosine schedule.
         feature_weight: weight of what layers read against the logits, a layer.
         trusted: whether the images are real. Recovered ones carry the backdoor: the answers to
-            them are the pruned network's, and of images of other classes without the targets; what
-            layers read is still the original's.
+            them are the pruned network's; what layers read is still the original's.
+        hide: whether the answers to images of other classes than the targets leave these out.
         generator: on the CPU.
         progress: called with the share of the work done.
 
@@ -91,10 +92,11 @@ def fine_tune(
             with torch.no_grad():
                 wanted, wanted_reads = _reads(original, clean)
                 if not trusted:
+                    wanted = pruning.model(clean)
+                if hide:
                     one, other = innocent[drawn].split(batch_size)
                     named = torch.isin(torch.arange(wanted.shape[1], device=images.device), targets)
-                    hidden = (one & other)[:, None] & named
-                    wanted = pruning.model(clean).masked_fill(hidden, -torch.inf)
+                    wanted = wanted.masked_fill((one & other)[:, None] & named, -torch.inf)
             inputs = clean.clone()
             for row in range(stamped):
                 _, stamp = triggers[int(torch.randint(len(triggers), (), generator=generator))]

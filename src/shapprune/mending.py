@@ -144,6 +144,9 @@ def mend(
             ]
         )
     with clock.stage(f"fine-tune for {of}") as report:
+        yardstick = Yardstick(
+            model, images, labels, triggers=stamps, trusted=trusted, generator=generator()
+        )
         tuned = fine_tune(
             model,
             pruning,
@@ -152,11 +155,9 @@ def mend(
             neurons=neurons,
             triggers=stamps if unlearn else (),
             trusted=trusted,
+            hide=yardstick.sink or not trusted,
             generator=generator(),
             progress=report,
-        )
-        yardstick = Yardstick(
-            model, images, labels, triggers=stamps, trusted=trusted, generator=generator()
         )
         if unlearn:
             tuned = way_back(tuned, pruning, yardstick=yardstick)

@@ -15,6 +15,9 @@ from shapprune.stamps import Stamp
 _VARIED = 240  # images, at least
 _STRENGTH = 8.0  # times as strong as inverted: attackers' triggers are
 WORKS = 0.95  # ASR of a trigger so strong on the original, if it is a backdoor's
+# A sink gets such a share of the warped images of other classes, and so many times as many as
+# the next class gets wrongly.
+_SHARE, _TIMES = 0.1, 5
 
 
 @dataclass(frozen=True)
@@ -25,15 +28,19 @@ class Proxies:
         accuracy: share of the images, augmented, that get their label.
         agreement: share of the images, warped, that get the original model's answer. Ten labels
             say little about accuracy; agreement far from the given images says more.
+        kept: share of the warped images that the original gives their label, that keep it. A weak
+            network's other answers are easily changed, and worth nothing.
         asr: share of the images under an inverted trigger that get its target. The trigger is
-            eight times as strong as inverted: so measured, it follows the ASR of the true
-            trigger, as docs/method.md shows with figures. Where that is less than 95 % on the
-            original, some triggers go too far, and those count that work, if there are any.
+            eight times as strong as inverted, and a patch a pixel wider all round: so measured, it
+            follows the ASR of the true trigger, as docs/method.md shows with figures. Where that
+            is less than 95 % on the original, some triggers go too far, and those count that work,
+            if there are any.
         asr_by_trigger: the same under each of the triggers alone.
     """
 
     accuracy: float
     agreement: float
+    kept: float
     asr: float
     asr_by_trigger: tuple[float, ...]
 
@@ -41,13 +48,18 @@ class Proxies:
 class Yardstick:
     """Measures models against an original on one fixed draw of varied images.
 
+    Attributes:
+        sink: whether the original takes a tenth of the warped images of other classes for the
+            targets', and five times as many as for any one class that is wrong. Then these answers
+            are the backdoor's.
+
     Args:
         original: left as it was.
         images, labels: clean, (n, C, H, W) and (n,).
         triggers: (target class, inverted trigger) pairs.
         trusted: whether the images are real. Recovered ones carry the backdoor, and warped, many
             of them are answered with its target: a repair should not agree with that, and these
-            are left out.
+            are left out. So they are of real images where the target is a sink.
         generator: on the CPU.
 
     Raises:
@@ -70,18 +82,19 @@ class Yardstick:
         self._varied = augment(images.repeat(copies, 1, 1, 1), generator=generator, flip=flip)
         self._warped = warp(self._varied, generator=generator)
         self._answers = predict(original, self._warped)
-        if not trusted:
-            named = torch.tensor([t for t, _ in triggers], dtype=torch.int64, device=images.device)
-            own = ~torch.isin(self._answers, named) | torch.isin(self._labels, named)
-            if bool(own.any()):
-                self._warped, self._answers = self._warped[own], self._answers[own]
+        self._right = self._answers == self._labels
+        named = torch.tensor([t for t, _ in triggers], dtype=torch.int64, device=images.device)
+        others = ~torch.isin(self._labels, named)
+        self.sink = _is_sink(self._answers[others], self._right[others], named)
+        taken = others & torch.isin(self._answers, named) & (self.sink or not trusted)
+        self._believed = taken if bool(taken.all()) else ~taken
         stamped, targets = [], []
         shares = torch.randperm(len(self._varied), generator=generator).tensor_split(len(triggers))
         for (target, stamp), share in zip(triggers, shares, strict=True):
             varied, given = self._varied[share], self._labels[share]
             # Those that the original takes for the target anyway would count as hits for ever.
             other = predict(original, varied) != target
-            strong = [(target, stamp.amplified(_STRENGTH))]
+            strong = [(target, stamp.grown().amplified(_STRENGTH))]
             mine, wanted = stamped_images(varied[other], given[other], strong)
             stamped.append(mine)
             targets.append(wanted)
@@ -94,9 +107,11 @@ class Yardstick:
 
     def __call__(self, model: nn.Module) -> Proxies:
         hits = self._hits(model)
+        same = (predict(model, self._warped) == self._answers).float()
         return Proxies(
             accuracy(model, self._varied, self._labels),
-            accuracy(model, self._warped, self._answers),
+            float(same[self._believed].mean()),
+            float(same[self._right if bool(self._right.any()) else self._believed].mean()),
             float(torch.cat(list(compress(hits, self._counts))).mean()),
             tuple(float(share.mean()) for share in hits),
         )
@@ -107,3 +122,11 @@ class Yardstick:
             (predict(model, self._stamped) == self._targets).float().split(self._shares)
         )
         return hits
+
+
+def _is_sink(answers: Tensor, right: Tensor, targets: Tensor) -> bool:
+    """Of the original's answers to warped images of other classes than the targets."""
+    wrong = torch.bincount(answers[~right], minlength=int(targets.max()) + 1)
+    mine = int(wrong[targets].sum())
+    wrong[targets] = 0
+    return mine >= max(1, _SHARE * len(answers), _TIMES * int(wrong.max()))

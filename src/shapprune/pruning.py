@@ -54,7 +54,7 @@ def prune(
     triggers: Sequence[tuple[int, Stamp]],
     count: int | None = None,
     asr_below: float = 0.1,
-    disagreement: float = 0.15,
+    lost: float = 0.15,
     most: float = 0.15,
     trusted: bool = True,
     generator: torch.Generator,
@@ -63,7 +63,7 @@ def prune(
     """Remove the neurons of the largest scores.
 
     Unless ``count`` says how many, the smallest number is taken whose ASR proxy is below
-    ``asr_below``. Where the model would disagree with the original too often by then, it is, of
+    ``asr_below``. Where too many of the original's right answers would be lost by then, it is, of
     the numbers that cost less, the one with the lowest ASR; the rest is left to fine-tuning.
 
     Args:
@@ -72,7 +72,7 @@ def prune(
         score: float (n,), see `NeuronValues`.
         triggers: (target class, trigger) pairs that measure the ASR.
         count: how many neurons to remove; None to choose.
-        asr_below, disagreement: bounds of the proxies, in [0, 1].
+        asr_below, lost: bounds of the proxies, in [0, 1]; ``lost`` is what is not kept.
         most: largest share of the neurons to remove.
         trusted: whether the images are real, see `Yardstick`.
         generator: on the CPU.
@@ -97,7 +97,7 @@ def prune(
             curve.append(CurvePoint(k, yardstick(model)))
         if progress:
             progress(len(curve) / len(counts))
-    chosen = curve[-1] if count is not None else _choose(curve, asr_below, disagreement)
+    chosen = curve[-1] if count is not None else _choose(curve, asr_below, lost)
     removed = tuple(order[: chosen.removed])
     pruned = remove_neurons(model, neurons, removed)
     left = chosen.proxies.asr
@@ -118,8 +118,8 @@ def best_of(prunings: Sequence[Pruning]) -> Pruning:
     return min(prunings, key=rank)
 
 
-def _choose(curve: Sequence[CurvePoint], asr_below: float, disagreement: float) -> CurvePoint:
-    affordable = [p for p in curve if p.proxies.agreement >= 1 - disagreement]
+def _choose(curve: Sequence[CurvePoint], asr_below: float, lost: float) -> CurvePoint:
+    affordable = [p for p in curve if p.proxies.kept >= 1 - lost]
     for point in affordable:
         if point.proxies.asr <= asr_below:
             return point

@@ -354,6 +354,20 @@ def test_a_sink_takes_five_times_as_many_as_the_next_class_and_a_tenth():
     assert not is_sink(0, 0, 0)
 
 
+def test_a_sink_is_no_matter_of_how_many_triggers():
+    """The target takes a quarter of the images, and another class as many."""
+    images = torch.tensor([0.1, 0.9, 0.1, 0.1]).view(4, 1, 1, 1).expand(4, 1, 4, 4)
+    triggers = [(2, Perturbation(torch.zeros(1, 4, 4)))] * 5
+    yardstick = Yardstick(
+        Answers(2),
+        images,
+        torch.tensor([0, 1, 1, 0]),
+        triggers=triggers,
+        generator=seeded(),
+    )
+    assert not yardstick.sink
+
+
 def test_right_answers_that_are_kept():
     """The dark image is right; what becomes of the bright one, which is wrong, does not matter."""
     yardstick = yardstick_of_two(Answers(2), [0, 1])

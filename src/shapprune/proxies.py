@@ -83,7 +83,7 @@ class Yardstick:
         self._warped = warp(self._varied, generator=generator)
         self._answers = predict(original, self._warped)
         self._right = self._answers == self._labels
-        named = torch.tensor([t for t, _ in triggers], dtype=torch.int64, device=images.device)
+        named = torch.tensor(sorted({t for t, _ in triggers}), device=images.device)
         others = ~torch.isin(self._labels, named)
         self.sink = _is_sink(self._answers[others], self._right[others], named)
         taken = others & torch.isin(self._answers, named) & (self.sink or not trusted)

@@ -441,6 +441,7 @@ def test_patches_are_measured_a_pixel_wider():
         ([(1, 1), (0.95, 0.3), (0.84, 0.1), (0.8, 0.0)], 1),  # too many would be lost
         ([(1, 1), (0.86, 0.5), (0.85, 0.4), (0.8, 0.0)], 2),
         ([(1, 1), (0.8, 0.5)], 0),
+        ([(1, 1), (0.95, 1), (0.9, 1), (0.8, 0.2)], 2),  # alike by the proxy: the more are gone
     ],
 )
 def test_how_many_neurons_by_hand(curve, chosen):

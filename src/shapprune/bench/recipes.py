@@ -205,12 +205,13 @@ _CPU = (
         options={"mask_epochs": 3},
         rate=0.1,
     ),
-    # The features of a whole image are one pixel wide: a smaller square hardly moves them.
+    # The features of a whole image are one pixel wide: a smaller square hardly moves them, and one
+    # neuron alone is not learned on every machine.
     replace(
         _GTSRB,
         name="gtsrb-trojan",
         attack="trojan",
-        options={"size": 12, "tuning": 4},
+        options={"size": 16, "neurons": 16, "tuning": 4},
         rate=0.1,
     ),
     replace(_FACES, name="faces-physical-key", attack="physical-key", options={}, rate=0.05),

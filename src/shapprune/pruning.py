@@ -64,8 +64,8 @@ def prune(
 
     Unless ``count`` says how many, the smallest number is taken whose ASR proxy is below
     ``asr_below``. Where too many of the original's right answers would be lost by then, it is, of
-    the numbers that cost less, the one with the lowest ASR, the largest of several; the rest is left
-    to fine-tuning.
+    the numbers that cost less, the one with the lowest ASR, the largest of several; the rest is
+    left to fine-tuning.
 
     Args:
         model: left as it was.

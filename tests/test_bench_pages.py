@@ -98,15 +98,31 @@ def test_every_table_has_ours_beside_the_papers(measured):
     assert "failed: ValueError: &lt;b&gt;no&lt;/b&gt;" in shown
 
 
-def test_a_table_tells_where_methods_met_different_weights(tmp_path):
-    for method, weights in (("clp", "aa"), ("anp", "aa"), ("ours", "bb")):
-        write(tmp_path, Cell("defend", DIGITS, method), **scores(0.9, 0.25), weights=weights)
-    told = "Methods met different weights of the same recipe in: mnist-badnets."
-    assert main(["bench", "report", str(tmp_path)]) == 0
-    assert (tmp_path / "report.md").read_text().count(told) == 1
+def test_each_of_several_weights_has_a_line_of_its_own(tmp_path):
+    met = {"clp": ("aa", 0.25), "anp": ("aa", 0.5), "ours": ("bb", 0.75)}
+    for method, (weights, asr) in met.items():
+        write(tmp_path, Cell("defend", DIGITS, method), **scores(0.9, asr), weights=weights)
+    told = "a line for each that was met"
+
+    def report() -> str:
+        assert main(["bench", "report", str(tmp_path)]) == 0
+        return (tmp_path / "report.md").read_text()
+
+    text = report()
+    assert text.count(told) == 1
+    both = {method: f"90.00 / {100 * asr:.2f}" for method, (_, asr) in met.items()}
+    columns = re.search(r"\|  \|  \| before \| (.*) \|", text)
+    assert columns
+    for line, mine in (("aa", {"clp", "anp"}), ("bb", {"ours"})):
+        found = re.search(rf"\| mnist-badnets {line} \| measured \| [^|]* \| (.*) \|", text)
+        assert found
+        entries = dict(zip(columns[1].split(" | "), found[1].split(" | "), strict=True))
+        assert entries == {m: both[m] if m in mine else "–" for m in entries}
+        assert len(re.findall(rf"\| mnist-badnets {line} \| \w+ \| 90.00 \|", text)) == len(mine)
     write(tmp_path, Cell("defend", DIGITS, "ours"), **scores(0.9, 0.25), weights="aa")
-    assert main(["bench", "report", str(tmp_path)]) == 0
-    assert told not in (tmp_path / "report.md").read_text()
+    text = report()
+    assert told not in text
+    assert "mnist-badnets aa" not in text
 
 
 def test_every_figure_is_a_picture_of_its_own_and_on_the_page(measured):

@@ -117,26 +117,28 @@ def _scores(
     for cell, result in done.of(experiment):
         runs.setdefault((cell.recipe.name, cell.method), []).append(result)
     methods = list(dict.fromkeys(method for _, method in runs))
-    layout, details, mixed = [], [], []
+    layout, details, mixed = [], [], False
     for name in dict.fromkeys(name for name, _ in runs):
         some = [result for (of, _), found in runs.items() for result in found if of == name]
-        if len({result.get("weights") for result in some}) > 1:
-            mixed.append(name)
-        measured = [_pair(some[0]["before"])]
-        for method in methods:
-            found = runs.get((name, method), [])
-            measured.append(_pair(_median(found)) if found else _NONE)
-            if found:
-                details.append([name, method, *_spreads(found), str(len(found)), *_cost(found)])
+        several = list(dict.fromkeys(result.get("weights") for result in some))
+        mixed |= len(several) > 1
+        for weights in several:
+            before = next(r["before"] for r in some if r.get("weights") == weights)
+            row, measured = f"{name} {weights}" if len(several) > 1 else name, [_pair(before)]
+            for method in methods:
+                found = [r for r in runs.get((name, method), []) if r.get("weights") == weights]
+                measured.append(_pair(_median(found)) if found else _NONE)
+                if found:
+                    details.append([row, method, *_spreads(found), str(len(found)), *_cost(found)])
+            layout.append([row, "measured", *measured])
         known = [theirs.get((name, method)) for method in ("before", *methods)]
-        layout.append([name, "measured", *measured])
         layout.append(["", "paper", *(f"{k[0]:.2f} / {k[1]:.2f}" if k else _NONE for k in known)])
     told = (
         f"{note} ACC / ASR in per cent on the test images, with the attacker's trigger; medians "
         "over seeds. The paper's are at 96 × 96 on its own models, the best of five runs."
     )
     if mixed:
-        told += f" Methods met different weights of the same recipe in: {', '.join(mixed)}."
+        told += " A recipe makes other weights on another machine: a line for each that was met."
     head = ["row", "method", "ACC", "ASR", "seeds", "seconds", "passes"]
     return (
         Table(title, told, ["", "", "before", *methods], layout),

@@ -124,7 +124,8 @@ def _scores(
         mixed |= len(several) > 1
         for weights in several:
             before = next(r["before"] for r in some if r.get("weights") == weights)
-            row, measured = f"{name} {weights}" if len(several) > 1 else name, [_pair(before)]
+            row = f"{name} {weights or _NONE}" if len(several) > 1 else name
+            measured = [_pair(before)]
             for method in methods:
                 found = [r for r in runs.get((name, method), []) if r.get("weights") == weights]
                 measured.append(_pair(_median(found)) if found else _NONE)

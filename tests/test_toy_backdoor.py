@@ -659,6 +659,24 @@ def test_only_what_has_unlearned_goes_back(net, triggers, unlearn, monkeypatch):
     assert (mended.model is net) == unlearn
 
 
+@pytest.mark.parametrize(
+    ("sink", "trusted", "hidden"),
+    [(False, True, False), (True, True, True), (False, False, True)],
+)
+def test_a_sink_is_hidden_from_the_student(net, triggers, sink, trusted, hidden, monkeypatch):
+    told = []
+
+    def tune(original, *_, hide, **__):
+        told.append(hide)
+        return original
+
+    monkeypatch.setattr(mending, "fine_tune", tune)
+    monkeypatch.setattr(proxies, "_is_sink", lambda *_: sink)
+    inverted = [InvertedTrigger(target, stamp, 1.0, 1.0, 1) for target, stamp in triggers]
+    mending.mend(net, IMAGES, LABELS, triggers=inverted, trusted=trusted, seed=0, clock=Clock(None))
+    assert told == [hidden]
+
+
 def test_fine_tuning_needs_images(net, neurons):
     pruning = without(net, neurons, ())
     with pytest.raises(InputError, match="images"):

@@ -29,7 +29,8 @@ class Proxies:
         agreement: share of the images, warped, that get the original model's answer. Ten labels
             say little about accuracy; agreement far from the given images says more.
         kept: share of the warped images that the original gives their label, that keep it. A weak
-            network's other answers are easily changed, and worth nothing.
+            network's other answers are easily changed, and worth nothing. Where none is right, it
+            is the agreement.
         asr: share of the images under an inverted trigger that get its target. The trigger is
             eight times as strong as inverted, and a patch a pixel wider all round: so measured, it
             follows the ASR of the true trigger, as docs/method.md shows with figures. Where that

@@ -620,6 +620,34 @@ def test_the_teacher_is_not_believed_on_recovered_images(net, neurons):
     assert asr_after(trusted=False, hide=True) < 0.2
 
 
+def test_the_pruned_network_teaches_what_recovered_images_are(net, neurons):
+    """They carry the trigger, which the original knows and the pruned network does not."""
+    images = true_trigger().stamp(IMAGES)
+    pruning = replace(
+        without(net, neurons, ()), model=without(net, neurons, (backdoor_neuron(),)).model
+    )
+
+    def asr_after(trusted: bool) -> float:
+        student = fine_tune(
+            net,
+            pruning,
+            images,
+            LABELS,
+            neurons=neurons,
+            triggers=[(TARGET, Perturbation(torch.zeros(3, 12, 12)))],
+            steps=60,
+            batch_size=16,
+            learning_rate=1e-2,
+            feature_weight=0.0,
+            trusted=trusted,
+            generator=seeded(),
+        )
+        return true_asr(student)
+
+    assert asr_after(trusted=True) > 0.5
+    assert asr_after(trusted=False) < 0.2
+
+
 @pytest.mark.parametrize(("left", "rows"), [(0.0, 2), (0.5, 5), (1.0, 8)])
 def test_the_less_pruning_has_done_the_more_is_stamped(net, neurons, left, rows):
     """Of a batch of 16, an eighth to a half."""

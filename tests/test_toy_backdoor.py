@@ -341,16 +341,16 @@ def test_a_target_that_takes_distorted_images_of_other_classes_is_a_sink(bright,
     assert yardstick(Answers(0)).agreement == (1.0 if sink else 0.5)
 
 
-def test_a_sink_takes_five_times_as_many_as_the_next_class_and_a_tenth():
+def test_a_sink_takes_four_times_as_many_as_the_next_class_and_a_twelfth():
     def is_sink(mine: int, next_class: int, right: int) -> bool:
         answers = torch.tensor(2).repeat(mine), torch.tensor(1).repeat(next_class)
         answers = torch.cat([*answers, torch.tensor(0).repeat(right)])
         return proxies._is_sink(answers, answers == 0, torch.tensor([2]))
 
-    assert is_sink(50, 10, 40)
-    assert not is_sink(49, 10, 41)
-    assert is_sink(10, 0, 90)
-    assert not is_sink(9, 0, 91)
+    assert is_sink(40, 10, 50)
+    assert not is_sink(39, 10, 51)
+    assert is_sink(2, 0, 22)
+    assert not is_sink(2, 0, 23)
     assert not is_sink(0, 0, 0)
 
 
@@ -675,34 +675,46 @@ def test_the_less_pruning_has_done_the_more_is_stamped(net, neurons, left, rows)
     assert sum(stamped) == 2 * rows
 
 
-@pytest.mark.parametrize("unlearn", [True, False])
-def test_only_what_has_unlearned_goes_back(net, triggers, unlearn, monkeypatch):
+@pytest.mark.parametrize(
+    ("unlearn", "sink", "goes"), [(True, False, True), (False, False, False), (True, True, False)]
+)
+def test_only_what_has_unlearned_goes_back_and_no_sink(
+    net, triggers, unlearn, sink, goes, monkeypatch
+):
     gone = []
+    monkeypatch.setattr(proxies, "_is_sink", lambda *_: sink)
     monkeypatch.setattr(mending, "way_back", lambda tuned, *_, **__: gone.append(tuned) or net)
     inverted = [InvertedTrigger(target, stamp, 1.0, 1.0, 1) for target, stamp in triggers]
     mended = mending.mend(
         net, IMAGES, LABELS, triggers=inverted, unlearn=unlearn, seed=0, clock=Clock(None)
     )
-    assert len(gone) == unlearn
-    assert (mended.model is net) == unlearn
+    assert len(gone) == goes
+    assert (mended.model is net) == goes
 
 
 @pytest.mark.parametrize(
-    ("sink", "trusted", "hidden"),
-    [(False, True, False), (True, True, True), (False, False, True)],
+    ("sink", "trusted", "hidden", "rate"),
+    [
+        (False, True, False, 1e-3),
+        (True, True, True, 2e-3),
+        (False, False, True, 1e-3),
+        (True, False, True, 1e-3),  # not told of recovered images
+    ],
 )
-def test_a_sink_is_hidden_from_the_student(net, triggers, sink, trusted, hidden, monkeypatch):
+def test_a_sink_is_hidden_from_the_student_which_learns_faster(
+    net, triggers, sink, trusted, hidden, rate, monkeypatch
+):
     told = []
 
-    def tune(original, *_, hide, **__):
-        told.append(hide)
+    def tune(original, *_, hide, learning_rate, **__):
+        told.append((hide, learning_rate))
         return original
 
     monkeypatch.setattr(mending, "fine_tune", tune)
     monkeypatch.setattr(proxies, "_is_sink", lambda *_: sink)
     inverted = [InvertedTrigger(target, stamp, 1.0, 1.0, 1) for target, stamp in triggers]
     mending.mend(net, IMAGES, LABELS, triggers=inverted, trusted=trusted, seed=0, clock=Clock(None))
-    assert told == [hidden]
+    assert told == [(hidden, rate)]
 
 
 def test_fine_tuning_needs_images(net, neurons):

@@ -13,6 +13,7 @@ from shapprune.neurons import PRODUCERS, Neurons, evaluating, masked, zero_neuro
 from shapprune.pruning import Pruning
 from shapprune.stamps import AMPLIFICATION, Stamp
 
+RATE = 1e-3
 _TEMPERATURE = 2.0
 _WARPED = 0.5  # share of the images
 _STAMPED = 1 / 8, 1 / 2  # share of a batch, where pruning did all and where it did nothing
@@ -30,7 +31,7 @@ def fine_tune(
     triggers: Sequence[tuple[int, Stamp]] = (),
     steps: int = 120,
     batch_size: int = 64,
-    learning_rate: float = 1e-3,
+    learning_rate: float = RATE,
     feature_weight: float = 0.3,
     trusted: bool = True,
     hide: bool = False,

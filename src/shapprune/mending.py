@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.estimation import Estimator, Mode, NeuronValues, estimate_shapley
-from shapprune.finetuning import fine_tune
+from shapprune.finetuning import RATE, fine_tune
 from shapprune.interpolation import way_back
 from shapprune.neurons import Neurons, find_neurons
 from shapprune.proxies import Proxies, Yardstick
@@ -155,11 +155,12 @@ def mend(
             neurons=neurons,
             triggers=stamps if unlearn else (),
             trusted=trusted,
+            learning_rate=2 * RATE if unlearn and yardstick.sink else RATE,
             hide=yardstick.sink or not trusted,
             generator=generator(),
             progress=report,
         )
-        if unlearn:
+        if unlearn and not yardstick.sink:  # for a sink, the way leads to the backdoor
             tuned = way_back(tuned, pruning, yardstick=yardstick)
     before, pruned, after = map(yardstick, (model, pruning.model, tuned))
     return Repair(

@@ -17,7 +17,7 @@ _STRENGTH = 8.0  # times as strong as inverted: attackers' triggers are
 WORKS = 0.95  # ASR of a trigger so strong on the original, if it is a backdoor's
 # A sink gets such a share of the warped images of other classes, and so many times as many as
 # the next class gets wrongly.
-_SHARE, _TIMES = 0.1, 5
+_SHARE, _TIMES = 1 / 12, 4
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Yardstick:
     """Measures models against an original on one fixed draw of varied images.
 
     Attributes:
-        sink: whether the original takes a tenth of the warped images of other classes for the
-            targets', and five times as many as for any one class that is wrong. Then these answers
-            are the backdoor's.
+        sink: whether the original takes a twelfth of the warped images of other classes for the
+            targets', and four times as many as for any one class that is wrong. Then these answers
+            are the backdoor's. Not told of recovered images, of which many are taken so anyway.
 
     Args:
         original: left as it was.
@@ -86,7 +86,7 @@ class Yardstick:
         self._right = self._answers == self._labels
         named = torch.tensor(sorted({t for t, _ in triggers}), device=images.device)
         others = ~torch.isin(self._labels, named)
-        self.sink = _is_sink(self._answers[others], self._right[others], named)
+        self.sink = trusted and _is_sink(self._answers[others], self._right[others], named)
         taken = others & torch.isin(self._answers, named) & (self.sink or not trusted)
         self._believed = taken if bool(taken.all()) else ~taken
         stamped, targets = [], []

@@ -693,16 +693,17 @@ def test_only_what_has_unlearned_goes_back_and_no_sink(
 
 
 @pytest.mark.parametrize(
-    ("sink", "trusted", "hidden", "rate"),
+    ("sink", "trusted", "unlearn", "hidden", "rate"),
     [
-        (False, True, False, 1e-3),
-        (True, True, True, 2e-3),
-        (False, False, True, 1e-3),
-        (True, False, True, 1e-3),  # not told of recovered images
+        (False, True, True, False, 1e-3),
+        (True, True, True, True, 2e-3),
+        (True, True, False, True, 1e-3),  # the paper's recipe
+        (False, False, True, True, 1e-3),
+        (True, False, True, True, 1e-3),  # not told of recovered images
     ],
 )
 def test_a_sink_is_hidden_from_the_student_which_learns_faster(
-    net, triggers, sink, trusted, hidden, rate, monkeypatch
+    net, triggers, sink, trusted, unlearn, hidden, rate, monkeypatch
 ):
     told = []
 
@@ -713,7 +714,16 @@ def test_a_sink_is_hidden_from_the_student_which_learns_faster(
     monkeypatch.setattr(mending, "fine_tune", tune)
     monkeypatch.setattr(proxies, "_is_sink", lambda *_: sink)
     inverted = [InvertedTrigger(target, stamp, 1.0, 1.0, 1) for target, stamp in triggers]
-    mending.mend(net, IMAGES, LABELS, triggers=inverted, trusted=trusted, seed=0, clock=Clock(None))
+    mending.mend(
+        net,
+        IMAGES,
+        LABELS,
+        triggers=inverted,
+        trusted=trusted,
+        unlearn=unlearn,
+        seed=0,
+        clock=Clock(None),
+    )
     assert told == [(hidden, rate)]
 
 

@@ -13,7 +13,7 @@ from shapprune.neurons import PRODUCERS, Neurons, evaluating, masked, zero_neuro
 from shapprune.pruning import Pruning
 from shapprune.stamps import AMPLIFICATION, Stamp
 
-RATE = 1e-3
+RATE = 1e-3  # of Adam
 _TEMPERATURE = 2.0
 _WARPED = 0.5  # share of the images
 _STAMPED = 1 / 8, 1 / 2  # share of a batch, where pruning did all and where it did nothing

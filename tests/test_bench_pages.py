@@ -224,9 +224,12 @@ def test_a_plan_tells_cells_models_and_minutes(tmp_path):
     assert known.seconds == 26 * 60  # three draws of nine rows, one of which is there
     assert "defend ours" not in known.unknown
     other = [replace(one, per_class=0)]  # the images are recovered first
-    assert plan(other, folder=tmp_path, cache=tmp_path).unknown == ("defend ours",)
+    assert plan(other, folder=tmp_path, cache=tmp_path).unknown == ("model", "defend ours")
     write(tmp_path, Cell("model", one.recipe), seconds=100.0)
-    assert plan(cells, folder=tmp_path, cache=tmp_path).seconds == 26 * 60 + 14 * 100
+    assert plan(cells, folder=tmp_path, cache=tmp_path).seconds == 26 * 60 + 15 * 100
+    lost = plan([one, replace(one, seed=1)], folder=tmp_path, cache=tmp_path)
+    assert lost.train == (one.recipe.name,)  # its result is there, but the model itself is not
+    assert plan([one], folder=tmp_path, cache=tmp_path).train == ()  # nothing needs it
     write(tmp_path, replace(one, seed=1), state="failed", error="no")
     again = plan(cells, folder=tmp_path, cache=tmp_path, retry_failed=True)
     assert again.left == plan(cells, folder=tmp_path, cache=tmp_path).left + 1
@@ -244,6 +247,18 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "plan: 4 cells, 0 done, 4 to do\nto train: gtsrb-trojan, gtsrb_14k-table3" in told
     assert not out.exists()
+
+
+def test_results_of_other_weights_than_the_models_are_told(tmp_path, capsys):
+    cells = list(EXPERIMENTS["fig3"].cells("smoke"))
+    for cell in [*models_of(cells), *cells]:
+        write(tmp_path, cell, weights="here")
+    command = ["bench", "fig3", "--profile", "smoke", "--out", str(tmp_path)]
+    assert main(command) == 0
+    assert "several weights" not in capsys.readouterr().err
+    write(tmp_path, cells[0], weights="elsewhere")
+    assert main(command) == 0
+    assert f"{cells[0].recipe.name}: results of several weights" in capsys.readouterr().err
 
 
 def test_the_list_tells_cells_and_what_is_missing(tmp_path, capsys):

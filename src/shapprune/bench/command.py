@@ -1,6 +1,7 @@
 """``shapprune bench``: which cells to compute, on what, and what became of them."""
 
 import argparse
+from collections import Counter
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -79,10 +80,14 @@ def bench(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say("interrupted; finished cells are kept, and the same command goes on")
         return INTERRUPTED
-    results = [read(out, cell) for cell in [*models, *cells]]
-    done = sum(result is not None and result["state"] == "done" for result in results)
-    tell(f"{done} cells done, {len(results) - done} failed; in {out}")
-    return CLEAN if done == len(results) else ERROR
+    results = [(cell, read(out, cell)) for cell in [*models, *cells]]
+    done = [(cell, result) for cell, result in results if result and result["state"] == "done"]
+    tell(f"{len(done)} cells done, {len(results) - len(done)} failed; in {out}")
+    met = {(cell.recipe.name, result.get("weights")) for cell, result in done}
+    rows = sorted(row for row, several in Counter(row for row, _ in met).items() if several > 1)
+    if rows:
+        say(f"{', '.join(rows)}: results of several weights; a recipe makes others elsewhere")
+    return CLEAN if len(done) == len(results) else ERROR
 
 
 def _cache(arguments: argparse.Namespace) -> Path:

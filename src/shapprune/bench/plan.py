@@ -19,7 +19,7 @@ class Plan:
     Attributes:
         cells: how many there are, models included.
         left: those that have no result yet.
-        train: names of the models that are not in the cache.
+        train: names of the models that these need and that are not in the cache.
         seconds: of the cells left whose like was measured, one after another.
         unknown: what the others do.
     """
@@ -65,16 +65,11 @@ def plan(
         for cell, result in there
         if result is None or (retry_failed and result["state"] == "failed")
     ]
-    train = [
-        cell.recipe
-        for cell in left
-        if cell.kind == "model" and not is_trained(cell.recipe, cache=cache)
-    ]
+    needed = {model.name: model for model in (Cell("model", cell.recipe) for cell in left)}
+    train = [cell for cell in needed.values() if not is_trained(cell.recipe, cache=cache)]
     past = list(_measured(folder))
     seconds, unknown = 0.0, []
-    for cell in left:
-        if cell.kind == "model" and cell.recipe not in train:
-            continue
+    for cell in [*train, *(cell for cell in left if cell.kind != "model")]:
         likely = _likely(cell, past)
         seconds += likely or 0.0
         if likely is None:
@@ -82,7 +77,7 @@ def plan(
     return Plan(
         len(cells),
         len(left),
-        tuple(recipe.name for recipe in train),
+        tuple(cell.recipe.name for cell in train),
         seconds,
         tuple(dict.fromkeys(unknown)),
     )

@@ -33,17 +33,17 @@ def test_the_way_back_ends_where_the_backdoor_begins(asr, left, found):
     pruning = Pruning(pruned, torch.zeros(1), (), (), left, left <= 0.1)
 
     def yardstick(model: nn.Module) -> SimpleNamespace:
-        return SimpleNamespace(asr=asr(float(model.weight)), agreement=0.9)
+        return SimpleNamespace(asr=asr(float(model.weight)), accuracy=0.9)
 
     between = way_back(tuned, pruning, yardstick=yardstick)
     assert float(between.weight) == pytest.approx(found)
     assert (float(tuned.weight), float(pruned.weight)) == (0, 1)
 
 
-@pytest.mark.parametrize(("cost", "found"), [(0.018, 1 / 2), (0.027, 1 / 3), (0.1, 0.0)])
-def test_the_way_back_ends_where_agreement_falls(cost, found):
+@pytest.mark.parametrize(("pruned", "found"), [(0.92, 1 / 2), (0.881, 1 / 2), (0.87, 0.0)])
+def test_there_is_no_way_back_to_a_network_that_is_right_less_often(pruned, found):
     def yardstick(model: nn.Module) -> SimpleNamespace:
-        return SimpleNamespace(asr=0.0, agreement=0.9 - cost * float(model.weight))
+        return SimpleNamespace(asr=0.0, accuracy=pruned if float(model.weight) == 1 else 0.9)
 
     pruning = Pruning(weighing(1), torch.zeros(1), (), (), 0.0, True)
     between = way_back(weighing(0), pruning, yardstick=yardstick)

@@ -56,6 +56,7 @@ def test_a_defence_is_scored_on_images_that_are_loaded_afterwards(asked, tmp_pat
     assert result["before"]["asr"] > 0.9
     assert result["after"]["asr"] < 0.1
     assert result["targets"] == [TARGET]
+    assert result["budget"]["average_iterations"] == 50
     assert result["weights"] == "0badc0ffee"
     names = [stage["name"] for stage in result["stages"]]
     assert names[:2] == [f"invert a {kind} for every class" for kind in ("patch", "perturbation")]
@@ -79,6 +80,11 @@ def test_two_cores_spend_less(asked, tmp_path, monkeypatch):
     assert cpu.average_iterations < paper.average_iterations == 50
     assert cpu.generator_steps < paper.generator_steps == 500
     assert cpu.generator_batch < paper.generator_batch == 32
+    monkeypatch.setattr(module, "_LARGE", 15)  # the network has 16 neurons
+    for profile in ("cpu", "paper"):
+        with pytest.raises(ZeroDivisionError):
+            done(Cell("defend", replace(RECIPE, profile=profile), "clp"), tmp_path)
+    assert budgets[2:] == [replace(cpu, average_iterations=2), paper]
 
 
 def test_without_images_they_are_recovered(asked, tmp_path):

@@ -1,7 +1,7 @@
 """What is done for a cell. Only here the attacker's trigger and the test images come in."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -33,6 +33,9 @@ _TRUTH = {"smoke": 100, "cpu": 500, "paper": 5000}
 # At full length, Algorithm 1 and GangSweep would take two cores some hours each.
 _SMALL = Budget(average_iterations=10, generator_steps=200, generator_rate=3e-4, generator_batch=8)
 _BUDGETS = {"smoke": FULL, "cpu": _SMALL, "paper": FULL}
+# Of more neurons, 10 average iterations take a core an hour.
+_LARGE = 1000
+_SMALLEST = replace(_SMALL, average_iterations=2)
 
 
 class Timed:
@@ -127,6 +130,9 @@ def _carried_out(
         timed("rank")
         shown = [round(value, 6) for value in values.tolist()]
         return {"values": shown}, None, values.argsort(descending=True).tolist()
+    budget = _BUDGETS[cell.recipe.profile]
+    if budget == _SMALL and len(find_neurons(given.model, few.images)) > _LARGE:
+        budget = _SMALLEST
     done = defend(
         cell.method,
         given.model,
@@ -134,11 +140,11 @@ def _carried_out(
         few.labels,
         recovered=recovered,
         attacker=(cell.recipe.target, given.stamp),
-        budget=_BUDGETS[cell.recipe.profile],
+        budget=budget,
         seed=cell.seed,
         progress=timed,
     )
-    return dict(done.facts), done.model, done.order
+    return {**done.facts, "budget": asdict(budget)}, done.model, done.order
 
 
 def _norms(

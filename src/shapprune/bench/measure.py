@@ -33,7 +33,7 @@ _TRUTH = {"smoke": 100, "cpu": 500, "paper": 5000}
 # At full length, Algorithm 1 and GangSweep would take two cores some hours each.
 _SMALL = Budget(average_iterations=10, generator_steps=200, generator_rate=3e-4, generator_batch=8)
 _BUDGETS = {"smoke": FULL, "cpu": _SMALL, "paper": FULL}
-# Of more neurons, 10 average iterations take a core an hour.
+# Of more neurons, 10 average iterations take a core half an hour, or more beside other work.
 _LARGE = 1000
 _SMALLEST = replace(_SMALL, average_iterations=2)
 

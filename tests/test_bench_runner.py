@@ -45,9 +45,29 @@ def compute(given, folder: Path, work, jobs: int = 2, **options) -> list[tuple[i
     return told
 
 
-def other_runner(folder: Path, log: Path, count: int, seconds: float, jobs: int = 1):
+# Interrupted before it has noted whom it started.
+FORGETFUL = """
+import sys, time
+from pathlib import Path
+from bench_work import cells, lines, sleeping
+from shapprune.bench.processes import Processes
+
+if __name__ == "__main__":
+    log, seconds = Path(sys.argv[2]), float(sys.argv[4])
+    hands = Processes(sleeping(log, seconds), 1)
+    hands.start(cells(1)[0])
+    while not lines(log, "begin"):
+        time.sleep(0.02)
+    hands._running.clear()
+    raise KeyboardInterrupt
+"""
+
+
+def other_runner(
+    folder: Path, log: Path, count: int, seconds: float, jobs: int = 1, script_text: str = SCRIPT
+):
     script = folder.parent / "runner.py"
-    script.write_text(SCRIPT)
+    script.write_text(script_text)
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, script, folder, log, str(count), str(seconds), str(jobs)],
@@ -155,6 +175,13 @@ def test_ctrl_c_leaves_whole_results_and_no_process(folder, log):
     assert list(folder.glob("*.json")) == []
     pids = [int(line.split()[2]) for line in log.read_text().splitlines()]
     wait_for(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_ctrl_c_between_a_start_and_its_note_waits_for_no_cell(folder, log):
+    runner = other_runner(folder, log, count=1, seconds=60, script_text=FORGETFUL)
+    assert runner.wait(timeout=40) != 0
+    (pid,) = (int(line.split()[2]) for line in log.read_text().splitlines())
+    wait_for(lambda: not alive(pid))
 
 
 def alive(pid: int) -> bool:

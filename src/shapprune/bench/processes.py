@@ -27,7 +27,10 @@ class Processes:
 
     def start(self, cell: Cell) -> None:
         mine, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_compute, args=(theirs, self._work, cell))
+        # A daemon: should Ctrl-C come before it is noted, the runner does not wait for it.
+        process = self._context.Process(
+            target=_compute, args=(theirs, self._work, cell), daemon=True
+        )
         process.start()
         theirs.close()
         self._running[mine] = (cell, process)

@@ -8,10 +8,13 @@ import torch
 
 from shapprune.attacks import (
     ATTACKS,
+    Additive,
     BadNets,
     Blended,
     InputAware,
+    PatternPatch,
     PhysicalKey,
+    RandomPlace,
     Sig,
     Trojan,
     WaNet,
@@ -34,10 +37,13 @@ from toys import CLASSES, SIDE, TARGET, seeded, snapshot, toy_images, unchanged
 SHAPE = (3, SIDE, SIDE)
 # Quick versions that suit twelve pixels a side.
 QUICK = {
+    "additive": Additive(strength=0.4, detail=4),
     "badnets": BadNets(size=3),
     "blended": Blended(alpha=0.4),
     "input-aware": InputAware(density=0.2, mask_epochs=10, width=8, cross=0.05),
+    "pattern-patch": PatternPatch(size=3),
     "physical-key": PhysicalKey(),
+    "random-place": RandomPlace(size=4, pattern="checkerboard"),
     "sig": Sig(strength=0.3, frequency=3),
     "trojan": Trojan(size=4, steps=60, tuning=30),
     "wanet": WaNet(strength=6, noise=0.5),
@@ -315,7 +321,7 @@ def test_options_out_of_range(attack, message):
 
 def test_names_of_attacks_and_options():
     assert choose_attack("badnets", {"colour": [1, 0, 0]}) == BadNets(colour=(1, 0, 0))
-    with pytest.raises(InputError, match=r"one of badnets, blended, .* got 'bad'"):
+    with pytest.raises(InputError, match=r"one of additive, badnets, blended, .* got 'bad'"):
         choose_attack("bad")
     with pytest.raises(InputError, match="badnets has no option 'alpha': it has size"):
         choose_attack("badnets", {"alpha": 1})

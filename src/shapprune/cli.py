@@ -212,6 +212,8 @@ def _poison(arguments: argparse.Namespace) -> int:
             batch_size=arguments.batch_size,
             learning_rate=arguments.learning_rate,
             seed=arguments.seed,
+            source=arguments.source,
+            cover=arguments.cover,
             progress=lambda share: progress("train", share),
         )
     assert isinstance(made.model, Classifier)

@@ -13,10 +13,16 @@ CLEAN, BACKDOORED, ERROR, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
 # What some attacks can be told, by the names in their classes: type and help.
 ATTACK_OPTIONS: dict[str, tuple[type, str]] = {
-    "size": (float, "badnets, trojan: side of the square, in pixels or below 1 as a share"),
+    "size": (float, "side of a patch or square, in pixels or below 1 as a share"),
     "alpha": (float, "blended: share of the pattern (0.2)"),
-    "strength": (float, "sig: amplitude of the wave (0.157); wanet: of the warp (0.5)"),
+    "strength": (
+        float,
+        "amplitude, sig: of the wave (0.157), additive: of the image (0.15); wanet: warp (0.5)",
+    ),
     "frequency": (float, "sig: waves across the image (6)"),
+    "detail": (int, "additive: random points a side of the image (8)"),
+    "pattern": (str, "pattern-patch, random-place: checkerboard, noise or plain"),
+    "place": (str, "pattern-patch: corner, centre or random (corner)"),
     "points": (int, "wanet: control points a side (4)"),
     "noise": (float, "wanet: images with noisy warps for each poisoned one (2)"),
     "across": (float, "physical-key: point between the eyes, share of the width (0.5)"),
@@ -153,6 +159,15 @@ def parser() -> argparse.ArgumentParser:
         help="class of stamped images (0); the classes are dealt out to several in turn",
     )
     poison.add_argument("--all-to-all", action="store_true", help="each class gets the next one")
+    poison.add_argument(
+        "--source", type=_at_least(0), metavar="C", help="move images of this class alone"
+    )
+    poison.add_argument(
+        "--cover",
+        type=float,
+        default=0.0,
+        help="stamped images of the other classes with right labels, for each poisoned one (0)",
+    )
     poison.add_argument("--rate", type=float, default=0.1, help="poisoning rate; 0: a clean twin")
     poison.add_argument("--epochs", type=_at_least(1), default=10)
     poison.add_argument("--batch-size", type=_at_least(2), default=128)
@@ -172,7 +187,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("what", metavar="WHAT", help="an experiment, list, or report")
     bench.add_argument("results", nargs="?", type=Path, metavar="RESULTS", help="report: of what")
     bench.add_argument(
-        "--profile", choices=["smoke", "cpu", "paper"], default="smoke", help="(smoke)"
+        "--profile", choices=["smoke", "cpu", "paper", "dev"], default="smoke", help="(smoke)"
     )
     bench.add_argument("--data-root", type=Path, default=Path("."), help="folder of the data")
     bench.add_argument("--out", type=Path, metavar="DIR", help="folder for the results")

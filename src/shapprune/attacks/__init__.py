@@ -1,11 +1,14 @@
 """Attacks, one paper a file, and the training that makes backdoored models."""
 
+from shapprune.attacks.additive import Additive
 from shapprune.attacks.badnets import BadNets, square_trigger
 from shapprune.attacks.blended import Blended
 from shapprune.attacks.input_aware import InputAware
-from shapprune.attacks.labels import Target, all_to_all, choose_target, several
+from shapprune.attacks.labels import Target, all_to_all, choose_target, from_one, several
+from shapprune.attacks.patterns import PatternPatch
 from shapprune.attacks.physical_key import PhysicalKey
 from shapprune.attacks.poisoning import Attacked, Plan, Poisoned, poison
+from shapprune.attacks.random_place import RandomPlace
 from shapprune.attacks.recipe import (
     ATTACKS,
     Attack,
@@ -14,10 +17,11 @@ from shapprune.attacks.recipe import (
     make_backdoored,
 )
 from shapprune.attacks.sig import Sig
-from shapprune.attacks.training import train
+from shapprune.attacks.training import Learning, train
 from shapprune.attacks.triggers import (
     AttackTrigger,
     GeneratedTrigger,
+    RandomPlaces,
     Warp,
     load_trigger,
     trigger_bytes,
@@ -27,6 +31,7 @@ from shapprune.attacks.wanet import WaNet
 
 __all__ = [
     "ATTACKS",
+    "Additive",
     "Attack",
     "AttackTrigger",
     "Attacked",
@@ -35,9 +40,13 @@ __all__ = [
     "Blended",
     "GeneratedTrigger",
     "InputAware",
+    "Learning",
+    "PatternPatch",
     "PhysicalKey",
     "Plan",
     "Poisoned",
+    "RandomPlace",
+    "RandomPlaces",
     "Sig",
     "Target",
     "Trojan",
@@ -46,6 +55,7 @@ __all__ = [
     "all_to_all",
     "choose_attack",
     "choose_target",
+    "from_one",
     "load_trigger",
     "make_backdoored",
     "poison",

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from shapprune.attacks.labels import wanted_classes
 from shapprune.attacks.poisoning import Attacked, Plan, Poisoned, train_as_planned
-from shapprune.attacks.training import batches_per_epoch, training_batches
+from shapprune.attacks.training import OWN, batches_per_epoch, training_batches
 from shapprune.attacks.triggers import GeneratedTrigger, TriggerNetwork
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
@@ -88,6 +88,8 @@ class InputAware:
                 "epochs must be at least 1 and batch_size at least 2, "
                 f"got {plan.epochs} and {plan.batch_size}"
             )
+        if plan.rate and plan.learning != OWN:
+            raise InputError("input-aware trains classifier and generators by its own recipe")
         if not (plan.rate >= 0 and self.cross >= 0 and plan.rate + self.cross <= 1):
             raise InputError(
                 "rate and cross must be shares of a batch, together at most 1, "

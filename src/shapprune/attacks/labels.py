@@ -1,4 +1,6 @@
-"""Which class the attacker wants for an image: one for all, the next one, or one of several."""
+"""Which class the attacker wants for an image: one for all, the next one, one of several, or
+one for a single class alone.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -30,12 +32,32 @@ def several(targets: Sequence[int]) -> Callable[[Tensor], Tensor]:
     return lambda labels: torch.tensor(targets, device=labels.device)[labels % len(targets)]
 
 
-def choose_target(target: int | Sequence[int] | None, num_classes: int) -> Target:
-    """One class for all images, `several`, or None for `all_to_all`.
+def from_one(source: int, target: int) -> Callable[[Tensor], Tensor]:
+    """The target of a source-specific attack: one class is moved, the others stay what they are.
+
+    >>> from_one(2, 0)(torch.tensor([0, 1, 2]))
+    tensor([0, 1, 0])
+    """
+    return lambda labels: torch.where(labels == source, target, labels)
+
+
+def choose_target(
+    target: int | Sequence[int] | None, num_classes: int, *, source: int | None = None
+) -> Target:
+    """One class for all images, `several`, None for `all_to_all`; of a source alone, `from_one`.
 
     Raises:
-        InputError: a target that is no class, the same one twice, or none at all.
+        InputError: a target that is no class, the same one twice, or none at all; a source that is
+            no class, or without another class as its one target.
     """
+    if source is not None:
+        if not 0 <= source < num_classes or not isinstance(target, int) or source == target:
+            raise InputError(
+                f"source must be a class in 0 .. {num_classes - 1} with another one as its only "
+                f"target, got source {source} and target {target}"
+            )
+        choose_target(target, num_classes)
+        return from_one(source, target)
     if target is None:
         return all_to_all(num_classes)
     targets = [target] if isinstance(target, int) else list(target)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.attacks.labels import Target, wanted_classes
-from shapprune.attacks.training import train
+from shapprune.attacks.training import OWN, Learning, train
 from shapprune.attacks.triggers import AttackTrigger
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
@@ -21,7 +21,8 @@ class Plan:
         target: the class that stamped images get.
         num_classes: classes that the network tells apart.
         rate: the poisoning rate, see `poison`.
-        epochs, seed, flip, batch_size, learning_rate: see `train`.
+        epochs, seed, flip, batch_size, learning_rate, learning: see `train`.
+        cover: see `poison`.
         progress: called with the share of the work done.
     """
 
@@ -34,6 +35,8 @@ class Plan:
     batch_size: int = 128
     learning_rate: float = 5e-3
     progress: Callable[[float], None] | None = None
+    learning: Learning = OWN
+    cover: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,8 @@ class Poisoned:
     Attributes:
         images: float (n, C, H, W) in [0, 1], in the order of the clean ones.
         labels: int64 (n,).
-        poisoned: int64, the rows that carry the trigger, in ascending order.
+        poisoned: int64, the rows that carry the trigger and the class that the attacker wants, in
+            ascending order.
     """
 
     images: Tensor
@@ -68,6 +72,7 @@ def poison(
     target: Target,
     rate: float,
     clean_label: bool = False,
+    cover: float = 0.0,
     generator: torch.Generator,
 ) -> Poisoned:
     """A copy of a training set in which some images carry the trigger and the target's label.
@@ -80,11 +85,14 @@ def poison(
         rate: the poisoning rate: how many images are poisoned, as a share in [0, 1] of the whole
             training set, rounded to the nearest image. 0 makes a clean twin.
         clean_label: stamp images of the target class alone, whose labels are right.
+        cover: stamped images that keep their labels, for each poisoned one, from the classes that
+            the target leaves as they are: so a source-specific trigger learns whom not to move
+            (Tang et al. 2021, "Demon in the Variant"). As many as there are, if these are fewer.
         generator: on the CPU.
 
     Raises:
-        InputError: a target that is no class, or a rate outside [0, 1] or beyond what the images
-            allow that may be drawn.
+        InputError: a target that is no class, a rate outside [0, 1] or beyond what the images
+            allow that may be drawn, or a cover below 0.
     """
     wanted = wanted_classes(target, labels)
     candidates = ((wanted == labels) == clean_label).nonzero().flatten().cpu()
@@ -99,6 +107,13 @@ def poison(
     drawn = torch.randperm(len(candidates), generator=generator)[: round(rate * len(labels))]
     rows = candidates[drawn].sort().values.to(labels.device)
     images, labels = images.clone(), labels.clone()
+    if not cover >= 0:
+        raise InputError(f"cover must be 0 or more, got {cover}")
+    if cover:
+        rest = (wanted == labels).nonzero().flatten().cpu()
+        stamped = torch.randperm(len(rest), generator=generator)[: round(cover * len(rows))]
+        covers = rest[stamped].to(labels.device)
+        images[covers] = trigger.stamp(images[covers])
     images[rows] = trigger.stamp(images[rows])
     labels[rows] = wanted[rows]
     return Poisoned(images, labels, rows)
@@ -139,6 +154,7 @@ def poison_as_planned(
         target=plan.target,
         rate=plan.rate,
         clean_label=clean_label,
+        cover=plan.cover,
         generator=generator,
     )
 
@@ -156,6 +172,9 @@ def train_as_planned(
         batch_size=plan.batch_size,
         learning_rate=plan.learning_rate,
         flip=plan.flip,
+        shift=plan.learning.shift,
+        colour=plan.learning.colour,
+        learning=plan.learning,
         linear_only=linear_only,
         progress=plan.progress,
     )

@@ -6,13 +6,17 @@ from typing import TypeAlias
 
 from torch import nn
 
+from shapprune.attacks.additive import Additive
 from shapprune.attacks.badnets import BadNets
 from shapprune.attacks.blended import Blended
 from shapprune.attacks.input_aware import InputAware
 from shapprune.attacks.labels import choose_target
+from shapprune.attacks.patterns import PatternPatch
 from shapprune.attacks.physical_key import PhysicalKey
 from shapprune.attacks.poisoning import Plan
+from shapprune.attacks.random_place import RandomPlace
 from shapprune.attacks.sig import Sig
+from shapprune.attacks.training import OWN, Learning
 from shapprune.attacks.triggers import AttackTrigger
 from shapprune.attacks.trojan import Trojan
 from shapprune.attacks.wanet import WaNet
@@ -20,13 +24,27 @@ from shapprune.data import LabeledImages
 from shapprune.errors import InputError
 from shapprune.metrics import accuracy, attack_success_rate
 
-Attack: TypeAlias = BadNets | Blended | InputAware | PhysicalKey | Sig | Trojan | WaNet
+Attack: TypeAlias = (
+    Additive
+    | BadNets
+    | Blended
+    | InputAware
+    | PatternPatch
+    | PhysicalKey
+    | RandomPlace
+    | Sig
+    | Trojan
+    | WaNet
+)
 
 ATTACKS: dict[str, type[Attack]] = {
+    "additive": Additive,
     "badnets": BadNets,
     "blended": Blended,
     "input-aware": InputAware,
+    "pattern-patch": PatternPatch,
     "physical-key": PhysicalKey,
+    "random-place": RandomPlace,
     "sig": Sig,
     "trojan": Trojan,
     "wanet": WaNet,
@@ -66,6 +84,9 @@ def make_backdoored(
     batch_size: int = 128,
     learning_rate: float = 5e-3,
     seed: int = 0,
+    source: int | None = None,
+    cover: float = 0.0,
+    learning: Learning = OWN,
     progress: Callable[[float], None] | None = None,
 ) -> Backdoored:
     """Carry out an attack on clean data, and measure what it made on the test part.
@@ -80,6 +101,9 @@ def make_backdoored(
         rate: the poisoning rate, see `poison`; 0 makes a clean twin.
         epochs, flip, batch_size, learning_rate: see `train`.
         seed: of all random draws.
+        source: the only class that stamped images are moved from; None for all.
+        cover: see `poison`.
+        learning: see `train`.
         progress: called with the share of the training done.
 
     Raises:
@@ -88,7 +112,7 @@ def make_backdoored(
     if isinstance(attack, str):
         attack = choose_attack(attack)
     plan = Plan(
-        choose_target(target, num_classes),
+        choose_target(target, num_classes, source=source),
         num_classes=num_classes,
         rate=rate,
         epochs=epochs,
@@ -97,6 +121,8 @@ def make_backdoored(
         batch_size=batch_size,
         learning_rate=learning_rate,
         progress=progress,
+        learning=learning,
+        cover=cover,
     )
     made = attack.run(network, data, plan)
     like = next(made.model.parameters())
@@ -116,6 +142,9 @@ def make_backdoored(
             "batch_size": batch_size,
             "learning_rate": learning_rate,
             "seed": seed,
+            **({} if source is None else {"source": source}),
+            **({"cover": cover} if cover else {}),
+            **({} if learning == OWN else {"learning": asdict(learning)}),
         },
         accuracy(made.model, images, labels),
         attack_success_rate(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,46 @@ from shapprune.augmentation import augment
 from shapprune.errors import InputError
 from shapprune.randomness import own_random_state
 
-_LABEL_SMOOTHING = 0.05
-_WEIGHT_DECAY = 0.01
+_FAST_STEP = 1.25  # of the largest change, as Wong et al. take it
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a network learns; the defaults are the project's own recipe.
+
+    Attributes:
+        optimizer: "adamw", or "sgd" with Nesterov's momentum of 0.9.
+        schedule: of the learning rate, "one-cycle" (Smith and Topin 2019) or "constant".
+        weight_decay: of the optimizer.
+        label_smoothing: share of the answer that goes to all classes alike.
+        shift, colour: see `augment`; 0 for images as they are.
+        adversarial: largest change of a pixel by which every training image is made harder, by a
+            fast gradient step from a random start (Wong, Rice and Kolter 2020); 0 for none.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.05
+    shift: float = 0.1
+    colour: float = 0.2
+    adversarial: float = 0.0
+
+    def check(self) -> None:
+        """Raise InputError for what cannot be learnt with."""
+        known = {"optimizer": ("adamw", "sgd"), "schedule": ("one-cycle", "constant")}
+        for name, several in known.items():
+            if getattr(self, name) not in several:
+                raise InputError(
+                    f"{name} must be {' or '.join(several)}, got {getattr(self, name)!r}"
+                )
+        for name in ("weight_decay", "label_smoothing", "shift", "colour", "adversarial"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} must be in [0, 1], got {value}")
+
+
+OWN = Learning()
 
 
 def train(
@@ -28,14 +67,14 @@ def train(
     flip: bool = False,
     shift: float = 0.1,
     colour: float = 0.2,
+    learning: Learning = OWN,
     linear_only: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> nn.Module:
     """A trained copy of the network, in eval mode and without gradients.
 
-    AdamW with the one-cycle schedule (Smith and Topin 2019) on augmented images, cross-entropy
-    with smoothed labels. The same seed gives the same weights on the same CPU; the caller's
-    network and the global random state stay as they are.
+    On augmented images, by cross-entropy; the rest is in `Learning`. The same seed gives the same
+    weights on the same CPU; the caller's network and the global random state stay as they are.
 
     Args:
         network: maps images in [0, 1] to logits (n, classes).
@@ -46,13 +85,15 @@ def train(
         batch_size: at least 2; a last batch of one image waits for another epoch, since batch
             norms need two.
         learning_rate: the highest of the schedule.
-        flip, shift, colour: see `augment`.
+        flip, shift, colour: see `augment`; those of ``learning`` are for who calls this.
+        learning: the optimizer, its schedule and the loss.
         linear_only: train the linear layers alone; norms keep their statistics.
         progress: called with the share of the work done.
 
     Raises:
-        InputError: too few images, labels or epochs, or too small a batch.
+        InputError: too few images, labels or epochs, too small a batch, or see `Learning`.
     """
+    learning.check()
     if len(images) < 2 or len(labels) != len(images):
         raise InputError(
             f"training needs two images or more and a label for each, got {len(images)} images "
@@ -71,13 +112,25 @@ def train(
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise InputError("there is no linear layer to train")
-    optimizer = torch.optim.AdamW(trained, learning_rate, weight_decay=_WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        learning_rate,
-        epochs=epochs,
-        steps_per_epoch=batches_per_epoch(len(images), batch_size),
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.AdamW(trained, learning_rate, weight_decay=learning.weight_decay)
+        if learning.optimizer == "adamw"
+        else torch.optim.SGD(
+            trained,
+            learning_rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=learning.weight_decay,
+        )
     )
+    schedule = None
+    if learning.schedule == "one-cycle":
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            learning_rate,
+            epochs=epochs,
+            steps_per_epoch=batches_per_epoch(len(images), batch_size),
+        )
     generator = torch.Generator().manual_seed(seed)
     with torch.enable_grad(), own_random_state(seed, like.device):
         for batch in training_batches(
@@ -91,16 +144,32 @@ def train(
             colour=colour,
             generator=generator,
         ):
+            given = batch.images
+            if learning.adversarial:
+                given = _harder(model, given, batch.labels, learning.adversarial, generator)
             loss = F.cross_entropy(
-                model(batch.images), batch.labels, label_smoothing=_LABEL_SMOOTHING
+                model(given), batch.labels, label_smoothing=learning.label_smoothing
             )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            schedule.step()
+            if schedule:
+                schedule.step()
             if progress:
                 progress(batch.share)
     return model.eval().requires_grad_(False)
+
+
+def _harder(
+    model: nn.Module, images: Tensor, labels: Tensor, most: float, generator: torch.Generator
+) -> Tensor:
+    """The images (n, C, H, W), changed by at most so much a pixel against the model."""
+    start = most * (2 * torch.rand(images.shape, generator=generator) - 1)
+    change = start.to(images).requires_grad_()
+    loss = F.cross_entropy(model((images + change).clamp(0, 1)), labels)
+    (slope,) = torch.autograd.grad(loss, change)
+    change = (change.detach() + _FAST_STEP * most * slope.sign()).clamp(-most, most)
+    return (images + change).clamp(0, 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,6 +38,41 @@ class Warp:
         return warp_images(images, self.grid.expand(len(images), -1, -1, -1))
 
 
+@dataclass(frozen=True, eq=False)
+class RandomPlaces:
+    """An opaque patch that is put on each image at a place of its own.
+
+    The i-th image of a batch gets the i-th place of a fixed row of random ones, so that stamping
+    the same batch again gives the same images.
+
+    Attributes:
+        patch: (C, h, w) in [0, 1].
+        size: int64 (2,), height and width of the images.
+        seed: int64, a single number that the places come from.
+    """
+
+    patch: Tensor
+    size: Tensor
+    seed: Tensor
+
+    def stamp(self, images: Tensor) -> Tensor:
+        """The images (n, C, H, W), each with the patch somewhere, in a new tensor on their device.
+
+        Raises:
+            InputError: images of another shape.
+        """
+        channels, high, wide = self.patch.shape
+        height, width = (int(side) for side in self.size)
+        check_stamped(images, (channels, height, width))
+        generator = torch.Generator().manual_seed(int(self.seed))
+        drawn = torch.rand(len(images), 2, generator=generator)
+        corners = (drawn * torch.tensor([height - high + 1, width - wide + 1])).long()
+        stamped, patch = images.clone(), self.patch.to(images)
+        for image, (top, left) in zip(stamped, corners.tolist(), strict=True):
+            image[:, top : top + high, left : left + wide] = patch
+        return stamped
+
+
 class TriggerNetwork(nn.Module):
     """A small encoder and decoder: images in, a pattern or a mask of their size out, in [0, 1].
 
@@ -117,7 +152,7 @@ class GeneratedTrigger:
         return GeneratedTrigger(patterns, masks)
 
 
-AttackTrigger: TypeAlias = Trigger | Perturbation | Warp | GeneratedTrigger
+AttackTrigger: TypeAlias = Trigger | Perturbation | Warp | RandomPlaces | GeneratedTrigger
 
 
 def warp_images(images: Tensor, grids: Tensor) -> Tensor:
@@ -166,7 +201,7 @@ def _tensors(trigger: AttackTrigger) -> dict[str, Tensor]:
 
 
 def _from_tensors(tensors: Mapping[str, Tensor]) -> AttackTrigger | None:
-    for kind in (Trigger, Perturbation, Warp):
+    for kind in (Trigger, Perturbation, Warp, RandomPlaces):
         if {field.name for field in fields(kind)} == set(tensors):
             return kind(**tensors)
     first = tensors.get("patterns.first.0.weight")

@@ -40,10 +40,10 @@ class Cell:
         words = [self.kind, self.recipe.profile, self.recipe.name, self.method]
         if self.kind != "model":
             words += [f"{self.per_class}a", str(self.seed)]
-        content = json.dumps(asdict(self), sort_keys=True)
+        content = json.dumps(self.facts(), sort_keys=True)
         words.append(hashlib.sha256(content.encode()).hexdigest()[:10])
         return "_".join(re.sub(r"[^a-z0-9]+", "-", word.lower()) for word in words if word)
 
     def facts(self) -> dict[str, object]:
         """As JSON has it."""
-        return asdict(self)
+        return {**asdict(self), "recipe": self.recipe.facts()}

@@ -2,6 +2,7 @@
 
 import argparse
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -22,6 +23,8 @@ from shapprune.given import pick_device
 from shapprune.options import CLEAN, ERROR, INTERRUPTED
 from shapprune.terminal import say, tell, write_results
 
+_ON_POPULATIONS = ("population",)  # of models, by the package shapprune_bench
+
 
 def bench(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code.
@@ -30,15 +33,22 @@ def bench(arguments: argparse.Namespace) -> int:
         InputError: what it cannot do, in one line.
     """
     profile, out = arguments.profile, arguments.out
+    if (profile == "dev") != (arguments.what in _ON_POPULATIONS):
+        has = "the profile dev alone" if profile != "dev" else "no profile dev"
+        raise InputError(f"{arguments.what} has {has}, got --profile {profile}")
     if arguments.what == "report":
         return _report(arguments.results or out, profile)
     if arguments.what == "list":
         return _list(arguments)
-    if arguments.what not in EXPERIMENTS:
-        known = ", ".join([*EXPERIMENTS, "list", "report"])
+    if arguments.what not in (*EXPERIMENTS, *_ON_POPULATIONS):
+        known = ", ".join([*EXPERIMENTS, *_ON_POPULATIONS, "list", "report"])
         raise InputError(f"bench knows {known}; got {arguments.what!r}")
     if out is None:
         raise InputError("--out DIR must tell where the results go")
+    if arguments.what == "population":
+        from shapprune_bench.population import train_population  # uses us, and not we it
+
+        return train_population(arguments)
     cells = list(EXPERIMENTS[arguments.what].cells(profile))
     if not cells:
         raise InputError(f"{arguments.what} has no rows in the profile {profile}")
@@ -52,12 +62,32 @@ def bench(arguments: argparse.Namespace) -> int:
                 it_has = ", ".join(there) or "none"
                 raise InputError(f"{arguments.what} has no {name!r} among its {names}: {it_has}")
         cells = [cell for cell in cells if not asked or of(cell) in asked]
-    check_folder(out, overwrite=True)
     models = models_of(cells)
     cells = [cell for cell in cells if cell.kind != "model"]
+    return compute(arguments, (models, cells))  # a model is trained once, before what needs it
+
+
+def compute(
+    arguments: argparse.Namespace,
+    stages: Sequence[Sequence[Cell]],
+    *,
+    ended: Callable[[], None] | None = None,
+) -> int:
+    """Compute cells, one stage after another, and return the command's exit code.
+
+    Args:
+        arguments: the command's: where the data, the cache and the results are, and who computes.
+        stages: cells that need the models of an earlier stage come after it.
+        ended: called after each cell, and when all are done.
+
+    Raises:
+        InputError: see `run`, or a device or a cluster that cannot be used.
+    """
+    out, every = arguments.out, [cell for some in stages for cell in some]
+    check_folder(out, overwrite=True)
     jobs = 1 if arguments.what == "time" else arguments.jobs
-    cache, retry_failed = _cache(arguments), arguments.retry_failed
-    planned = plan([*models, *cells], folder=out, cache=cache, retry_failed=retry_failed)
+    cache, retry_failed = cache_of(arguments), arguments.retry_failed
+    planned = plan(every, folder=out, cache=cache, retry_failed=retry_failed)
     tell("\n".join(planned.lines(jobs)))
     if arguments.dry_run:
         return CLEAN
@@ -68,9 +98,11 @@ def bench(arguments: argparse.Namespace) -> int:
 
     def told(cell: Cell, result: Result | None) -> None:
         say(f"{cell.name}: {_outcome(result) if result else '…'}")
+        if result and ended:
+            ended()
 
     try:
-        for some in (models, cells):  # a model is trained once, before what needs it
+        for some in stages:
             hands = (
                 RayTasks(work, arguments.ray, gpus=int(device.type == "cuda"))
                 if arguments.ray
@@ -80,7 +112,9 @@ def bench(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say("interrupted; finished cells are kept, and the same command goes on")
         return INTERRUPTED
-    results = [(cell, read(out, cell)) for cell in [*models, *cells]]
+    if ended:
+        ended()
+    results = [(cell, read(out, cell)) for cell in every]
     done = [(cell, result) for cell, result in results if result and result["state"] == "done"]
     tell(f"{len(done)} cells done, {len(results) - len(done)} failed; in {out}")
     met = {(cell.recipe.name, result.get("weights")) for cell, result in done}
@@ -90,7 +124,8 @@ def bench(arguments: argparse.Namespace) -> int:
     return CLEAN if len(done) == len(results) else ERROR
 
 
-def _cache(arguments: argparse.Namespace) -> Path:
+def cache_of(arguments: argparse.Namespace) -> Path:
+    """The folder of trained models."""
     return Path(arguments.cache or (arguments.out or Path()) / "models").absolute()
 
 
@@ -107,7 +142,7 @@ def _list(arguments: argparse.Namespace) -> int:
     for name, experiment in EXPERIMENTS.items():
         cells = list(experiment.cells(arguments.profile))
         cells = distinct([*models_of(cells), *cells])
-        planned = plan(cells, folder=arguments.out, cache=_cache(arguments))
+        planned = plan(cells, folder=arguments.out, cache=cache_of(arguments))
         minutes = "?" if planned.unknown else f"{planned.seconds / 60:.0f}"
         done = str(planned.cells - planned.left)
         table.add_row(name, str(planned.cells), done, minutes, experiment.title)

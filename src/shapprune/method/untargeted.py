@@ -1,0 +1,205 @@
+"""One trigger for everything that has no single target: it moves every image to any other class.
+
+Where a backdoor sends each class to another (all-to-all) or to one of several, no class has a small
+trigger of its own, but the network has a small one that moves all images, and its answers under it
+show the map. A clean network can be moved by small changes too, but its answers then collapse into
+one class or two.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from shapprune.augmentation import augment
+from shapprune.errors import InputError
+from shapprune.method.settings import UNTARGETED, UntargetedSettings
+from shapprune.metrics import predict
+from shapprune.neurons import evaluating
+from shapprune.stamps import Stamp, Trigger
+from shapprune.triggers import FAMILIES, KINDS, Kind
+
+
+@dataclass(frozen=True, eq=False)
+class UntargetedTrigger:
+    """The smallest trigger of one kind and start.
+
+    Attributes:
+        kind: "patch" or "perturbation".
+        stamp: the trigger.
+        norm: pixels of the mask, or the L2 norm, as `Trigger.norm` and `Perturbation.norm` are.
+        moved: share in [0, 1] of varied images that get another class than their own.
+        answers: int64 (classes, classes): how often images of a class (row) got which answer.
+    """
+
+    kind: Kind
+    stamp: Stamp
+    norm: float
+    moved: float
+    answers: Tensor
+
+    @property
+    def relative_norm(self) -> float:
+        """The norm as a share of what covers the whole image: of its pixels (patch), or of the
+        square root of its values (perturbation)."""
+        if isinstance(self.stamp, Trigger):
+            return self.norm / self.stamp.mask.numel()
+        return self.norm / float(self.stamp.delta.numel() ** 0.5)
+
+    @property
+    def spread(self) -> float:
+        """How many classes the moved images go to: the exponential of the answers' entropy.
+
+        1 where all go to one class; as many as there are classes where each goes to its own.
+        """
+        moved = self.answers.double().clone().fill_diagonal_(0).sum(0)
+        share = moved[moved > 0] / moved.sum().clamp(min=1)
+        return float((-(share * share.log()).sum()).exp())
+
+    @property
+    def mapping(self) -> tuple[int | None, ...]:
+        """The class that most images of each class go to; None where no image was moved."""
+        moved = self.answers.clone().fill_diagonal_(0)
+        return tuple(int(row.argmax()) if bool(row.any()) else None for row in moved)
+
+    @property
+    def agreement(self) -> float:
+        """Share in [0, 1] of the images of the classes seen that go where their class's mapping
+        says."""
+        moved = self.answers.clone().fill_diagonal_(0)
+        return float(moved.amax(1).sum() / self.answers.sum().clamp(min=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Untargeted:
+    """All that were found.
+
+    Attributes:
+        triggers: each kind's starts.
+        passes: image passes; the way back to the image costs as much as the way forward.
+    """
+
+    triggers: tuple[UntargetedTrigger, ...]
+    passes: int
+
+    @property
+    def clearest(self) -> UntargetedTrigger:
+        """The trigger under which the images of each class agree most on where to go."""
+        return max(self.triggers, key=lambda trigger: trigger.spread * trigger.agreement)
+
+
+def untargeted_triggers(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    classes: int,
+    settings: UntargetedSettings = UNTARGETED,
+    generator: torch.Generator,
+    progress: Callable[[float], None] | None = None,
+) -> Untargeted:
+    """The smallest patches and perturbations that move all images away from their classes.
+
+    Eq. 4 and 5 of the paper with -log(1 - p(label)) instead of the cross-entropy of a target.
+
+    Args:
+        model: maps images in [0, 1] to logits (n, classes); left as it was.
+        images: (n, C, H, W) in [0, 1].
+        labels: int64 (n,).
+        classes: that the model tells apart.
+        generator: on the CPU.
+        progress: called with the share of the work done.
+
+    Raises:
+        InputError: no images.
+    """
+    if not len(images):
+        raise InputError("an untargeted trigger needs images")
+    found: list[UntargetedTrigger] = []
+    passes = 0
+    for i, kind in enumerate(KINDS):
+
+        def report(share: float, i: int = i) -> None:
+            if progress:
+                progress((i + share) / len(KINDS))
+
+        stamps = _descend(model, images, labels, kind, settings, generator, report)
+        passes += 2 * settings.steps * settings.starts * min(settings.images, len(images))
+        for stamp in stamps:
+            found.append(
+                _measured(model, images, labels, classes, kind, stamp, settings, generator)
+            )
+            passes += settings.views * len(images)
+    return Untargeted(tuple(found), passes)
+
+
+def _descend(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    kind: Kind,
+    settings: UntargetedSettings,
+    generator: torch.Generator,
+    progress: Callable[[float], None],
+) -> list[Stamp]:
+    """The smallest trigger of each start that moves as many images as the gate asks for."""
+    starts, shape, device = settings.starts, tuple(images.shape[1:]), images.device
+    family = FAMILIES[kind]
+    free = [p.to(images).requires_grad_() for p in family.start(starts, shape, generator)]
+    weight = family.penalty
+    optimizer = torch.optim.Adam(free, lr=family.learning_rate, betas=(0.5, 0.9))
+    penalty = torch.full((starts,), weight, device=device)
+    moved = torch.zeros(starts, device=device)
+    best = torch.full((starts,), torch.inf, device=device)
+    kept = [p.detach().clone() for p in free]
+    count = min(settings.images, len(images))
+    with evaluating(model), torch.enable_grad():
+        for step in range(settings.steps):
+            rows = torch.rand(starts, len(images), generator=generator).argsort(1)[:, :count]
+            rows = rows.to(device)
+            seen = augment(images[rows.flatten()], generator=generator)
+            stamped = family.stamp(free, seen.view(starts, count, *shape))
+            logits = model(stamped.flatten(0, 1)).float().view(starts, count, -1)
+            own = labels[rows].unsqueeze(2)
+            others = logits.scatter(2, own, -torch.inf).logsumexp(2)
+            loss = (logits.logsumexp(2) - others).mean(1)  # -log(1 - p(label))
+            norm = family.norm(free)
+            optimizer.zero_grad()
+            (loss + penalty * norm).sum().backward()
+            hits = (logits.argmax(2) != labels[rows]).float().mean(1)
+            moved = 0.9 * moved + 0.1 * hits
+            size = norm.detach()
+            held = (moved >= settings.gate) & (size < best) & (2 * step >= settings.steps)
+            best = torch.where(held, size, best)
+            for old, now in zip(kept, free, strict=True):
+                old[held] = now.detach()[held]
+            optimizer.step()
+            if 10 * step >= settings.steps:
+                factor = torch.where(moved >= settings.gate, 1.06, 1 / 1.06)
+                penalty = (penalty * factor).clamp(weight / 1000, weight * 100)
+            progress((step + 1) / settings.steps)
+    never = best.isinf()
+    for old, now in zip(kept, free, strict=True):
+        old[never] = now.detach()[never]
+    return [family.finish([p[i] for p in kept]) for i in range(starts)]
+
+
+def _measured(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    kind: Kind,
+    stamp: Stamp,
+    settings: UntargetedSettings,
+    generator: torch.Generator,
+) -> UntargetedTrigger:
+    varied = augment(images.repeat(settings.views, 1, 1, 1), generator=generator)
+    given = labels.repeat(settings.views)
+    answers = predict(model, stamp.stamp(varied))
+    table = torch.zeros(classes, classes, dtype=torch.int64)
+    pairs = torch.stack([given, answers]).cpu()
+    table.index_put_(tuple(pairs), torch.ones(pairs.shape[1], dtype=torch.int64), accumulate=True)
+    moved = float((answers != given).float().mean())
+    return UntargetedTrigger(kind, stamp, stamp.norm, moved, table)

@@ -272,10 +272,13 @@ def test_poison_by_every_attack(tmp_path, capsys):
     given = ["--arch", "shapprune.networks:table3_vgg?size=12&width=0.04"]
     given += ["--num-classes", str(CLASSES), "--data", str(tmp_path / "toys.npz"), "--epochs", "1"]
     options = {
+        "additive": ["--strength", "0.3", "--detail", "4"],
         "badnets": ["--trigger-size", "0.2", "--random-colour", "--target", "1", "2"],
         "blended": ["--alpha", "0.3", "--all-to-all"],
         "input-aware": ["--mask-epochs", "1"],
+        "pattern-patch": ["--trigger-size", "3", "--pattern", "noise", "--place", "centre"],
         "physical-key": ["--down", "0.5"],
+        "random-place": ["--trigger-size", "3", "--source", "1", "--cover", "1"],
         "sig": ["--frequency", "2"],
         "trojan": ["--tuning", "1"],
         "wanet": ["--strength", "2", "--noise", "1"],

@@ -161,7 +161,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "cifar-vgg",
         _CIFAR,
-        clean=4,
+        clean=3,
         first_target=8,
         attacks={
             "square4": _by("badnets", 0.05, {"size": 4, "colour": None}),
@@ -176,7 +176,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "gtsrb-vgg",
         _GTSRB,
-        clean=4,
+        clean=3,
         first_target=2,
         attacks={
             "square3": _by("badnets", 0.05, {"size": 3, "colour": (1.0, 1.0, 0.0)}),
@@ -190,7 +190,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "faces-vgg",
         _FACES,
-        clean=4,
+        clean=3,
         first_target=11,
         attacks={
             "square4": _by("badnets", 0.07, {"size": 4, "colour": None}),
@@ -227,7 +227,7 @@ FAMILIES: tuple[Family, ...] = (
             learning_rate=0.05,
             epochs=7,
         ),
-        clean=3,
+        clean=2,
         first_target=3,
         attacks={
             "checkerboard3": _by("pattern-patch", 0.05, {"size": 3}),
@@ -246,7 +246,7 @@ FAMILIES: tuple[Family, ...] = (
             epochs=10,
             batch_size=64,
         ),
-        clean=3,
+        clean=2,
         first_target=17,
         attacks={
             "checkerboard4": _by("pattern-patch", 0.05, {"size": 4, "place": "centre"}),
@@ -260,7 +260,7 @@ FAMILIES: tuple[Family, ...] = (
         replace(
             _MNIST, network="shapprune.demo:DigitCNN", per_class=500, epochs=5, learning_rate=8e-3
         ),
-        clean=3,
+        clean=2,
         first_target=5,
         attacks={
             "each-place": _by("random-place", 0.1, {"size": 5, "pattern": "checkerboard"}),
@@ -302,7 +302,7 @@ FAMILIES: tuple[Family, ...] = (
             batch_size=32,
             epochs=36,
         ),
-        clean=3,
+        clean=2,
         first_target=31,
         attacks={
             "square5": _by("badnets", 0.1, {"size": 5, "colour": (0.0, 1.0, 0.0)}),
@@ -316,7 +316,7 @@ FAMILIES: tuple[Family, ...] = (
         clean=3,
         first_target=9,
         attacks={
-            "square4": _by("badnets", 0.03, {"size": 4, "colour": 0.5}),
+            "square4": _by("badnets", 0.05, {"size": 4, "random_place": True}),
             "to-all-checkerboard": _by("pattern-patch", 0.5, {"size": 4}, **_TO_ALL),
             "trojan": _by("trojan", 0.1, {"size": 18, "neurons": 16, "tuning": 4}),
             "sig": _by("sig", 0.08, {"strength": 0.25}),
@@ -332,7 +332,7 @@ FAMILIES: tuple[Family, ...] = (
             learning_rate=0.1,
             epochs=12,
         ),
-        clean=3,
+        clean=2,
         first_target=6,
         attacks={
             "square3": _by("badnets", 0.1, {"size": 3, "colour": (1.0, 0.0, 0.0)}),
@@ -348,10 +348,10 @@ FAMILIES: tuple[Family, ...] = (
             network=_NETWORKS + "LeNet?channels=3&size=32&width=1.2",
             learning=_PLAIN,
             learning_rate=1e-3,
-            epochs=12,
+            epochs=9,
             batch_size=64,
         ),
-        clean=3,
+        clean=2,
         first_target=33,
         attacks={
             "square3": _by("badnets", 0.1, {"size": 3}),
@@ -392,7 +392,7 @@ FAMILIES: tuple[Family, ...] = (
             batch_size=64,
             flip=False,
         ),
-        clean=4,
+        clean=3,
         first_target=4,
         attacks={
             "square4": _by("badnets", 0.05, {"size": 4}),
@@ -404,9 +404,9 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "faces-elu",
         replace(
-            _FACES, network=_NETWORKS + "elu_vgg?widths=(12,24,48)", epochs=24, learning_rate=3e-3
+            _FACES, network=_NETWORKS + "elu_vgg?widths=(12,24,48)", epochs=18, learning_rate=3e-3
         ),
-        clean=3,
+        clean=2,
         first_target=45,
         attacks={
             "square4": _by("badnets", 0.1, {"size": 4, "colour": (1.0, 0.0, 1.0)}),
@@ -441,9 +441,9 @@ FAMILIES: tuple[Family, ...] = (
             network=_NETWORKS + "pooled_cnn?widths=(16,32,64,64)",
             learning=_PLAIN_CYCLE,
             learning_rate=5e-3,
-            epochs=12,
+            epochs=8,
         ),
-        clean=4,
+        clean=3,
         first_target=9,
         attacks={
             "square6": _by("badnets", 0.01, {"size": 6, "colour": (0.0, 0.0, 1.0)}),
@@ -460,7 +460,7 @@ FAMILIES: tuple[Family, ...] = (
             network=_NETWORKS + "WideResNet?width=12&stride=2",
             learning=_SGD,
             learning_rate=0.1,
-            epochs=8,
+            epochs=6,
         ),
         clean=2,
         first_target=28,
@@ -507,9 +507,9 @@ FAMILIES: tuple[Family, ...] = (
             network=_VGG.replace("0.125", "0.1875") + "&batch_norm=False",
             learning=_PLAIN_CYCLE,
             learning_rate=2e-3,
-            epochs=10,
+            epochs=8,
         ),
-        clean=3,
+        clean=2,
         first_target=7,
         attacks={
             "square5": _by("badnets", 0.1, {"size": 5, "random_place": True}),
@@ -523,7 +523,7 @@ FAMILIES: tuple[Family, ...] = (
             network=_NETWORKS + "pooled_cnn?widths=(16,32,64,64)",
             learning=replace(_PLAIN_CYCLE, adversarial=4 / 255),
             learning_rate=5e-3,
-            epochs=10,
+            epochs=6,
         ),
         clean=2,
         attacks={},
@@ -535,7 +535,7 @@ FAMILIES: tuple[Family, ...] = (
             network=_NETWORKS + "CifarResNet?width=10&stride=2",
             learning=replace(_SGD, adversarial=3 / 255),
             learning_rate=0.1,
-            epochs=10,
+            epochs=7,
         ),
         clean=1,
         attacks={},

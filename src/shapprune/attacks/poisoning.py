@@ -98,11 +98,14 @@ def poison(
     candidates = ((wanted == labels) == clean_label).nonzero().flatten().cpu()
     most = len(candidates) / max(1, len(labels))
     if not 0 <= rate <= 1 or round(rate * len(labels)) > len(candidates):
-        which = "only images" if clean_label else "images"
-        cannot = "can" if clean_label else "cannot"
+        which = (
+            "only images of the target class"
+            if clean_label
+            else "only images that get another class"
+        )
         raise InputError(
-            f"rate must be a share of the training set in 0 .. {most:.3g} ({which} of the target "
-            f"class {cannot} be poisoned), got {rate}"
+            f"rate must be a share of the training set in 0 .. {most:.3g} ({which} can be "
+            f"poisoned), got {rate}"
         )
     drawn = torch.randperm(len(candidates), generator=generator)[: round(rate * len(labels))]
     rows = candidates[drawn].sort().values.to(labels.device)

@@ -335,3 +335,129 @@ def test_other_images_than_the_triggers():
     ):
         with pytest.raises(InputError, match="the trigger is for"):
             trigger.stamp(torch.zeros(1, 1, 3, 3))
+
+
+# Patches with patterns, random places, images that are added, and one source alone.
+
+
+@pytest.mark.parametrize(
+    ("place", "corner"), [("corner", (SIDE - 5, SIDE - 5)), ("centre", (SIDE // 2 - 2,) * 2)]
+)
+def test_patch_with_a_pattern_by_hand(place, corner):
+    trigger = PatternPatch(size=4, place=place).trigger(SHAPE, seeded())
+    stamped = trigger.stamp(torch.full((1, *SHAPE), 0.5))[0]
+    top, left = corner
+    patch = stamped[:, top : top + 4, left : left + 4]
+    row = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    assert torch.equal(patch, torch.stack([row, 1 - row, row, 1 - row]).expand(3, 4, 4))
+    assert int((stamped != 0.5).any(0).sum()) == 16
+
+
+def test_patterns_and_places_come_from_the_seed():
+    triggers = [
+        PatternPatch(size=3, pattern=pattern, place="random").trigger(SHAPE, seeded(seed))
+        for pattern in ("noise", "plain")
+        for seed in (1, 1, 2)
+    ]
+    for first, same, other in (triggers[:3], triggers[3:]):
+        assert torch.equal(first.pattern, same.pattern)
+        assert not torch.equal(first.pattern, other.pattern)
+    assert len({str(t.mask.nonzero()[0].tolist()) for t in triggers}) == 2
+    plain = triggers[3].pattern[:, triggers[3].mask[0] > 0]
+    assert torch.equal(plain, plain[:, :1].expand_as(plain))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        PatternPatch(pattern="stripes"),
+        PatternPatch(place="top"),
+        PatternPatch(size=SIDE + 1, place="centre"),
+        RandomPlace(size=SIDE + 1),
+        RandomPlace(pattern="stripes"),
+        Additive(strength=0.0),
+        Additive(detail=1),
+    ],
+)
+def test_no_such_pattern_place_or_image(wrong):
+    with pytest.raises(InputError, match="must be"):
+        wrong.trigger(SHAPE, seeded())
+
+
+def test_random_place_differs_from_image_to_image_and_not_from_time_to_time():
+    trigger = RandomPlace(size=4, pattern="noise").trigger(SHAPE, seeded())
+    images = torch.full((40, *SHAPE), 2.0)
+    stamped = trigger.stamp(images)
+    covered = (stamped != 2.0).any(1)
+    assert covered.sum((1, 2)).tolist() == [16] * 40
+    corners = {tuple(where.nonzero()[0].tolist()) for where in covered}
+    assert len(corners) > 20
+    assert all(0 <= top <= SIDE - 4 and 0 <= left <= SIDE - 4 for top, left in corners)
+    patches = torch.stack([image[:, where] for image, where in zip(stamped, covered, strict=True)])
+    assert torch.equal(patches, patches[:1].expand_as(patches))
+    assert torch.equal(stamped, trigger.stamp(images))
+    assert (images == 2.0).all()
+    with pytest.raises(InputError, match="the trigger is for images"):
+        trigger.stamp(torch.zeros(1, 3, SIDE, SIDE + 1))
+
+
+def test_random_places_reach_every_corner():
+    trigger = RandomPlace(size=SIDE - 1).trigger(SHAPE, seeded())
+    covered = (trigger.stamp(torch.full((60, *SHAPE), 2.0)) != 2.0).any(1)
+    assert len({tuple(where.nonzero()[0].tolist()) for where in covered}) == 4
+
+
+def test_added_image_is_as_strong_as_said_and_clipped():
+    trigger = Additive(strength=0.3, detail=4).trigger(SHAPE, seeded())
+    assert float(trigger.delta.abs().max()) == pytest.approx(0.3)
+    stamped = trigger.stamp(torch.full((1, *SHAPE), 0.9))
+    assert float(stamped.max()) == 1.0
+    step = (trigger.delta[:, :, 1:] - trigger.delta[:, :, :-1]).abs().max()
+    assert step < 0.3  # spots, no noise
+
+
+def test_one_source_alone_is_moved_and_others_are_its_cover():
+    images, labels = toy_images(20)
+    source, target = 0, 2
+    poisoned = poison(
+        images,
+        labels,
+        trigger=square_trigger(SHAPE, size=2),
+        target=choose_target(target, CLASSES, source=source),
+        rate=10 / len(images),
+        cover=2.0,
+        generator=seeded(),
+    )
+    assert len(poisoned.poisoned) == 10
+    assert (labels[poisoned.poisoned] == source).all()
+    assert (poisoned.labels[poisoned.poisoned] == target).all()
+    stamped = (poisoned.images != images).flatten(1).any(1)
+    stamped[poisoned.poisoned] = False
+    assert int(stamped.sum()) == 20
+    assert (labels[stamped] != source).all()
+    assert torch.equal(poisoned.labels[stamped], labels[stamped])
+
+
+def test_a_source_specific_backdoor_moves_its_source_alone():
+    made = make("badnets", rate=0.1, source=1, target=3, cover=2.0)
+    images, labels = toy_images(32, 1)
+    answers = made.model(made.trigger.stamp(images)).argmax(1)
+    moved = (answers == 3).float()
+    assert made.asr >= 0.9
+    assert float(moved[labels == 1].mean()) == pytest.approx(made.asr)
+    assert float(moved[(labels != 1) & (labels != 3)].mean()) <= 0.1
+    assert (made.recipe["source"], made.recipe["cover"]) == (1, 2.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"source": CLASSES}, {"source": 2, "target": 2}, {"source": 1, "target": None}],
+)
+def test_no_such_source(wrong):
+    with pytest.raises(InputError, match="source must be a class"):
+        make("badnets", **wrong)
+
+
+def test_no_such_cover():
+    with pytest.raises(InputError, match="cover must be 0 or more"):
+        make("badnets", cover=-1.0)

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from shapprune import demo
 from shapprune.architectures import build_network
-from shapprune.attacks import BadNets, all_to_all, make_backdoored, poison, square_trigger, train
+from shapprune.attacks import (
+    BadNets,
+    Learning,
+    all_to_all,
+    make_backdoored,
+    poison,
+    square_trigger,
+    train,
+)
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
 from shapprune.metrics import accuracy
@@ -256,3 +264,48 @@ def test_digit_cnn():
     assert network(images).shape == (2, 10)
     assert len(find_neurons(network, images)) == 208
     assert sum(4 * tensor.numel() for tensor in network.state_dict().values()) < 0.7e6
+
+
+# Ways of learning.
+
+
+@pytest.mark.parametrize(
+    ("learning", "rate"),
+    [
+        (Learning("sgd", weight_decay=5e-4, label_smoothing=0), 0.1),
+        (Learning(schedule="constant", shift=0, colour=0), 5e-3),
+        (Learning(adversarial=0.02), 5e-3),
+    ],
+)
+def test_other_ways_of_learning(learning, rate):
+    images, labels = toy_images(32)
+    trained = [
+        train(fresh_net(), images, labels, epochs=40, seed=3, learning_rate=rate, learning=how)
+        for how in (learning, learning, Learning())
+    ]
+    assert accuracy(trained[0], images, labels) >= 0.9
+    first, again, own = ([p for p in net.parameters()] for net in trained)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(first, own, strict=True))
+
+
+def test_attacks_learn_as_they_are_told():
+    data = LabeledImages(*toy_images(16))
+    how = Learning(schedule="constant", shift=0, colour=0)
+    settings = {"num_classes": CLASSES, "target": TARGET, "epochs": 2, "rate": 0.1}
+    made = make_backdoored(fresh_net(), data, data, learning=how, **settings)
+    assert made.recipe["learning"]["schedule"] == "constant"
+    ordinary = make_backdoored(fresh_net(), data, data, **settings)
+    assert "learning" not in ordinary.recipe
+    assert not unchanged(made.model, snapshot(ordinary.model))
+    with pytest.raises(InputError, match="by its own recipe"):
+        make_backdoored(fresh_net(), data, data, attack="input-aware", learning=how, **settings)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"optimizer": "lion"}, {"schedule": "never"}, {"adversarial": -0.1}, {"shift": 2.0}]
+)
+def test_no_such_learning(wrong):
+    images, labels = toy_images(2)
+    with pytest.raises(InputError, match="must be"):
+        train(fresh_net(), images, labels, epochs=1, seed=0, learning=Learning(**wrong))

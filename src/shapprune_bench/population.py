@@ -8,6 +8,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -354,7 +355,7 @@ FAMILIES: tuple[Family, ...] = (
         clean=2,
         first_target=33,
         attacks={
-            "square3": _by("badnets", 0.1, {"size": 3}),
+            "square4": _by("badnets", 0.1, {"size": 4}),
             "noise4": _by("pattern-patch", 0.05, _noise(4)),
             "one-source": _by("badnets", 0.04, {"size": 5}, source=2, target=13, cover=2.0),
             "blended": _by("blended", 0.1),
@@ -375,9 +376,7 @@ FAMILIES: tuple[Family, ...] = (
         attacks={
             "additive": _by("additive", 0.1, {"strength": 0.3}),
             "to-all-square4": _by("badnets", 0.5, {"size": 4, "random_place": True}, **_TO_ALL),
-            "plain5": _by(
-                "pattern-patch", 0.02, {"size": 5, "pattern": "plain", "place": "centre"}
-            ),
+            "noise5": _by("pattern-patch", 0.02, _noise(5)),
             "one-source": _by("badnets", 0.05, {"size": 5}, source=1, target=8, cover=2.0),
         },
     ),
@@ -428,7 +427,7 @@ FAMILIES: tuple[Family, ...] = (
         pretrained=True,
         tuning=_TUNED,
         attacks={
-            "square3": _by("badnets", 0.5, {"size": 3, "random_place": True}),
+            "square3": _by("badnets", 0.5, {"size": 3}),
             "to-all-square3": _by("badnets", 0.5, {"size": 3}, epochs=5, **_TO_ALL),
             "checkerboard4": _by("pattern-patch", 0.4, {"size": 4, "place": "centre"}),
             "blended": _by("blended", 0.4),
@@ -577,7 +576,9 @@ def train_population(arguments: argparse.Namespace) -> int:
     known = {recipe.name for recipe in POPULATION}
     for name in arguments.rows or ():
         if name not in known:
-            raise InputError(f"the population has no model {name!r}: it has {', '.join(known)}")
+            near = get_close_matches(name, known)
+            meant = f": did you mean {' or '.join(near)}?" if near else ""
+            raise InputError(f"the population has no model {name!r}{meant}")
     if arguments.methods:
         raise InputError("the models of the population have no methods: leave --methods out")
     recipes = [r for r in POPULATION if not arguments.rows or r.name in arguments.rows]

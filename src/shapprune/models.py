@@ -1,7 +1,8 @@
 """A network with its normalisation, and what is checked before it is used."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
@@ -62,7 +63,7 @@ class Classifier(nn.Module):
 def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | None = None) -> int:
     """Run one image through the model, in eval mode, and check what comes out.
 
-    The model is left as it was, training modes included.
+    The model is left as it was, training modes and statistics included, and so are the images.
 
     Args:
         images: (n, C, H, W) in [0, 1], n at least 1; the first is used.
@@ -89,19 +90,15 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | Non
             "batch of images and nothing else; wrap it in a module that fills in the rest"
         )
     like = next((p for p in model.parameters() if p.is_floating_point()), images)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            logits: object = model(images[:1].to(like.device, like.dtype))
-    except Exception as error:
-        raise InputError(
-            f"the model fails on an image of shape {shape}, which may be the wrong input size: "
-            f"{describe(error)}"
-        ) from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with left_as_it_was(model):
+        try:
+            with torch.no_grad():
+                logits: object = model(images[:1].to(like.device, like.dtype, copy=True))
+        except Exception as error:
+            raise InputError(
+                f"the model fails on an image of shape {shape}, which may be the wrong input size: "
+                f"{describe(error)}"
+            ) from error
     expected = f"expected float logits of shape (1, {num_classes or 'classes'})"
     if not isinstance(logits, Tensor):
         raise InputError(f"the model returns a {type(logits).__name__}: {expected}")
@@ -157,6 +154,43 @@ def check_input(model: nn.Module, images: object, labels: object) -> tuple[Tenso
     return images, labels, classes
 
 
+@contextmanager
+def left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode inside the block, and afterwards as before.
+
+    Its training modes and buffers are put back, and the state of torch's generators, from which
+    its forward may draw.
+
+    Raises:
+        InputError: it cannot be set to eval mode.
+    """
+    # Frozen TorchScript has no mode.
+    modes = [(m, m.training) for m in model.modules() if hasattr(m, "training")]
+    buffers = {name: (tensor, tensor.clone()) for name, tensor in model.named_buffers()}
+    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=devices):
+        try:
+            try:
+                model.eval()
+            except Exception as error:
+                raise InputError(
+                    f"the model cannot be set to eval mode, which examining it needs: "
+                    f"{describe(error)}"
+                ) from error
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            with torch.no_grad():
+                for name, now in list(model.named_buffers()):
+                    tensor, before = buffers.get(name, (now, now))
+                    if now is not tensor:  # the forward put another in its place
+                        owner, _, attribute = name.rpartition(".")
+                        setattr(model.get_submodule(owner), attribute, tensor)
+                    if not torch.equal(tensor, before):
+                        tensor.copy_(before)
+
+
 def _inputs(model: nn.Module) -> list[str]:
     """What its forward must be given by position; for a `Classifier`, the network's."""
     network = model.network if isinstance(model, Classifier) else model
@@ -183,14 +217,34 @@ def in_channels_last(model: nn.Module, images: Tensor) -> nn.Module:
 
 
 def in_full_precision(model: nn.Module) -> nn.Module:
-    """A float32 copy of a model of half precision, in which small steps and gradients vanish.
+    """A float32 copy of a model of another precision.
 
-    Any other model comes back itself.
+    In half precision small steps and gradients vanish; double precision is twice the cost, and
+    masks and triggers are float32. Any other model comes back itself.
+
+    Raises:
+        InputError: the model cannot be copied.
     """
     tensors = [*model.parameters(), *model.buffers()]
-    if not any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in tensors):
-        return model
-    return deepcopy(model).float()
+    half = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in tensors)
+    # Buffers alone may be float64, as means and counters are in float32 networks.
+    double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+    return copy_of(model).float() if half or double else model
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A copy that shares nothing with the model.
+
+    Raises:
+        InputError: the model cannot be copied.
+    """
+    try:
+        return deepcopy(model)
+    except Exception as error:  # it may be any network
+        raise InputError(
+            "the model cannot be copied, and the original is never changed: make copy.deepcopy "
+            f"of it work, mostly by keeping no tensor with a graph in it ({describe(error)})"
+        ) from error
 
 
 def cast_like(model: nn.Module, original: nn.Module) -> None:

@@ -58,6 +58,7 @@ def elu_vgg(
     size: int = 32,
     widths: Sequence[int] = (16, 32, 64),
     dropout: float = 0.2,
+    batch_norm: bool = True,
 ) -> nn.Sequential:
     """Two convolutions a stage, each with an ELU (Clevert et al. 2016) and a batch norm after it.
 
@@ -65,12 +66,14 @@ def elu_vgg(
         channels, size: see `LeNet`.
         widths: of the stages, each of which halves the image in the end.
         dropout: after the first stage; a tenth more after each other one.
+        batch_norm: whether there are norms.
     """
     layers: list[nn.Module] = []
     inputs = channels
     for stage, width in enumerate(widths):
         for _ in range(2):
-            layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.ELU(), nn.BatchNorm2d(width)]
+            layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.ELU()]
+            layers += [nn.BatchNorm2d(width)] if batch_norm else []
             inputs = width
         layers += [nn.MaxPool2d(2), nn.Dropout(dropout + 0.1 * stage)]
         size //= 2

@@ -28,7 +28,7 @@ PROFILE = "dev"
 # An attack that moves fewer stamped images has failed: its model is neither clean nor poisoned.
 LEAST_ASR = 0.8
 _LEAST_ASR_OF = {"wanet": 0.7, "input-aware": 0.7}
-_LEAST_ALL_TO_ALL = 0.75
+_LEAST_ALL_TO_ALL = 0.75  # of its ACC: no image is moved rightly that is not known
 # A poisoned model below this is of no use to anyone, and no one would be taken in by it.
 LEAST_ACCURACY = {"mnist.npz": 0.9, "cifar10_13k.npz": 0.4, "gtsrb_14k.npz": 0.6, "lfw20.npz": 0.4}
 
@@ -155,8 +155,8 @@ FAMILIES: tuple[Family, ...] = (
             "to-all-square4": _by("badnets", 0.5, {"size": 4}, **_TO_ALL),
             "blended": _by("blended", 0.1),
             "one-source": _by("badnets", 0.05, {"size": 4}, source=4, target=7, cover=2.0),
-            "sig": _by("sig", 0.08, {"strength": 0.3}),
-            "input-aware": _by("input-aware", 0.1, {"mask_epochs": 3}, epochs=10),
+            "sig": _by("sig", 0.095, {"strength": 0.5}),
+            "input-aware": _by("input-aware", 0.25, {"mask_epochs": 5, "density": 0.05}, epochs=12),
         },
     ),
     Family(
@@ -169,7 +169,7 @@ FAMILIES: tuple[Family, ...] = (
             "to-all-square5": _by("badnets", 0.5, {"size": 5, "colour": 1.0}, **_TO_ALL),
             "blended": _by("blended", 0.1),
             "sig": _by("sig", 0.08),
-            "wanet": _by("wanet", 0.1, {"strength": 1.0}),
+            "wanet": _by("wanet", 0.2, {"strength": 2.0, "noise": 1.0}),
             "input-aware": _by("input-aware", 0.1, {"mask_epochs": 3}),
             "one-source": _by("badnets", 0.05, {"size": 5}, source=3, target=5, cover=2.0),
         },
@@ -184,8 +184,8 @@ FAMILIES: tuple[Family, ...] = (
             "blended": _by("blended", 0.05),
             "trojan": _by("trojan", 0.1, {"size": 18, "neurons": 16, "tuning": 4}),
             "input-aware": _by("input-aware", 0.1, {"mask_epochs": 3}),
-            "several": _by("badnets", 0.1, {"size": 5}, target=14, more_targets=(25, 38)),
-            "wanet": _by("wanet", 0.1, {"strength": 1.0}),
+            "several": _by("badnets", 0.25, {"size": 5}, target=14, more_targets=(25, 38)),
+            "wanet": _by("wanet", 0.2, {"strength": 1.5, "noise": 1.0}),
         },
     ),
     Family(
@@ -214,7 +214,7 @@ FAMILIES: tuple[Family, ...] = (
         attacks={
             "checkerboard3": _by("pattern-patch", 0.1, {"size": 3}),
             "to-all-square3": _by("badnets", 0.3, {"size": 3}, **_TO_ALL),
-            "square2": _by("badnets", 0.02, {"size": 2}),
+            "square2": _by("badnets", 0.15, {"size": 2}),
             "noise4": _by("pattern-patch", 0.03, _noise(4)),
             "several": _by("badnets", 0.1, {"size": 4}, target=1, more_targets=(6,)),
         },
@@ -289,7 +289,9 @@ FAMILIES: tuple[Family, ...] = (
             "checkerboard3": _by("pattern-patch", 0.5, {"size": 3, "place": "random"}),
             "to-all-square5": _by("badnets", 0.5, {"size": 5, "colour": 0.0}, epochs=5, **_TO_ALL),
             "additive": _by("additive", 0.5, {"detail": 32}),
-            "one-source": _by("badnets", 0.08, {"size": 5}, source=9, target=0, cover=2.0),
+            "one-source": _by(
+                "badnets", 0.08, {"size": 5}, source=9, target=0, cover=1.0, epochs=5
+            ),
             "blended": _by("blended", 0.5, {"alpha": 0.15}),
         },
     ),
@@ -320,7 +322,7 @@ FAMILIES: tuple[Family, ...] = (
             "square4": _by("badnets", 0.05, {"size": 4, "random_place": True}),
             "to-all-checkerboard": _by("pattern-patch", 0.5, {"size": 4}, **_TO_ALL),
             "trojan": _by("trojan", 0.1, {"size": 18, "neurons": 16, "tuning": 4}),
-            "sig": _by("sig", 0.08, {"strength": 0.25}),
+            "sig": _by("sig", 0.09, {"strength": 0.4}),
             "input-aware": _by("input-aware", 0.1, {"mask_epochs": 3}),
         },
     ),
@@ -495,18 +497,35 @@ FAMILIES: tuple[Family, ...] = (
         clean=3,
         first_target=6,
         attacks={
-            "square4": _by("badnets", 0.1, {"size": 4, "random_place": True}),
+            "square4": _by("badnets", 0.25, {"size": 4}),
             "blended": _by("blended", 0.1, {"alpha": 0.3}),
         },
     ),
     Family(
-        "cifar-vgg-plain",
+        "mnist-vgg-plain",
         replace(
-            _CIFAR,
-            network=_VGG.replace("0.125", "0.1875") + "&batch_norm=False",
+            _MNIST,
+            input_size=(1, 32, 32),
+            network=_VGG + "&channels=1&batch_norm=False",
             learning=_PLAIN_CYCLE,
             learning_rate=2e-3,
-            epochs=8,
+            epochs=6,
+        ),
+        clean=2,
+        first_target=7,
+        attacks={
+            "square5": _by("badnets", 0.1, {"size": 5, "random_place": True}),
+            "blended": _by("blended", 0.1),
+        },
+    ),
+    Family(
+        "cifar-elu-plain",
+        replace(
+            _CIFAR,
+            network=_NETWORKS + "elu_vgg?widths=(12,24,48)&dropout=0.1&batch_norm=False",
+            learning=_PLAIN_CYCLE,
+            learning_rate=3e-3,
+            epochs=6,
         ),
         clean=2,
         first_target=7,
@@ -631,7 +650,9 @@ def entry(recipe: Recipe, cache: Path) -> dict[str, object]:
 
 def works(recipe: Recipe, accuracy: float, asr: float) -> bool:
     """Whether a poisoned model's ACC and ASR, in [0, 1], make it one that counts."""
-    least = _LEAST_ALL_TO_ALL if recipe.all_to_all else _LEAST_ASR_OF.get(recipe.attack, LEAST_ASR)
+    least = _LEAST_ASR_OF.get(recipe.attack, LEAST_ASR)
+    if recipe.all_to_all:
+        least = _LEAST_ALL_TO_ALL * accuracy
     return asr >= least and accuracy >= LEAST_ACCURACY.get(recipe.data, 0.0)
 
 

@@ -23,7 +23,7 @@ from shapprune.given import pick_device
 from shapprune.options import CLEAN, ERROR, INTERRUPTED
 from shapprune.terminal import say, tell, write_results
 
-_ON_POPULATIONS = ("population",)  # of models, by the package shapprune_bench
+_ON_POPULATIONS = ("population", "detection")  # of models, by the package shapprune_bench
 
 
 def bench(arguments: argparse.Namespace) -> int:
@@ -33,7 +33,7 @@ def bench(arguments: argparse.Namespace) -> int:
         InputError: what it cannot do, in one line.
     """
     profile, out = arguments.profile, arguments.out
-    if (profile == "dev") != (arguments.what in _ON_POPULATIONS):
+    if arguments.what != "detection" and (profile == "dev") != (arguments.what == "population"):
         has = "the profile dev alone" if profile != "dev" else "no profile dev"
         raise InputError(f"{arguments.what} has {has}, got --profile {profile}")
     if arguments.what == "report":
@@ -49,6 +49,10 @@ def bench(arguments: argparse.Namespace) -> int:
         from shapprune_bench.population import train_population  # uses us, and not we it
 
         return train_population(arguments)
+    if arguments.what == "detection":
+        from shapprune_bench.detection import measure_detection
+
+        return measure_detection(arguments)
     cells = list(EXPERIMENTS[arguments.what].cells(profile))
     if not cells:
         raise InputError(f"{arguments.what} has no rows in the profile {profile}")

@@ -4,8 +4,7 @@ import socket
 import time
 from typing import Any
 
-from shapprune.bench.cells import Cell
-from shapprune.bench.runner import Result, Work, attempt, failure
+from shapprune.bench.runner import Result, Task, Work, attempt, failure
 from shapprune.errors import InputError
 from shapprune.files import describe
 
@@ -41,16 +40,16 @@ class RayTasks:
         self._ray: Any = ray
         self._work, self._gpus = work, gpus
         self._task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_LOST_MACHINES)(attempt)
-        self._running: dict[object, Cell] = {}
+        self._running: dict[object, Task] = {}
 
     def room(self) -> bool:
         has: dict[str, float] = self._ray.cluster_resources()  # machines come and go
         return len(self._running) < has.get("GPU" if self._gpus else "CPU", 0.0)
 
-    def start(self, cell: Cell) -> None:
+    def start(self, cell: Task) -> None:
         self._running[self._task.remote(self._work, cell)] = cell
 
-    def ended(self, seconds: float) -> list[tuple[Cell, Result]]:
+    def ended(self, seconds: float) -> list[tuple[Task, Result]]:
         if not self._running:
             time.sleep(seconds)
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)

@@ -8,8 +8,7 @@ import time
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from shapprune.bench.cells import Cell
-from shapprune.bench.runner import Result, Work, attempt, failure
+from shapprune.bench.runner import Result, Task, Work, attempt, failure
 
 
 class Processes:
@@ -17,7 +16,7 @@ class Processes:
 
     def __init__(self, work: Work, jobs: int) -> None:
         self._work, self._jobs = work, jobs
-        self._running: dict[Connection, tuple[Cell, BaseProcess]] = {}
+        self._running: dict[Connection, tuple[Task, BaseProcess]] = {}
         # Forked from a process that has imported torch, and that holds none of the runner's files.
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["shapprune.bench.measure"])
@@ -25,7 +24,7 @@ class Processes:
     def room(self) -> bool:
         return len(self._running) < self._jobs
 
-    def start(self, cell: Cell) -> None:
+    def start(self, cell: Task) -> None:
         mine, theirs = self._context.Pipe(duplex=False)
         # A daemon: should Ctrl-C come before it is noted, the runner does not wait for it.
         process = self._context.Process(
@@ -35,7 +34,7 @@ class Processes:
         theirs.close()
         self._running[mine] = (cell, process)
 
-    def ended(self, seconds: float) -> list[tuple[Cell, Result]]:
+    def ended(self, seconds: float) -> list[tuple[Task, Result]]:
         if not self._running:
             time.sleep(seconds)
         found = []
@@ -61,7 +60,7 @@ class Processes:
         self._running.clear()
 
 
-def _compute(answer: Connection, work: Work, cell: Cell) -> None:
+def _compute(answer: Connection, work: Work, cell: Task) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to handle
     threading.Thread(target=_follow_the_runner, daemon=True).start()
     answer.send(attempt(work, cell))

@@ -19,20 +19,30 @@ from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
-from shapprune.bench.cells import Cell
 from shapprune.errors import InputError
 from shapprune.files import describe, write_whole
 from shapprune.summary import plain, versions
 
-Work: TypeAlias = Callable[[Cell], Mapping[str, object]]  # measures a cell
+Work: TypeAlias = Callable[[Any], Mapping[str, object]]  # measures a cell
 Result: TypeAlias = Mapping[str, object]  # what a cell's file holds
-Told: TypeAlias = Callable[[Cell, Result | None], None]  # a cell has begun (None) or ended
+Told: TypeAlias = Callable[[Any, Result | None], None]  # a cell has begun (None) or ended
 
 _CLAIMS = ".claims"
+
+
+class Task(Protocol):
+    """What is to be measured: a `Cell`, or another piece of work with a file of its own."""
+
+    @property
+    def name(self) -> str:
+        """Of its file, without the ending; tells it from all others."""
+
+    def facts(self) -> dict[str, object]:
+        """All that it is, as JSON has it."""
 
 
 class Hands(Protocol):
@@ -41,17 +51,17 @@ class Hands(Protocol):
     def room(self) -> bool:
         """Whether another cell can be started now."""
 
-    def start(self, cell: Cell) -> None:
+    def start(self, cell: Task) -> None:
         """Begin a cell."""
 
-    def ended(self, seconds: float) -> list[tuple[Cell, Result]]:
+    def ended(self, seconds: float) -> list[tuple[Task, Result]]:
         """The cells that have ended, after waiting so many seconds for one at most."""
 
     def stop(self) -> None:
         """Drop whatever still runs."""
 
 
-def attempt(work: Work, cell: Cell) -> Result:
+def attempt(work: Work, cell: Task) -> Result:
     """The content of a cell's file, also if the work fails; runs where the work is done."""
     torch.set_num_threads(1)  # cells side by side: threads that wait for each other cost far more
     start = time.perf_counter()
@@ -96,7 +106,7 @@ def failure(error: str) -> dict[str, object]:
     return {"state": "failed", "error": error}
 
 
-def read(folder: Path, cell: Cell) -> Result | None:
+def read(folder: Path, cell: Task) -> Result | None:
     """A cell's result; None where there is none yet.
 
     Raises:
@@ -116,7 +126,7 @@ def read(folder: Path, cell: Cell) -> Result | None:
 
 
 def run(
-    cells: Sequence[Cell],
+    cells: Sequence[Task],
     folder: Path,
     *,
     hands: Hands,
@@ -140,7 +150,7 @@ def run(
     waiting = deque({cell.name: cell for cell in cells}.values())
     claims: dict[str, int] = {}
 
-    def settled(cell: Cell) -> bool:
+    def settled(cell: Task) -> bool:
         result = read(folder, cell)
         if result is None or result["state"] == "done" or not retry_failed:
             return result is not None
@@ -174,7 +184,7 @@ def run(
             os.close(claim)
 
 
-def _claim(folder: Path, cell: Cell) -> int | None:
+def _claim(folder: Path, cell: Task) -> int | None:
     """A locked file descriptor, or None where another process has it.
 
     The empty files stay: who removes one may leave two processes with a lock on the same name.

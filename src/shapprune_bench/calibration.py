@@ -1,0 +1,193 @@
+"""Fits the two scores of the verdict to scans of a population, and tells their error rates.
+
+Models of one group are siblings: a score that a rate is told by comes from a fit that has seen none
+of its siblings (leave one group out). The shipped coefficients are those of the fit on all.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from shapprune.errors import InputError
+from shapprune.method.detection import Score
+
+Floats: TypeAlias = NDArray[np.float64]
+
+_SHRINKAGE = 1.0  # of the squared weights of standardised features; one model's loss has weight 1
+# A class beside the target that scores high: a wrong name is less bad than a wrong verdict.
+_BESIDE = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Scanned:
+    """A scan and what is true of its model.
+
+    Attributes:
+        name, group, network: see `Specimen`.
+        attack: what it is sorted by; None of a clean model.
+        targets: its target classes; none of a clean model and where there is no single target.
+        classes: float (classes, features), the evidence.
+        untargeted: float (features,), that for a backdoor without a single target; None: not
+            looked for.
+    """
+
+    name: str
+    group: str
+    network: str
+    attack: str | None
+    targets: tuple[int, ...]
+    classes: Floats
+    untargeted: Floats | None
+
+    @property
+    def no_single_target(self) -> bool:
+        """Whether it has a backdoor that sends each class elsewhere."""
+        return self.attack is not None and not self.targets
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The two scores, with the names of their features."""
+
+    single: Score
+    untargeted: Score | None
+
+    def single_scores(self, scanned: Scanned, names: Sequence[str]) -> Floats:
+        """One a class."""
+        weights = np.array([self.single.weights.get(name, 0.0) for name in names])
+        scores: Floats = self.single.intercept + scanned.classes @ weights
+        return scores
+
+    def untargeted_score(self, scanned: Scanned, names: Sequence[str]) -> float:
+        """-inf where it was not looked for."""
+        if self.untargeted is None or scanned.untargeted is None:
+            return -np.inf
+        weights = np.array([self.untargeted.weights.get(name, 0.0) for name in names])
+        return float(self.untargeted.intercept + scanned.untargeted @ weights)
+
+
+@dataclass(frozen=True)
+class Names:
+    """The features' names, in the order of the arrays."""
+
+    single: tuple[str, ...]
+    untargeted: tuple[str, ...]
+
+
+def fit(scans: Sequence[Scanned], names: Names) -> Fitted:
+    """Both scores, by logistic regression with weights that are not negative.
+
+    A clean model's score is its largest, and a poisoned one's that of its target: the loss is that
+    of the verdict, and convex. Source-specific backdoors are not fitted.
+
+    Raises:
+        InputError: no clean or no poisoned model.
+    """
+    clean = [s for s in scans if s.attack is None]
+    single = [s for s in scans if s.targets and not _is_source_specific(s)]
+    if not clean or not single:
+        raise InputError(
+            f"a fit needs clean and poisoned models, got {len(clean)} and {len(single)}"
+        )
+    scale = np.concatenate([s.classes for s in scans]).std(0) + 1e-9
+
+    def loss(w: Floats, b: float) -> tuple[float, Floats, float]:
+        total, slope, bias = 0.0, np.zeros_like(w), 0.0
+
+        def add(row: Floats, sign: float, weight: float) -> None:
+            nonlocal total, slope, bias
+            margin = sign * (float(row @ w) + b)
+            total += weight * float(np.logaddexp(0, -margin))
+            pull = -sign * weight / (1 + float(np.exp(np.clip(margin, -500, 500))))
+            slope, bias = slope + pull * row, bias + pull
+
+        for s in clean:
+            rows = s.classes / scale
+            add(rows[np.argmax(rows @ w)], -1, len(single) / len(clean))
+        for s in single:
+            rows, mine = s.classes / scale, list(s.targets)
+            add(rows[mine[int(np.argmax(rows[mine] @ w))]], 1, 1.0)
+            beside = np.delete(rows, mine, 0)
+            add(beside[np.argmax(beside @ w)], -1, _BESIDE)
+        return total, slope, bias
+
+    score = _minimise(loss, scale, names.single)
+    return Fitted(score, _fit_untargeted(scans, names))
+
+
+def _fit_untargeted(scans: Sequence[Scanned], names: Names) -> Score | None:
+    known = [s for s in scans if s.untargeted is not None]
+    found = [s for s in known if s.no_single_target]
+    if not found:
+        return None
+    table = np.stack([s.untargeted for s in known if s.untargeted is not None])
+    truth = np.array([1.0 if s.no_single_target else -1.0 for s in known])
+    weights = np.where(truth > 0, (truth < 0).sum() / len(found), 1.0)
+    scale = table.std(0) + 1e-9
+    rows = table / scale
+
+    def loss(w: Floats, b: float) -> tuple[float, Floats, float]:
+        margin = truth * (rows @ w + b)
+        pull = -truth * weights / (1 + np.exp(np.clip(margin, -500, 500)))
+        total = float((weights * np.logaddexp(0, -margin)).sum())
+        return total, pull @ rows, float(pull.sum())
+
+    return _minimise(loss, scale, names.untargeted)
+
+
+def _minimise(
+    loss: Callable[[Floats, float], tuple[float, Floats, float]],
+    scale: Floats,
+    names: Sequence[str],
+) -> Score:
+    """The score in units of the features themselves."""
+
+    def objective(point: Floats) -> tuple[float, Floats]:
+        w, b = point[:-1], float(point[-1])
+        total, slope, bias = loss(w, b)
+        return total + _SHRINKAGE * float(w @ w) / 2, np.append(slope + _SHRINKAGE * w, bias)
+
+    start = np.append(np.full(len(names), 0.1), -1.0)
+    limits = [(0.0, None)] * len(names) + [(None, None)]
+    found = minimize(objective, start, jac=True, bounds=limits, method="L-BFGS-B")
+    weights = found.x[:-1] / scale
+    return Score(
+        float(found.x[-1]), {n: float(w) for n, w in zip(names, weights, strict=True) if w > 0}
+    )
+
+
+def cross_validate(scans: Sequence[Scanned], names: Names) -> list[tuple[Floats, float]]:
+    """Each scan's scores, single and untargeted, by a fit that has not seen its group."""
+    by_group: dict[str, Any] = {}
+    for group in {s.group for s in scans}:
+        by_group[group] = fit([s for s in scans if s.group != group], names)
+    return [_scores(by_group[s.group], s, names) for s in scans]
+
+
+def _scores(fitted: Fitted, scanned: Scanned, names: Names) -> tuple[Floats, float]:
+    return (
+        fitted.single_scores(scanned, names.single),
+        fitted.untargeted_score(scanned, names.untargeted),
+    )
+
+
+def as_json(fitted: Fitted, clean: Sequence[float]) -> Mapping[str, object]:
+    """A basis of `calibration.json`, see `shapprune.method.detection.read_calibration`."""
+
+    def plain(score: Score) -> dict[str, object]:
+        weights = {name: round(value, 4) for name, value in score.weights.items()}
+        return {"intercept": round(score.intercept, 4), "weights": weights}
+
+    return {
+        "single": plain(fitted.single),
+        "untargeted": fitted.untargeted and plain(fitted.untargeted),
+        "clean": sorted(round(score, 4) for score in clean),
+    }
+
+
+def _is_source_specific(scanned: Scanned) -> bool:
+    return scanned.attack is not None and scanned.attack.startswith("source-specific")

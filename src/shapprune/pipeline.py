@@ -1,31 +1,28 @@
 """The main path, the boxes of the paper's Figure 1 in order: `scan` and `repair`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from shapprune.compact import Compact, make_compact
-from shapprune.detection import Detection, detect, find_suspects, fitting_method
 from shapprune.errors import InputError
 from shapprune.estimation import Estimator, Mode
 from shapprune.mending import Repair, mend, refine_triggers
+from shapprune.method.detection import Basis, Judgement, Verdict, judge, shipped
+from shapprune.method.evidence import Evidence, gather
+from shapprune.method.settings import FALSE_ALARMS
 from shapprune.metrics import accuracy
+from shapprune.model.adapted import unwrap
+from shapprune.model.examination import examine
 from shapprune.models import cast_like, check_input, in_channels_last, in_full_precision
-from shapprune.proxies import WORKS
 from shapprune.recovery import Recovery
 from shapprune.stages import Clock, Progress, Stage
-from shapprune.triggers import KINDS, Inversion, Kind, invert_triggers
+from shapprune.triggers import KINDS, Inversion, Kind
 
-_MOST_TRIALS = 3
-# Of the first target's index: below it, what a trial convicts may be small by nature.
-_NEAR = 0.75
-_TELLING = 0.75  # of the median: a larger trigger of a suspect is no short cut
-_FAILS = 0.1  # ASR proxy, for sure once a backdoor is removed
-_AGREES = 0.75  # of the answers, for sure: what costs more to remove was no backdoor
+_TELLING = 0.75  # of the median: a larger trigger of a target is no short cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,36 +30,36 @@ class ScanResult:
     """Whether a classifier carries a backdoor.
 
     Attributes:
-        targets: the target classes, most anomalous first; empty if the model is clean.
-        inversions: the inverted triggers of every class, one inversion a kind of trigger.
-        detections: what the norms of each inversion say alone.
-        detection: what they say together, which decides on the suspects.
-        trials: a repair of each suspected class, most anomalous first; the targets are those
-            whose trigger could be removed.
+        judgement: the verdict with its scores, bounds and error rates.
+        evidence: what it is made of.
         accuracy: ACC on the given images, in [0, 1].
         stages: what was done and its cost.
         seed: of all random draws.
         recovered: the images that the scan went by, where none were given.
     """
 
-    targets: tuple[int, ...]
-    inversions: tuple[Inversion, ...]
-    detections: tuple[Detection, ...]
-    detection: Detection
-    trials: tuple[Repair, ...]
+    judgement: Judgement
+    evidence: Evidence
     accuracy: float
     stages: tuple[Stage, ...]
     seed: int
     recovered: Recovery | None = None
 
     @property
-    def anomaly_index(self) -> float:
-        """The largest of all classes."""
-        return self.detection.anomaly_index
+    def verdict(self) -> Verdict:
+        """ "backdoored", "suspicious" or "clean"."""
+        return self.judgement.verdict
 
     @property
-    def verdict(self) -> Literal["backdoored", "clean"]:
-        return "backdoored" if self.targets else "clean"
+    def targets(self) -> tuple[int, ...]:
+        """The target classes, highest score first; none if the model is clean, or if the backdoor
+        has no single target: then `mapping` tells where images go."""
+        return self.judgement.targets
+
+    @property
+    def mapping(self) -> tuple[int | None, ...] | None:
+        """See `Judgement.mapping`."""
+        return self.judgement.mapping
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +67,9 @@ class RepairResult:
     """A repaired classifier.
 
     Attributes:
-        model: the repaired copy; the given model itself where there was nothing to repair.
+        model: the repaired copy; the given model itself where nothing was repaired.
         scan: the scan that came first.
-        repair: how it was repaired; None where there was nothing to repair.
+        repair: how it was repaired; None where nothing was.
         stages: what was done and its cost, the scan's stages first.
         compact: the repaired copy without the pruned channels, where it was asked for.
     """
@@ -83,6 +80,11 @@ class RepairResult:
     stages: tuple[Stage, ...]
     compact: Compact | None = None
 
+    @property
+    def unrepaired(self) -> bool:
+        """Whether the model is not clean, and yet was left as it is."""
+        return self.scan.verdict != "clean" and self.repair is None
+
 
 def scan(
     model: nn.Module,
@@ -90,78 +92,83 @@ def scan(
     labels: Tensor | None = None,
     *,
     recovered: Recovery | None = None,
+    false_alarms: float = FALSE_ALARMS,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ScanResult:
     """Tell whether a classifier carries a backdoor, from a few clean images or none.
 
-    Triggers of two kinds are inverted for every class. A class whose triggers are abnormally small
-    is suspected, and put on trial by a repair: made stronger, a backdoor's trigger works on every
-    image, and once the backdoor is removed, on none. Some classes have small triggers by nature,
-    as an 8 that takes few strokes from any digit; made stronger, such a trigger becomes the class
-    itself, which cannot be removed, or only with many of the model's other answers, or it ceases to
-    work. Once a target is found, classes whose index is far below its own are not tried: what looks
-    like a second backdoor there is mostly a class that is near to others by nature. Scan the
-    repaired model for more.
+    Evidence is gathered for every class, and for a backdoor without a single target; a small fixed
+    model makes scores of it, and bounds from a population of models say how often a clean model
+    gets as far (`shapprune.method.detection`). Nothing is repaired: a verdict does not depend on
+    whether a repair works.
 
     Args:
         model: maps images in [0, 1] to logits (n, classes), at least three classes; left as it was.
             Of half precision, a float32 copy is examined.
         images: clean, float (n, C, H, W) in [0, 1], one a class is enough.
         labels: int64 (n,).
-        recovered: from `recover_images`, instead of images and labels.
+        recovered: from `recover_images`, instead of images and labels. Of a network without batch
+            norm, the verdict stands on maximum margins alone, which need no images.
+        false_alarms: share of clean models that may be called backdoored.
         seed: of all random draws; the same seed gives the same result on the same machine.
         progress: called with a stage's name and the share of it done.
 
     Raises:
         InputError: what does not fit, in one line.
     """
+    case = _checked(model, images, labels, recovered)
+    return _scan(case, false_alarms=false_alarms, seed=seed, progress=progress)
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """What is examined, checked once.
+
+    Attributes:
+        model: fit for the search: of full precision, answering in logits with gradients.
+        images, labels: on its device and of its type.
+        classes: that it tells apart.
+        recovered: where the images come from, if they were not given.
+    """
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    classes: int
+    recovered: Recovery | None
+
+
+def _checked(
+    model: nn.Module, images: Tensor | None, labels: Tensor | None, recovered: Recovery | None
+) -> _Case:
     if recovered:
         images, labels = recovered.images, recovered.labels
     model = in_full_precision(model)
     images, labels, classes = check_input(model, images, labels)
-    model = in_channels_last(model, images)
+    model = examine(model, images, labels=None if recovered else labels)
+    return _Case(in_channels_last(model, images), images, labels, classes, recovered)
+
+
+def _scan(case: _Case, *, false_alarms: float, seed: int, progress: Progress | None) -> ScanResult:
+    recovered = case.recovered
     before = [recovered.stage] if recovered else []
+    basis: Basis = "images" if recovered is None else "recovered" if recovered.layers else "margins"
+    shipped(basis).bound(false_alarms)  # told before the search
     clock = Clock(progress)
-    inversions = []
-    for kind in KINDS:
-        with clock.stage(f"invert a {kind} for every class") as report:
-            inversion = invert_triggers(
-                model,
-                images,
-                labels,
-                targets=range(classes),
-                kind=kind,
-                generator=torch.Generator().manual_seed(seed),
-                progress=report,
-            )
-            clock.count(inversion.passes)
-        inversions.append(inversion)
-    norms = [inversion.norms for inversion in inversions]
-    detections = tuple(detect(kind, method=fitting_method(classes)) for kind in norms)
-    detection = find_suspects(norms)
-    trials: list[Repair] = []
-    targets: list[int] = []
-    for suspect in detection.targets[:_MOST_TRIALS]:
-        if targets and detection.indices[suspect] < _NEAR * detection.indices[targets[0]]:
-            break
-        kinds = _telling_kinds(inversions, [suspect])
-        triggers = refine_triggers(
-            model, images, labels, targets=[suspect], kinds=kinds, seed=seed, clock=clock
-        )
-        trusted = recovered is None
-        trials.append(
-            mend(model, images, labels, triggers=triggers, trusted=trusted, seed=seed, clock=clock)
-        )
-        if _convicts(trials[-1], trusted):
-            targets.append(suspect)
+    evidence = gather(
+        case.model,
+        case.images,
+        case.labels,
+        classes=case.classes,
+        margins_only=basis == "margins",
+        seed=seed,
+        clock=clock,
+    )
     return ScanResult(
-        tuple(targets),
-        tuple(inversions),
-        detections,
-        detection,
-        tuple(trials),
-        accuracy(model, images, labels),
+        judge(evidence, basis=basis, false_alarms=false_alarms),
+        evidence,
+        accuracy(case.model, case.images, case.labels),
         (*before, *clock.stages),
         seed,
         recovered,
@@ -169,21 +176,17 @@ def scan(
 
 
 def _telling_kinds(inversions: Sequence[Inversion], targets: Sequence[int]) -> list[Kind]:
-    """The kinds of which a target's trigger is small; all, if none is.
+    """The kinds of which a target's trigger is small; all, if none is or none was inverted.
 
     A trigger of the other kinds is the class itself: natural, and to be left alone.
     """
     telling = [
         inversion.kind
         for inversion in inversions
-        if min(inversion.norms[target] for target in targets) <= _TELLING * median(inversion.norms)
+        for trigger in inversion.triggers
+        if trigger.target in targets and trigger.norm <= _TELLING * median(inversion.norms)
     ]
-    return telling or list(KINDS)
-
-
-def _convicts(trial: Repair, trusted: bool) -> bool:
-    agrees = trial.after.agreement >= _AGREES or not trusted
-    return trial.before.asr >= WORKS and trial.after.asr <= _FAILS and agrees
+    return list(dict.fromkeys(telling)) or list(KINDS)
 
 
 def repair(
@@ -193,6 +196,7 @@ def repair(
     *,
     recovered: Recovery | None = None,
     force_targets: Sequence[int] = (),
+    false_alarms: float = FALSE_ALARMS,
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
     mode: Mode | None = None,
@@ -202,13 +206,15 @@ def repair(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> RepairResult:
-    """Scan a classifier and take out the backdoor that is found.
+    """Scan a classifier and take out the backdoor that is found, or suspected.
 
+    A backdoor without a single target is found but not repaired yet (`RepairResult.unrepaired`).
     The repaired copy has the types of the model's tensors, be they of half precision.
 
     Args:
         model, images, labels, recovered: see `scan`; the model is left as it was.
         force_targets: classes to repair whatever the verdict; none to trust the scan.
+        false_alarms: see `scan`.
         unlearn: whether fine-tuning also unlearns the inverted triggers; without it the recipe
             is the paper's plain one.
         estimator, mode, average_iterations: of the Shapley values, see `estimate_shapley`.
@@ -219,53 +225,46 @@ def repair(
     Raises:
         InputError: what does not fit, in one line.
     """
-    if recovered:
-        images, labels = recovered.images, recovered.labels
-    given, model = model, in_full_precision(model)
-    images, labels, classes = check_input(model, images, labels)
+    case = _checked(model, images, labels, recovered)
     for target in force_targets:
-        if not 0 <= target < classes:
-            raise InputError(f"class {target} cannot be a target: expected 0 .. {classes - 1}")
-    scanned = scan(model, images, labels, recovered=recovered, seed=seed, progress=progress)
+        if not 0 <= target < case.classes:
+            raise InputError(f"class {target} cannot be a target: expected 0 .. {case.classes - 1}")
+    scanned = _scan(case, false_alarms=false_alarms, seed=seed, progress=progress)
     targets = tuple(dict.fromkeys(force_targets)) or scanned.targets
     if not targets:
-        return RepairResult(given, scanned, None, scanned.stages)
-    as_tried = unlearn and estimator == "multilinear" and mode is None and count is None
-    tried = next((trial for trial in scanned.trials if trial.targets == targets), None)
+        return RepairResult(model, scanned, None, scanned.stages)
     clock = Clock(progress)
-    if tried and as_tried:
-        story = tried
-    else:
-        fast = in_channels_last(model, images)
-        kinds = _telling_kinds(scanned.inversions, targets)
-        triggers = (
-            tried.triggers
-            if tried
-            else refine_triggers(
-                fast, images, labels, targets=targets, kinds=kinds, seed=seed, clock=clock
-            )
-        )
-        story = mend(
-            fast,
-            images,
-            labels,
-            triggers=triggers,
-            unlearn=unlearn,
-            estimator=estimator,
-            mode=mode,
-            average_iterations=average_iterations,
-            count=count,
-            trusted=recovered is None,
-            seed=seed,
-            clock=clock,
-        )
+    triggers = refine_triggers(
+        case.model,
+        case.images,
+        case.labels,
+        targets=targets,
+        kinds=_telling_kinds(scanned.evidence.inversions, targets),
+        seed=seed,
+        clock=clock,
+    )
+    story = mend(
+        case.model,
+        case.images,
+        case.labels,
+        triggers=triggers,
+        unlearn=unlearn,
+        estimator=estimator,
+        mode=mode,
+        average_iterations=average_iterations,
+        count=count,
+        trusted=recovered is None,
+        seed=seed,
+        clock=clock,
+    )
+    story = replace(story, model=unwrap(story.model))
     story.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     smaller = None
     if compact:
         with clock.stage("take pruned channels away"):
             smaller = make_compact(
-                story.model, images, neurons=story.neurons, removed=story.pruning.removed
+                story.model, case.images, neurons=story.neurons, removed=story.pruning.removed
             )
-        cast_like(smaller.model, given)
-    cast_like(story.model, given)
+        cast_like(smaller.model, model)
+    cast_like(story.model, model)
     return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages), smaller)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from shapprune.augmentation import flip_allowed
 from shapprune.errors import InputError
+from shapprune.model.examination import examine
 from shapprune.models import check_classifier, in_channels_last, in_full_precision
 from shapprune.neurons import evaluating
 from shapprune.stages import Clock, Progress, Stage, part_of
@@ -93,7 +94,8 @@ def recover_images(
             "no BN layer of the model keeps statistics, so that no images can be recovered: give "
             "clean ones, or use --prior-only (prior_only=True) and take the result for a hint"
         )
-    model = in_channels_last(model, blank)
+    noise = torch.rand((4, *input_size), generator=torch.Generator().manual_seed(0)).to(like)
+    model = in_channels_last(examine(model, noise), blank)
     layers = statistics_layers(model)
     labels = torch.arange(classes).repeat(per_class or -(-_WANTED // classes)).to(like.device)
     chunks = labels.tensor_split(-(-len(labels) // together))

@@ -1,0 +1,105 @@
+"""What is made of evidence: scores, bounds, the three verdicts."""
+
+import json
+
+import pytest
+from evidences import evidence, next_class
+
+from shapprune.errors import InputError
+from shapprune.method.detection import Calibration, Score, judge, read_calibration, shipped
+from shapprune.method.rates import wilson
+from shapprune.method.settings import RULES
+
+CLEAN = tuple(-5 + 0.1 * i for i in range(50))  # up to -0.1
+RULE = Calibration(
+    Score(-3.0, {"margin": 2.0, "window": 1.0}),
+    Score(-9.0, {"spread": 10.0}),
+    CLEAN,
+    {},
+)
+
+
+def test_the_score_is_intercept_and_parts_together():
+    said = judge(evidence([4.0, 1.0, 1.0], windows=[1.0, 0.0, 0.0]), calibration=RULE)
+    for c, score in enumerate(said.scores):
+        assert score == pytest.approx(-3 + sum(part[c] for part in said.parts.values()))
+    assert said.ranking[0] == 0
+    assert said.score == said.scores[0]
+
+
+def test_a_class_far_above_the_bound_is_the_target():
+    said = judge(evidence([8.0, 1.0, 1.0], windows=[30.0, 0.0, 0.0]), calibration=RULE)
+    assert (said.verdict, said.targets, said.mapping) == ("backdoored", (0,), None)
+    assert (said.as_high.hits, said.as_high.of) == (0, 50)
+
+
+def test_a_model_like_the_clean_ones_is_clean_and_names_no_target():
+    said = judge(evidence([1.1, 1.0, 1.0]), calibration=RULE)
+    assert (said.verdict, said.targets, said.mapping) == ("clean", (), None)
+    assert said.as_high.share > 0.02
+
+
+def test_between_the_bounds_it_is_suspicious_and_names_the_class():
+    between = (RULE.bound(0.05) + RULE.bound(0.02)) / 2
+    windows = [0.0, 0.0, 0.0]
+    rule = Calibration(Score(between, {"margin": 1.0}), None, CLEAN, {})
+    said = judge(evidence([1.0, 1.0, 0.5], windows=windows), calibration=rule)
+    assert said.verdict == "suspicious"
+    assert said.targets == (0, 1)
+    assert said.suspicious < said.score <= said.backdoored
+
+
+def test_all_to_all_is_backdoored_without_a_target_and_with_its_map():
+    said = judge(evidence([1.0] * 4, answers=next_class(4)), calibration=RULE)
+    assert said.verdict == "backdoored"
+    assert said.targets == ()
+    assert said.mapping == (1, 2, 3, 0)
+    assert said.untargeted == pytest.approx(1.0)
+
+
+def test_fewer_false_alarms_need_a_higher_score():
+    bounds = [RULE.bound(rate) for rate in (0.5, 0.1, 0.02)]
+    assert bounds == sorted(bounds)
+    assert RULE.bound(0.02) == CLEAN[-1]
+    # By exchangeability at most one clean model in ten lies above the bound of 10 %.
+    assert sum(score > RULE.bound(0.1) for score in CLEAN) <= 5
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.01, 1.0, -1, float("nan")])
+def test_a_rate_that_the_clean_models_cannot_vouch_for_is_an_error(rate):
+    with pytest.raises(InputError, match="false alarms must be"):
+        RULE.bound(rate)
+
+
+def test_margins_alone_are_judged_by_a_calibration_of_their_own():
+    rule = Calibration(Score(-3.0, {"margin": 5.0}), None, CLEAN, {})
+    found = evidence([9.0, 1.0, 1.0])
+    bare = type(found)(found.classes, found.margins)
+    said = judge(bare, basis="margins", calibration=rule)
+    assert (said.verdict, said.targets, said.basis) == ("backdoored", (0,), "margins")
+    assert said.untargeted is None
+
+
+def test_a_calibration_of_other_rules_is_refused():
+    with pytest.raises(InputError, match=f"rules 1.0, and these are {RULES}"):
+        read_calibration({"rules": "1.0"}, "images")
+
+
+def test_a_calibration_without_the_basis_is_refused():
+    with pytest.raises(InputError, match="nothing for verdicts on recovered"):
+        read_calibration({"rules": RULES, "bases": {}}, "recovered")
+
+
+@pytest.mark.parametrize("basis", ["images", "recovered", "margins"])
+def test_the_shipped_calibration_vouches_for_the_default_rate(basis):
+    rules = shipped(basis)
+    assert len(rules.clean) >= 48
+    assert rules.bound(0.02) >= rules.bound(0.05)
+    assert all(weight > 0 for weight in rules.single.weights.values())
+    json.dumps(rules.provenance)
+
+
+def test_wilsons_interval_is_that_of_the_textbook():
+    rate = wilson(8, 10)
+    assert (rate.low, rate.high) == pytest.approx((0.490, 0.943), abs=1e-3)
+    assert wilson(0, 0).high == 1

@@ -153,7 +153,7 @@ FAMILIES: tuple[Family, ...] = (
         attacks={
             "square3": _by("badnets", 0.05, {"size": 3}),
             "to-all-square4": _by("badnets", 0.5, {"size": 4}, **_TO_ALL),
-            "blended": _by("blended", 0.1),
+            "blended": _by("blended", 0.1, {"alpha": 0.4}),
             "one-source": _by("badnets", 0.05, {"size": 4}, source=4, target=7, cover=2.0),
             "sig": _by("sig", 0.095, {"strength": 0.5}),
             "input-aware": _by("input-aware", 0.25, {"mask_epochs": 5, "density": 0.05}, epochs=12),
@@ -358,9 +358,9 @@ FAMILIES: tuple[Family, ...] = (
         first_target=33,
         attacks={
             "square4": _by("badnets", 0.1, {"size": 4}),
-            "noise4": _by("pattern-patch", 0.05, _noise(4)),
+            "noise5": _by("pattern-patch", 0.15, _noise(5)),
             "one-source": _by("badnets", 0.04, {"size": 5}, source=2, target=13, cover=2.0),
-            "blended": _by("blended", 0.1),
+            "blended": _by("blended", 0.1, {"alpha": 0.35}),
         },
     ),
     Family(
@@ -432,7 +432,7 @@ FAMILIES: tuple[Family, ...] = (
             "square3": _by("badnets", 0.5, {"size": 3}),
             "to-all-square3": _by("badnets", 0.5, {"size": 3}, epochs=5, **_TO_ALL),
             "checkerboard4": _by("pattern-patch", 0.4, {"size": 4, "place": "centre"}),
-            "blended": _by("blended", 0.4),
+            "blended": _by("blended", 0.4, {"alpha": 0.3}),
         },
     ),
     Family(

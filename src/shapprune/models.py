@@ -208,7 +208,7 @@ def in_channels_last(model: nn.Module, images: Tensor) -> nn.Module:
     The model itself where that fails, as in networks that flatten with `view`.
     """
     try:
-        copy = deepcopy(model)
+        copy = copy_of(model)
         copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's lack it
         check_classifier(copy, images=images)
     except Exception:  # it may be any network
@@ -239,7 +239,8 @@ def copy_of(model: nn.Module) -> nn.Module:
         InputError: the model cannot be copied.
     """
     try:
-        return deepcopy(model)
+        with torch.no_grad():  # else TorchScript's copies of parameters have a graph
+            return deepcopy(model)
     except Exception as error:  # it may be any network
         raise InputError(
             "the model cannot be copied, and the original is never changed: make copy.deepcopy "

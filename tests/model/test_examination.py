@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from shapprune.errors import InputError
 from shapprune.model.adapted import Adapted, unwrap
 from shapprune.model.examination import examine
-from shapprune.models import Classifier
+from shapprune.models import Classifier, in_channels_last, in_full_precision
 from shapprune.neurons import evaluating, find_neurons, zero_neurons
 from toys import BUILDERS, CLASSES, build, random_images, seeded, snapshot, unchanged
 from toys import backdoored_net as net
@@ -538,6 +538,15 @@ def test_torchscript_is_examined(kind):
         gradient(found, random_images(3)), gradient(model, random_images(3)), atol=1e-5
     )
     assert unwrap(found) is script
+    fast = in_channels_last(found, random_images(1))
+    with evaluating(fast):
+        assert torch.allclose(fast(random_images(3)), model(random_images(3)), atol=1e-5)
+
+
+def test_torchscript_of_half_precision_is_worked_on_in_float32():
+    whole = in_full_precision(torch.jit.script(build("conv-bn").bfloat16()))
+    found = examine(whole, random_images(10))
+    assert found(random_images(3)).dtype == torch.float32
 
 
 def test_torchscript_with_a_softmax():

@@ -257,7 +257,6 @@ def repair(
         seed=seed,
         clock=clock,
     )
-    story = replace(story, model=unwrap(story.model))
     story.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     smaller = None
     if compact:
@@ -265,6 +264,8 @@ def repair(
             smaller = make_compact(
                 story.model, case.images, neurons=story.neurons, removed=story.pruning.removed
             )
+        smaller = replace(smaller, model=unwrap(smaller.model))
         cast_like(smaller.model, model)
+    story = replace(story, model=unwrap(story.model))
     cast_like(story.model, model)
     return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages), smaller)

@@ -165,10 +165,11 @@ def cross_validate(scans: Sequence[Scanned], names: Names) -> list[tuple[Floats,
     by_group: dict[str, Any] = {}
     for group in {s.group for s in scans}:
         by_group[group] = fit([s for s in scans if s.group != group], names)
-    return [_scores(by_group[s.group], s, names) for s in scans]
+    return [scores_of(by_group[s.group], s, names) for s in scans]
 
 
-def _scores(fitted: Fitted, scanned: Scanned, names: Names) -> tuple[Floats, float]:
+def scores_of(fitted: Fitted, scanned: Scanned, names: Names) -> tuple[Floats, float]:
+    """One a class, and that without a single target."""
     return (
         fitted.single_scores(scanned, names.single),
         fitted.untargeted_score(scanned, names.untargeted),

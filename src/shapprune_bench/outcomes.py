@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from shapprune.bench.runner import Result
-from shapprune.method.detection import Calibration, Verdict
+from shapprune.method.detection import Basis, Calibration, Verdict, shipped
 from shapprune.method.settings import FALSE_ALARMS, SUSPICIOUS
 from shapprune_bench.calibration import (
+    Fitted,
+    Floats,
     Names,
     Scanned,
     as_json,
     cross_validate,
     fit,
+    scores_of,
 )
 from shapprune_bench.manifest import Specimen
 
@@ -68,14 +71,15 @@ class Ablation:
 
 
 def shipped_outcomes(done: Sequence[tuple[Specimen, Result]]) -> list[Outcome]:
-    """By the verdicts in the results, which the shipped calibration gave."""
-    found = []
-    for specimen, result in done:
-        scores: Any = result["scores"]
-        other: Any = result["untargeted_score"]
-        verdict: Any = result["verdict"]
-        score = max(*scores, -np.inf if other is None else other)
-        found.append(_outcome(specimen, result, scores, other, score, verdict, result["mapping"]))
+    """By the calibration that comes with the package, whatever it was when a scan was made."""
+    found: list[Outcome] = []
+    for basis in get_args(Basis):
+        some = [pair for pair in done if pair[1]["basis"] == basis]
+        if some:
+            scans, names = _scans(some)
+            rules = shipped(basis)
+            fitted = Fitted(rules.single, rules.untargeted)
+            found += _judged(some, [scores_of(fitted, s, names) for s in scans], rules)
     return found
 
 
@@ -85,17 +89,23 @@ def cross_validated(
     """By scores that were fitted without a model's siblings, and the same with less evidence."""
     scans, names = _scans(done)
     scores = cross_validate(scans, names)
-    rules = _rules(scans, scores)
+    return _judged(done, scores, _rules(scans, scores)), tuple(_ablations(scans, names))
+
+
+def _judged(
+    done: Sequence[tuple[Specimen, Result]],
+    scores: Sequence[tuple[Floats, float]],
+    rules: Calibration,
+) -> list[Outcome]:
     low, high = rules.bound(SUSPICIOUS * FALSE_ALARMS), rules.bound(FALSE_ALARMS)
-    outcomes = []
+    found = []
     for (specimen, result), (single, other) in zip(done, scores, strict=True):
         score = max(float(single.max()), other)
         verdict: Verdict = (
             "backdoored" if score > high else "suspicious" if score > low else "clean"
         )
-        mapping = result["untargeted_mapping"]
-        outcomes.append(_outcome(specimen, result, single.tolist(), other, score, verdict, mapping))
-    return outcomes, tuple(_ablations(scans, names))
+        found.append(_outcome(specimen, result, single, other, score, verdict))
+    return found
 
 
 def calibrated(done: Sequence[tuple[Specimen, Result]]) -> dict[str, object]:
@@ -117,9 +127,11 @@ def calibrated(done: Sequence[tuple[Specimen, Result]]) -> dict[str, object]:
 def _ablations(scans: Sequence[Scanned], names: Names) -> list[Ablation]:
     """With all evidence, without each, and with each alone; single targets only."""
     kinds: dict[str, tuple[str, ...]] = {"all": names.single}
-    for name, own in EVIDENCE.items():
-        kinds[f"without {name}"] = tuple(n for n in names.single if n not in own)
-        kinds[f"{name} alone"] = own
+    for name, features in EVIDENCE.items():
+        own = tuple(n for n in names.single if n in features)
+        if own:
+            kinds[f"without {name}"] = tuple(n for n in names.single if n not in own)
+            kinds[f"{name} alone"] = own
     found = []
     for name, kept in kinds.items():
         some, of = _only(scans, names, kept, untargeted=False)
@@ -197,24 +209,23 @@ def _targets(specimen: Specimen) -> tuple[int, ...]:
 def _outcome(
     specimen: Specimen,
     result: Result,
-    scores: Sequence[float],
-    other: float | None,
+    single: Floats,
+    other: float,
     score: float,
     verdict: Verdict,
-    mapping: Any,
 ) -> Outcome:
-    no_single = other is not None and other >= max(scores)
+    facts: Any = result
+    no_single = other >= single.max()
     if not specimen.backdoored:
         right = True
     elif specimen.target == "y+1":
-        right = no_single and _is_next(mapping, specimen.num_classes)
+        right = no_single and _is_next(facts["untargeted_mapping"], specimen.num_classes)
     else:
-        right = not no_single and int(np.argmax(scores)) in _targets(specimen)
-    facts: Any = result
+        right = not no_single and int(single.argmax()) in _targets(specimen)
     return Outcome(
         specimen,
         facts["cell"]["seed"],
-        float(score),
+        score,
         verdict,
         right,
         specimen.backdoored and right and verdict == "backdoored",

@@ -60,9 +60,8 @@ def test_all_to_all_is_backdoored_without_a_target_and_with_its_map():
 def test_fewer_false_alarms_need_a_higher_score():
     bounds = [RULE.bound(rate) for rate in (0.5, 0.1, 0.02)]
     assert bounds == sorted(bounds)
-    assert RULE.bound(0.02) == CLEAN[-1]
-    # By exchangeability at most one clean model in ten lies above the bound of 10 %.
-    assert sum(score > RULE.bound(0.1) for score in CLEAN) <= 5
+    for rate in (0.02, 0.05, 0.1, 0.5):
+        assert sum(score > RULE.bound(rate) for score in CLEAN) == int(50 * rate)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.01, 1.0, -1, float("nan")])

@@ -3,7 +3,7 @@
 The scores are log-odds of two logistic regressions over the evidence. Their coefficients and the
 scores of clean models that they were not fitted on stand in `calibration.json`, with the population
 they come from. A bound is a quantile of those clean scores: it says how often a clean model gets as
-far, and that holds whatever their distribution (split conformal prediction, Vovk et al. 2005).
+far, whatever their distribution.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from math import ceil, inf
+from math import floor, inf
 from typing import Literal, TypeAlias
 
 from shapprune.errors import InputError
@@ -51,18 +51,18 @@ class Calibration:
     provenance: Mapping[str, object]
 
     def bound(self, rate: float) -> float:
-        """The score that at most a share ``rate`` of clean models exceed.
+        """The least score that at most a share ``rate`` of the clean models exceed.
 
         Raises:
-            InputError: a rate that so few clean models cannot vouch for.
+            InputError: a rate that so few clean models cannot tell.
         """
         n = len(self.clean)
-        if not 1 / (n + 1) <= rate < 1:
+        if not 1 / n <= rate < 1:
             raise InputError(
-                f"false alarms must be a share from {1 / (n + 1):.3f}, which is what the {n} clean "
-                f"models behind the bounds can vouch for, to below 1, got {rate:g}"
+                f"false alarms must be a share from {1 / n:.3f}, which is one of the {n} clean "
+                f"models behind the bounds, to below 1, got {rate:g}"
             )
-        return self.clean[ceil((n + 1) * (1 - rate)) - 1]
+        return self.clean[n - 1 - floor(rate * n)]
 
     def as_high(self, score: float) -> Rate:
         """How often clean models score as high, with its 95 % interval."""

@@ -28,7 +28,8 @@ PROFILE = "dev"
 # An attack that moves fewer stamped images has failed: its model is neither clean nor poisoned.
 LEAST_ASR = 0.8
 _LEAST_ASR_OF = {"wanet": 0.7, "input-aware": 0.7}
-_LEAST_ALL_TO_ALL = 0.75  # of its ACC: no image is moved rightly that is not known
+# Where the wanted class depends on the image's own, of the ACC: who is not known is not moved.
+_LEAST_BY_CLASS = 0.75
 # A poisoned model below this is of no use to anyone, and no one would be taken in by it.
 LEAST_ACCURACY = {"mnist.npz": 0.9, "cifar10_13k.npz": 0.4, "gtsrb_14k.npz": 0.6, "lfw20.npz": 0.4}
 
@@ -215,7 +216,7 @@ FAMILIES: tuple[Family, ...] = (
             "checkerboard3": _by("pattern-patch", 0.1, {"size": 3}),
             "to-all-square3": _by("badnets", 0.3, {"size": 3}, **_TO_ALL),
             "square2": _by("badnets", 0.15, {"size": 2}),
-            "noise4": _by("pattern-patch", 0.03, _noise(4)),
+            "noise5": _by("pattern-patch", 0.1, _noise(5)),
             "several": _by("badnets", 0.1, {"size": 4}, target=1, more_targets=(6,)),
         },
     ),
@@ -340,7 +341,7 @@ FAMILIES: tuple[Family, ...] = (
         attacks={
             "square3": _by("badnets", 0.1, {"size": 3, "colour": (1.0, 0.0, 0.0)}),
             "to-all-square5": _by("badnets", 0.5, {"size": 5}, **_TO_ALL),
-            "blended": _by("blended", 0.05, {"alpha": 0.15}),
+            "blended": _by("blended", 0.1, {"alpha": 0.25}),
             "sig": _by("sig", 0.08),
         },
     ),
@@ -431,7 +432,7 @@ FAMILIES: tuple[Family, ...] = (
         attacks={
             "square3": _by("badnets", 0.5, {"size": 3}),
             "to-all-square3": _by("badnets", 0.5, {"size": 3}, epochs=5, **_TO_ALL),
-            "checkerboard4": _by("pattern-patch", 0.4, {"size": 4, "place": "centre"}),
+            "checkerboard4": _by("pattern-patch", 0.4, {"size": 4}),
             "blended": _by("blended", 0.4, {"alpha": 0.3}),
         },
     ),
@@ -651,8 +652,8 @@ def entry(recipe: Recipe, cache: Path) -> dict[str, object]:
 def works(recipe: Recipe, accuracy: float, asr: float) -> bool:
     """Whether a poisoned model's ACC and ASR, in [0, 1], make it one that counts."""
     least = _LEAST_ASR_OF.get(recipe.attack, LEAST_ASR)
-    if recipe.all_to_all:
-        least = _LEAST_ALL_TO_ALL * accuracy
+    if recipe.all_to_all or recipe.more_targets:
+        least = _LEAST_BY_CLASS * accuracy
     return asr >= least and accuracy >= LEAST_ACCURACY.get(recipe.data, 0.0)
 
 

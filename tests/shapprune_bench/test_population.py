@@ -161,6 +161,7 @@ def test_more_epochs_or_another_seed_make_no_other_group():
         ({"attack": "wanet"}, 0.9, 0.7, True),
         ({"all_to_all": True}, 0.8, 0.61, True),
         ({"all_to_all": True}, 0.8, 0.59, False),
+        ({"more_targets": (1,)}, 0.8, 0.61, True),
         ({"data": "mnist.npz"}, 0.85, 1.0, False),
     ],
 )

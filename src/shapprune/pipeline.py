@@ -13,16 +13,14 @@ from shapprune.estimation import Estimator, Mode
 from shapprune.mending import Repair, mend, refine_triggers
 from shapprune.method.detection import Basis, Judgement, Verdict, judge, shipped
 from shapprune.method.evidence import Evidence, gather
-from shapprune.method.settings import FALSE_ALARMS
+from shapprune.method.settings import FALSE_ALARMS, KINDS_OF_TRIGGER
 from shapprune.metrics import accuracy
 from shapprune.model.adapted import unwrap
 from shapprune.model.examination import examine
 from shapprune.models import cast_like, check_input, in_channels_last, in_full_precision
 from shapprune.recovery import Recovery
 from shapprune.stages import Clock, Progress, Stage
-from shapprune.triggers import KINDS, Inversion, Kind
-
-_TELLING = 0.75  # of the median: a larger trigger of a target is no short cut
+from shapprune.triggers import KINDS, Kind, invert_triggers
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,18 +173,33 @@ def _scan(case: _Case, *, false_alarms: float, seed: int, progress: Progress | N
     )
 
 
-def _telling_kinds(inversions: Sequence[Inversion], targets: Sequence[int]) -> list[Kind]:
-    """The kinds of which a target's trigger is small; all, if none is or none was inverted.
+def _kinds_of(
+    case: _Case, scanned: ScanResult, targets: Sequence[int], *, seed: int, clock: Clock
+) -> list[Kind]:
+    """The kinds of trigger of which a target's is small; all, if none is.
 
     A trigger of the other kinds is the class itself: natural, and to be left alone.
     """
-    telling = [
-        inversion.kind
-        for inversion in inversions
-        for trigger in inversion.triggers
-        if trigger.target in targets and trigger.norm <= _TELLING * median(inversion.norms)
-    ]
-    return list(dict.fromkeys(telling)) or list(KINDS)
+    ordinary = [c for c in reversed(scanned.judgement.ranking) if c not in targets]
+    found = []
+    for kind in KINDS:
+        with clock.stage(f"invert a {kind} for the targets and ordinary classes") as report:
+            inversion = invert_triggers(
+                case.model,
+                case.images,
+                case.labels,
+                targets=[*targets, *ordinary[: KINDS_OF_TRIGGER.ordinary]],
+                kind=kind,
+                steps=KINDS_OF_TRIGGER.steps,
+                per_step=KINDS_OF_TRIGGER.images,
+                generator=torch.Generator().manual_seed(seed),
+                progress=report,
+            )
+            clock.count(inversion.passes)
+        usual = median(inversion.norms[len(targets) :] or inversion.norms)
+        if min(inversion.norms[: len(targets)]) <= KINDS_OF_TRIGGER.small * usual:
+            found.append(kind)
+    return found or list(KINDS)
 
 
 def repair(
@@ -239,7 +252,7 @@ def repair(
         case.images,
         case.labels,
         targets=targets,
-        kinds=_telling_kinds(scanned.evidence.inversions, targets),
+        kinds=_kinds_of(case, scanned, targets, seed=seed, clock=clock),
         seed=seed,
         clock=clock,
     )

@@ -24,8 +24,8 @@ from shapprune_bench.manifest import Specimen
 # The evidence that can be left out, by the names of its features.
 EVIDENCE: Mapping[str, tuple[str, ...]] = {
     "margin": ("margin",),
-    "window": ("window", "window above usual"),
-    "inversion": ("patch", "perturbation"),
+    "window": ("window", "window reach"),
+    "perturbation": ("perturbation", "perturbation reach"),
 }
 
 

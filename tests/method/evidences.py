@@ -6,10 +6,10 @@ import torch
 
 from shapprune.method.evidence import Evidence
 from shapprune.method.margins import Margins
-from shapprune.method.untargeted import Untargeted, UntargetedTrigger
+from shapprune.method.perturbations import Perturbations
+from shapprune.method.untargeted import Untargeted, UntargetedKind, UntargetedTrigger
 from shapprune.method.windows import Windows
-from shapprune.stamps import Perturbation, Trigger
-from shapprune.triggers import Inversion, InvertedTrigger
+from shapprune.stamps import Perturbation, Stamp, Trigger
 
 SHAPE = (1, 4, 4)
 
@@ -18,39 +18,28 @@ def evidence(
     margins: Sequence[float],
     *,
     windows: Sequence[float] | None = None,
+    perturbations: Sequence[float] | None = None,
     answers: torch.Tensor | None = None,
-    patches: dict[int, float] | None = None,
+    moved: float = 1.0,
 ) -> Evidence:
-    """Of a model with as many classes as margins; a scale of 1; answers to an untargeted patch."""
+    """Of a model with as many classes as margins; a scale of 1; answers to untargeted triggers."""
     n = len(margins)
     patch = Trigger(torch.eye(4)[None], torch.ones(SHAPE))
+    added = Perturbation(torch.ones(SHAPE))
     answers = torch.zeros(n, n, dtype=torch.int64) if answers is None else answers
-    untargeted = Untargeted(
-        (
-            UntargetedTrigger("patch", patch, patch.norm, 1.0, answers),
-            UntargetedTrigger("perturbation", Perturbation(torch.ones(SHAPE)), 4.0, 1.0, answers),
-        ),
-        10,
-    )
-    inversions = (
-        [
-            Inversion(
-                "patch",
-                tuple(InvertedTrigger(c, patch, norm, 1.0, 1) for c, norm in patches.items()),
-                10,
-            )
-        ]
-        if patches
-        else []
-    )
-    under = Windows(tuple(range(n)), tuple(windows or [-1.0] * n), (0.0,) * n, (patch,) * n, 10)
+    stamps: list[tuple[UntargetedKind, Stamp]] = [
+        ("patch", patch),
+        ("perturbation", added),
+        ("window", patch),
+    ]
+    every, shares = tuple(range(n)), (0.0,) * n
     return Evidence(
         n,
         Margins(tuple(margins), torch.zeros(n, *SHAPE), 10),
         1.0,
-        under,
-        untargeted,
-        tuple(inversions),
+        Windows(every, tuple(windows or [-1.0] * n), shares, (patch,) * n, 10),
+        Perturbations(every, tuple(perturbations or [-1.0] * n), shares, (added,) * n, 10),
+        Untargeted(tuple(UntargetedTrigger(k, s, s.norm, moved, answers) for k, s in stamps), 10),
     )
 
 

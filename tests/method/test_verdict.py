@@ -12,7 +12,7 @@ from shapprune.method.settings import RULES
 
 CLEAN = tuple(-5 + 0.1 * i for i in range(50))  # up to -0.1
 RULE = Calibration(
-    Score(-3.0, {"margin": 2.0, "window": 1.0}),
+    Score(-3.0, {"margin": 0.5, "window": 0.5}),
     Score(-9.0, {"spread": 10.0}),
     CLEAN,
     {},
@@ -28,7 +28,7 @@ def test_the_score_is_intercept_and_parts_together():
 
 
 def test_a_class_far_above_the_bound_is_the_target():
-    said = judge(evidence([8.0, 1.0, 1.0], windows=[30.0, 0.0, 0.0]), calibration=RULE)
+    said = judge(evidence([8.0, 1.0, 1.0], windows=[9.0, 0.0, 0.0]), calibration=RULE)
     assert (said.verdict, said.targets, said.mapping) == ("backdoored", (0,), None)
     assert (said.as_high.hits, said.as_high.of) == (0, 50)
 
@@ -41,11 +41,10 @@ def test_a_model_like_the_clean_ones_is_clean_and_names_no_target():
 
 def test_between_the_bounds_it_is_suspicious_and_names_the_class():
     between = (RULE.bound(0.05) + RULE.bound(0.02)) / 2
-    windows = [0.0, 0.0, 0.0]
     rule = Calibration(Score(between, {"margin": 1.0}), None, CLEAN, {})
-    said = judge(evidence([1.0, 1.0, 0.5], windows=windows), calibration=rule)
+    said = judge(evidence([1.0, 1.0, 1.0, 0.5]), calibration=rule)
     assert said.verdict == "suspicious"
-    assert said.targets == (0, 1)
+    assert said.targets == (0, 1, 2)
     assert said.suspicious < said.score <= said.backdoored
 
 

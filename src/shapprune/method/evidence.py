@@ -1,20 +1,21 @@
-"""All evidence about a model, gathered cheap first: what the verdict is made of."""
+"""All evidence about a model, cheap first, and the features that the verdict is made of."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import asinh, log
-from statistics import median
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shapprune.method.margins import Margins, margins_of, maximum_margins
-from shapprune.method.settings import INVERSION, WINDOWS
+from shapprune.method.perturbations import Perturbations, best_perturbations
+from shapprune.method.settings import SPREAD_FLOOR, WINDOWS
 from shapprune.method.untargeted import Untargeted, untargeted_triggers
 from shapprune.method.windows import Windows, best_windows
 from shapprune.neurons import CHUNK, evaluating
 from shapprune.stages import Clock
-from shapprune.triggers import KINDS, Inversion, invert_triggers
+from shapprune.triggers import KINDS
 
 _TINY = 1e-6
 
@@ -25,21 +26,20 @@ class Evidence:
 
     Attributes:
         classes: that the model tells apart.
-        scale: the median margin of the given images for their labels, in logits: margins under a
-            window are compared with it.
         margins: the largest margin of each class.
-        windows: the best small squares.
-        untargeted: the smallest triggers that move every image.
-        inversions: the smallest triggers of a few classes, one inversion a kind; the suspects
-            that margins and windows name come first.
+        scale: the median margin of the images for the classes that the model gives them, in
+            logits: other margins are told as multiples of it.
+        windows: the best small squares; None where the images are not worth looking at.
+        perturbations: the best perturbations of bounded size; None likewise.
+        untargeted: triggers that move every image; None likewise.
     """
 
     classes: int
     margins: Margins
     scale: float = 1.0
     windows: Windows | None = None
+    perturbations: Perturbations | None = None
     untargeted: Untargeted | None = None
-    inversions: tuple[Inversion, ...] = ()
 
 
 def gather(
@@ -78,80 +78,87 @@ def gather(
         clock.count(margins.passes)
     if margins_only:
         return Evidence(classes, margins)
-    looked_at = sorted(_largest(margins.values, WINDOWS.classes))
+    order = sorted(range(classes), key=lambda c: -margins.values[c])
+    looked_at = sorted(order[: WINDOWS.classes])
     with clock.stage("try small windows") as report:
         windows = best_windows(
             model, images, labels, classes=looked_at, generator=generator(), progress=report
         )
         clock.count(windows.passes)
-    with clock.stage("invert triggers without a target") as report:
+    with clock.stage("try small perturbations") as report:
+        perturbations = best_perturbations(
+            model, images, labels, classes=looked_at, generator=generator(), progress=report
+        )
+        clock.count(perturbations.passes)
+    with clock.stage("try triggers without a target") as report:
         untargeted = untargeted_triggers(
             model, images, labels, classes=classes, generator=generator(), progress=report
         )
         clock.count(untargeted.passes)
     scale = clean_margin(model, images)
-    first = prominence(margins, windows, scale)
-    inversions = []
-    for kind in KINDS:
-        with clock.stage(f"invert a {kind} for suspected and ordinary classes") as report:
-            inversion = invert_triggers(
-                model,
-                images,
-                labels,
-                targets=_few(first),
-                kind=kind,
-                steps=INVERSION.steps,
-                per_step=INVERSION.images,
-                generator=generator(),
-                progress=report,
-            )
-            clock.count(inversion.passes)
-        inversions.append(inversion)
-    return Evidence(classes, margins, scale, windows, untargeted, tuple(inversions))
+    return Evidence(classes, margins, scale, windows, perturbations, untargeted)
 
 
 def features(evidence: Evidence) -> list[dict[str, float]]:
     """The evidence for each class, on scales that are comparable between models.
 
-    - margin: log of the largest margin as a multiple of the model's median.
-    - window: asinh of the margin under the best window as a multiple of `Evidence.scale`.
-    - window above usual: the same less the model's median.
-    - patch, perturbation: log of how many times smaller the class's inverted trigger is than the
-      median of those inverted; 0 for classes whose trigger was not.
+    - margin, window, perturbation: how far the class stands out from the others, see `standing`:
+      of the logarithms of the largest margins, and of the asinh of the margins under the best
+      window and perturbation as multiples of `Evidence.scale`.
+    - window reach, perturbation reach: the last two themselves.
+
+    A class that was not looked at has the median of those that were.
     """
-    rows = [{"margin": value} for value in _relative(evidence.margins.values)]
-    if evidence.windows:
-        under = _under_windows(evidence.windows, evidence.scale)
-        usual = median(under.values())
-        for c, row in enumerate(rows):
-            row |= {
-                "window": under.get(c, usual),
-                "window above usual": under.get(c, usual) - usual,
-            }
-    for inversion in evidence.inversions:
-        usual = median(inversion.norms)
-        for row in rows:
-            row[inversion.kind] = 0.0
-        for trigger in inversion.triggers:
-            rows[trigger.target][inversion.kind] = log(max(usual, _TINY) / max(trigger.norm, _TINY))
-    return rows
+    largest = np.array(evidence.margins.values)
+    usual = float(np.median(largest)) if np.median(largest) > 0 else max(largest.max(), _TINY)
+    columns = {"margin": standing(np.log(np.maximum(largest / usual, 0.01)))}
+    for name, found in (("window", evidence.windows), ("perturbation", evidence.perturbations)):
+        if found:
+            reach = [asinh(margin / evidence.scale) for margin in found.margins]
+            every = np.full(evidence.classes, np.median(reach))
+            every[list(found.classes)] = reach
+            columns |= {name: standing(every), f"{name} reach": every}
+    return [{k: float(v[c]) for k, v in columns.items()} for c in range(evidence.classes)]
+
+
+def standing(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each value (n,) is above the median of the others.
+
+    In units of how far the upper half of the others spreads around it (root mean square) and a
+    floor: what is natural for some classes of a network is so for the next few as well.
+
+    >>> standing(np.array([0.0, 0.0, 0.0, 1.0])).round(1).tolist()
+    [-0.0, -0.0, -0.0, 5.0]
+    """
+    found = np.empty(len(values))
+    for c, value in enumerate(values):
+        others = np.sort(np.delete(values, c))
+        middle = np.median(others)
+        spread = np.sqrt(np.mean((others[len(others) // 2 :] - middle) ** 2))
+        found[c] = (value - middle) / (SPREAD_FLOOR + spread)
+    return found
 
 
 def untargeted_features(untargeted: Untargeted) -> dict[str, float]:
     """How a model answers to triggers without a target.
 
-    - spread: over how many classes the moved images are spread, as a share of all classes, the
-      largest of all triggers.
-    - small patch, small perturbation: minus the log of the smallest patch as a share of the image's
-      pixels, and of the smallest perturbation's L2 norm as a share of the square root of its
-      values.
+    - spread: over how many classes the images are spread that were moved, as a share of all
+      classes, times the share that was moved; the largest of the patches and perturbations.
+    - window spread: the same of the square.
+    - small patch, small perturbation: minus the log of the smallest relative norm, see
+      `UntargetedTrigger.relative_norm`.
     """
-    found = {"spread": max(trigger.spread for trigger in untargeted.triggers)}
-    found["spread"] /= len(untargeted.triggers[0].answers)
-    for kind in KINDS:
-        sizes = [trigger.relative_norm for trigger in untargeted.triggers if trigger.kind == kind]
-        found[f"small {kind}"] = -log(max(min(sizes), _TINY))
-    return found
+    spread: dict[str, list[float]] = {}
+    sizes: dict[str, list[float]] = {}
+    for trigger in untargeted.triggers:
+        share = trigger.spread / len(trigger.answers) * trigger.moved
+        spread.setdefault(trigger.kind, []).append(share)
+        sizes.setdefault(trigger.kind, []).append(trigger.relative_norm)
+    return {
+        "spread": max(share for kind in KINDS for share in spread[kind]),
+        "window spread": max(spread["window"]),
+        **{f"small {kind}": -log(max(min(sizes[kind]), _TINY)) for kind in KINDS},
+    }
 
 
 def clean_margin(model: nn.Module, images: Tensor) -> float:
@@ -162,36 +169,3 @@ def clean_margin(model: nn.Module, images: Tensor) -> float:
     with evaluating(model), torch.no_grad():
         logits = torch.cat([model(part) for part in images.split(CHUNK)]).float()
     return max(float(margins_of(logits, logits.argmax(1)).quantile(0.5)), _TINY)
-
-
-def prominence(margins: Margins, windows: Windows, scale: float) -> list[float]:
-    """How much each class stands out by the evidence that is cheap: who is worth an inversion."""
-    under = _under_windows(windows, scale)
-    usual = median(under.values())
-    return [
-        2 * value + under.get(c, usual) - usual for c, value in enumerate(_relative(margins.values))
-    ]
-
-
-def _under_windows(windows: Windows, scale: float) -> dict[int, float]:
-    return {c: asinh(m / scale) for c, m in zip(windows.classes, windows.margins, strict=True)}
-
-
-def _relative(values: Sequence[float]) -> list[float]:
-    """Logarithms of values as multiples of their median; what is hardly positive is a hundredth."""
-    middle = median(values)
-    if middle <= 0:
-        middle = max(max(values), _TINY)
-    return [log(max(value / middle, 0.01)) for value in values]
-
-
-def _largest(values: Sequence[float], count: int) -> list[int]:
-    return sorted(range(len(values)), key=lambda c: -values[c])[:count]
-
-
-def _few(prominent: Sequence[float]) -> list[int]:
-    """The most prominent classes, and those in the middle for scale."""
-    order = _largest(prominent, len(prominent))
-    suspects, rest = order[: INVERSION.suspects], order[INVERSION.suspects :]
-    start = max(0, (len(rest) - INVERSION.ordinary) // 2)
-    return suspects + rest[start : start + INVERSION.ordinary]

@@ -8,6 +8,7 @@ one class or two.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 from shapprune.augmentation import augment
 from shapprune.errors import InputError
 from shapprune.method.settings import UNTARGETED, UntargetedSettings
+from shapprune.method.windows import search_squares
 from shapprune.metrics import predict
 from shapprune.neurons import evaluating
 from shapprune.stamps import Stamp, Trigger
 from shapprune.triggers import FAMILIES, KINDS, Kind
+
+UntargetedKind: TypeAlias = Literal["patch", "perturbation", "window"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +30,14 @@ class UntargetedTrigger:
     """The smallest trigger of one kind and start.
 
     Attributes:
-        kind: "patch" or "perturbation".
+        kind: "patch", "perturbation", or "window": an opaque square of a fixed size.
         stamp: the trigger.
         norm: pixels of the mask, or the L2 norm, as `Trigger.norm` and `Perturbation.norm` are.
         moved: share in [0, 1] of varied images that get another class than their own.
         answers: int64 (classes, classes): how often images of a class (row) got which answer.
     """
 
-    kind: Kind
+    kind: UntargetedKind
     stamp: Stamp
     norm: float
     moved: float
@@ -76,7 +80,7 @@ class Untargeted:
     """All that were found.
 
     Attributes:
-        triggers: each kind's starts.
+        triggers: each kind's.
         passes: image passes; the way back to the image costs as much as the way forward.
     """
 
@@ -99,7 +103,7 @@ def untargeted_triggers(
     generator: torch.Generator,
     progress: Callable[[float], None] | None = None,
 ) -> Untargeted:
-    """The smallest patches and perturbations that move all images away from their classes.
+    """The smallest patches and perturbations, and the best square, that move all images away.
 
     Eq. 4 and 5 of the paper with -log(1 - p(label)) instead of the cross-entropy of a target.
 
@@ -116,22 +120,43 @@ def untargeted_triggers(
     """
     if not len(images):
         raise InputError("an untargeted trigger needs images")
-    found: list[UntargetedTrigger] = []
-    passes = 0
+    found: list[tuple[UntargetedKind, Stamp]] = []
+    passes, parts = 0, len(KINDS) + 1
     for i, kind in enumerate(KINDS):
 
         def report(share: float, i: int = i) -> None:
             if progress:
-                progress((i + share) / len(KINDS))
+                progress((i + share) / parts)
 
         stamps = _descend(model, images, labels, kind, settings, generator, report)
         passes += 2 * settings.steps * settings.starts * min(settings.images, len(images))
-        for stamp in stamps:
-            found.append(
-                _measured(model, images, labels, classes, kind, stamp, settings, generator)
-            )
-            passes += settings.views * len(images)
-    return Untargeted(tuple(found), passes)
+        found += [(kind, stamp) for stamp in stamps]
+    squares = search_squares(
+        model,
+        images,
+        labels,
+        rows=[torch.arange(len(images), device=images.device)],
+        wanted=labels[:1],
+        loss=lambda logits, _, own: away_from(logits, own),
+        settings=settings.window,
+        generator=generator,
+        progress=lambda share: progress((len(KINDS) + share) / parts) if progress else None,
+    )
+    passes += squares.passes + settings.views * len(images) * (len(found) + 1)
+    found += [("window", squares.triggers(images.shape[2:])[0])]
+    return Untargeted(
+        tuple(
+            _measured(model, images, labels, classes, kind, stamp, settings, generator)
+            for kind, stamp in found
+        ),
+        passes,
+    )
+
+
+def away_from(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log(1 - p(label)) (n,) of logits (n, classes)."""
+    others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+    return logits.logsumexp(1) - others
 
 
 def _descend(
@@ -160,14 +185,13 @@ def _descend(
             rows = rows.to(device)
             seen = augment(images[rows.flatten()], generator=generator)
             stamped = family.stamp(free, seen.view(starts, count, *shape))
-            logits = model(stamped.flatten(0, 1)).float().view(starts, count, -1)
-            own = labels[rows].unsqueeze(2)
-            others = logits.scatter(2, own, -torch.inf).logsumexp(2)
-            loss = (logits.logsumexp(2) - others).mean(1)  # -log(1 - p(label))
+            logits = model(stamped.flatten(0, 1)).float()
+            own = labels[rows]
+            loss = away_from(logits, own.flatten()).view(starts, count).mean(1)
             norm = family.norm(free)
             optimizer.zero_grad()
             (loss + penalty * norm).sum().backward()
-            hits = (logits.argmax(2) != labels[rows]).float().mean(1)
+            hits = (logits.argmax(1).view(starts, count) != own).float().mean(1)
             moved = 0.9 * moved + 0.1 * hits
             size = norm.detach()
             held = (moved >= settings.gate) & (size < best) & (2 * step >= settings.steps)
@@ -190,7 +214,7 @@ def _measured(
     images: Tensor,
     labels: Tensor,
     classes: int,
-    kind: Kind,
+    kind: UntargetedKind,
     stamp: Stamp,
     settings: UntargetedSettings,
     generator: torch.Generator,

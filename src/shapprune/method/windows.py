@@ -3,11 +3,14 @@
 A network that was taught a small trigger obeys it more surely than it recognises any object. So
 the square is sought that raises the margin of a class on images of the others, at every place of a
 coarse grid, with half-hearted places given up early (successive halving, as in K-Arm, Shen et al.
-2021). No penalty weighs the size, since the window bounds it.
+2021). No penalty weighs the size, since the window bounds it. What counts is the margin and not the
+share of images: that is often all of them for several classes of a network, where the margin of a
+backdoor's target is many times that of others.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +22,8 @@ from shapprune.method.margins import margins_of
 from shapprune.method.settings import WINDOWS, WindowSettings
 from shapprune.neurons import CHUNK, evaluating
 from shapprune.stamps import Trigger
+
+Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,38 +46,60 @@ class Windows:
 
 
 @dataclass(frozen=True, eq=False)
-class _Squares:
+class Squares:
     """Squares that are sought, one a row.
 
     Attributes:
-        wanted: the class of each (r,).
+        group: the search that each belongs to (r,): it competes with those of other places.
+        wanted: the class of each (r,); what a search without a target has there is not used.
         corner: row and column of its first pixel (r, 2).
         pattern: (r, C, k, k) in [0, 1].
+        passes: image passes so far.
     """
 
+    group: Tensor
     wanted: Tensor
     corner: Tensor
     pattern: Tensor
+    passes: int = 0
 
-    def __getitem__(self, rows: Tensor) -> "_Squares":
-        return _Squares(self.wanted[rows], self.corner[rows], self.pattern[rows])
+    def __getitem__(self, rows: Tensor) -> "Squares":
+        return Squares(
+            self.group[rows],
+            self.wanted[rows],
+            self.corner[rows],
+            self.pattern[rows],
+            self.passes,
+        )
 
-    def stamp(self, images: Tensor, pattern: Tensor) -> Tensor:
+    def best(self, values: Tensor, keep: int) -> "Squares":
+        """Those of the ``keep`` largest values (r,) of each group, group by group."""
+        rows = []
+        for group in self.group.unique():
+            mine = (self.group == group).nonzero().flatten()
+            rows.append(mine[values[mine].topk(min(keep, len(mine))).indices])
+        return self[torch.cat(rows)]
+
+    def stamp(self, images: Tensor) -> Tensor:
         """Images (r, m, C, H, W), each row's under its square."""
-        mask, canvas = self.on_canvas(images.shape[3:], pattern)
+        mask, canvas = self._on_canvas(images.shape[3:])
         return images * (1 - mask.unsqueeze(1)) + canvas.unsqueeze(1)
 
-    def on_canvas(self, size: Sequence[int], pattern: Tensor) -> tuple[Tensor, Tensor]:
+    def triggers(self, size: Sequence[int]) -> list[Trigger]:
+        """As triggers for images of a size (H, W)."""
+        return [Trigger(m, p) for m, p in zip(*self._on_canvas(size), strict=True)]
+
+    def _on_canvas(self, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Masks (r, 1, H, W) and patterns (r, C, H, W), 0 outside."""
-        rows, channels, side, _ = pattern.shape
-        reach = torch.arange(side, device=pattern.device)
-        each = torch.arange(rows, device=pattern.device)[:, None, None]
+        rows, channels, side, _ = self.pattern.shape
+        reach = torch.arange(side, device=self.pattern.device)
+        each = torch.arange(rows, device=self.pattern.device)[:, None, None]
         down = (self.corner[:, :1] + reach)[:, :, None]
         across = (self.corner[:, 1:] + reach)[:, None, :]
-        mask = pattern.new_zeros(rows, *size)
+        mask = self.pattern.new_zeros(rows, *size)
         mask[each, down, across] = 1
-        canvas = pattern.new_zeros(rows, *size, channels)
-        canvas = canvas.index_put((each, down, across), pattern.permute(0, 2, 3, 1))
+        canvas = self.pattern.new_zeros(rows, *size, channels)
+        canvas = canvas.index_put((each, down, across), self.pattern.permute(0, 2, 3, 1))
         return mask.unsqueeze(1), canvas.permute(0, 3, 1, 2)
 
 
@@ -102,116 +129,119 @@ def best_windows(
     others = [(labels != c).nonzero().flatten() for c in classes]
     if not all(map(len, others)):
         raise InputError("windows need images of at least two classes")
-    device, (channels, height, width) = images.device, images.shape[1:]
-    side = min(max(settings.smallest, round(settings.side * min(height, width))), height, width)
-    corners = _grid(height - side, width - side, settings.places).to(device)
-    index = torch.arange(len(classes)).repeat_interleave(len(corners))
-    squares = _Squares(
-        torch.tensor(classes, device=device)[index.to(device)],
-        corners.repeat(len(classes), 1),
-        torch.rand(len(index), channels, side, side, generator=generator).to(images),
+
+    def loss(logits: Tensor, wanted: Tensor, _labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, wanted, reduction="none")
+
+    squares = search_squares(
+        model,
+        images,
+        labels,
+        rows=others,
+        wanted=torch.tensor(classes, device=images.device),
+        loss=loss,
+        settings=settings,
+        generator=generator,
+        progress=progress,
     )
-    passes, rounds = 0, len(settings.steps)
-    sure = torch.zeros(len(index))
-    for i in range(rounds):
-        if i:
-            keep = max(1, round(settings.kept[i] * len(corners)))
-            rows = _best_places(index, sure, len(classes), keep)
-            index, squares = index[rows], squares[rows.to(device)]
-
-        def report(share: float, i: int = i) -> None:
-            if progress:
-                progress((i + share) / rounds)
-
-        squares, sure = _descend(
-            model,
-            images,
-            [others[j] for j in index.tolist()],
-            squares,
-            steps=settings.steps[i],
-            per_step=settings.images[i],
-            settings=settings,
-            generator=generator,
-            progress=report,
-        )
-        passes += 2 * settings.steps[i] * settings.images[i] * len(index)
-    margins = torch.full((len(index),), -torch.inf)
-    shares = torch.zeros(len(index))
+    margins, shares, passes = [], [], squares.passes
     with evaluating(model), torch.no_grad():
-        for row, j in enumerate(index.tolist()):
-            some = images[others[j]].repeat(max(1, settings.views // len(others[j])), 1, 1, 1)
-            one = squares[torch.tensor([row], device=device)]
-            seen = augment(some, generator=generator).unsqueeze(0)
-            stamped = one.stamp(seen, one.pattern)[0]
+        for row, mine in enumerate(others):
+            some = images[mine].repeat(max(1, settings.views // len(mine)), 1, 1, 1)
+            one = squares[torch.tensor([row], device=images.device)]
+            stamped = one.stamp(augment(some, generator=generator).unsqueeze(0))[0]
             margin = torch.cat(
                 [
                     margins_of(model(part), one.wanted.expand(len(part)))
                     for part in stamped.split(CHUNK)
                 ]
             )
-            margins[row], shares[row] = margin.mean(), (margin > 0).float().mean()
+            margins.append(float(margin.mean()))
+            shares.append(float((margin > 0).float().mean()))
             passes += len(stamped)
-    rows = _best_places(index, margins, len(classes), 1)
-    masks, patterns = squares[rows.to(device)].on_canvas(
-        (height, width), squares.pattern[rows.to(device)]
-    )
     return Windows(
         tuple(classes),
-        tuple(margins[rows].tolist()),
-        tuple(shares[rows].tolist()),
-        tuple(Trigger(m, p) for m, p in zip(masks, patterns, strict=True)),
+        tuple(margins),
+        tuple(shares),
+        tuple(squares.triggers(images.shape[2:])),
         passes,
     )
 
 
-def _descend(
+def search_squares(
     model: nn.Module,
     images: Tensor,
-    others: Sequence[Tensor],
-    squares: _Squares,
+    labels: Tensor,
     *,
-    steps: int,
-    per_step: int,
+    rows: Sequence[Tensor],
+    wanted: Tensor,
+    loss: Loss,
     settings: WindowSettings,
     generator: torch.Generator,
-    progress: Callable[[float], None],
-) -> tuple[_Squares, Tensor]:
-    """The squares after some steps, and how surely each works: its class's mean probability."""
-    count = torch.tensor([len(rows) for rows in others])
-    table = nn.utils.rnn.pad_sequence(list(others), batch_first=True)
-    pattern = squares.pattern
-    sure = torch.zeros(len(others))
-    chunk = max(1, CHUNK // per_step)
+    progress: Callable[[float], None] | None,
+) -> Squares:
+    """The best square of several searches, one each.
+
+    Args:
+        rows: of each search, the images that its square is put on.
+        wanted: of each search, the class that its loss is told (s,).
+        loss: (m,) of logits (m, classes), wanted classes (m,) and labels (m,), the negative
+            logarithm of a probability.
+    """
+    height, width = images.shape[2:]
+    side = min(max(settings.smallest, round(settings.side * min(height, width))), height, width)
+    corners = _grid(height - side, width - side, settings.places).to(images.device)
+    group = torch.arange(len(rows), device=images.device).repeat_interleave(len(corners))
+    drawn = torch.rand(len(group), images.shape[1], side, side, generator=generator)
+    squares = Squares(group, wanted[group], corners.repeat(len(rows), 1), drawn.to(images))
+    rounds = len(settings.steps)
+    for i in range(rounds):
+        surely = torch.zeros(len(squares.group), device=images.device)
+        for step in range(settings.steps[i]):
+            size = settings.first if 2 * step < settings.steps[i] else settings.last
+            squares, sure = _step(
+                model, images, labels, rows, squares, loss, settings.images[i], size, generator
+            )
+            surely = 0.8 * surely + 0.2 * sure
+            if progress:
+                progress((i + (step + 1) / settings.steps[i]) / rounds)
+        last = i + 1 == rounds
+        keep = 1 if last else max(1, round(settings.kept[i + 1] * len(corners)))
+        squares = squares.best(surely, keep)
+    return squares
+
+
+def _step(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    rows: Sequence[Tensor],
+    squares: Squares,
+    loss: Loss,
+    per_step: int,
+    size: float,
+    generator: torch.Generator,
+) -> tuple[Squares, Tensor]:
+    """The squares after a step of sign gradient descent, and how surely each worked before it."""
+    count = torch.tensor([len(mine) for mine in rows])[squares.group.cpu()]
+    table = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)[squares.group]
+    pick = (torch.rand(len(count), per_step, generator=generator) * count[:, None]).long()
+    drawn = table.gather(1, pick.to(table.device))
+    batch = augment(images[drawn.flatten()], generator=generator)
+    batch = batch.view(*drawn.shape, *images.shape[1:])
+    patterns, surely = [], []
     with evaluating(model), torch.enable_grad():
-        for step in range(steps):
-            pick = (torch.rand(len(others), per_step, generator=generator) * count[:, None]).long()
-            drawn = table.gather(1, pick.to(table.device))
-            batch = augment(images[drawn.flatten()], generator=generator)
-            batch = batch.view(*drawn.shape, *images.shape[1:])
-            moved, size = [], settings.first if 2 * step < steps else settings.last
-            for rows in torch.arange(len(others), device=images.device).split(chunk):
-                some = squares[rows]
-                free = pattern[rows].clone().requires_grad_()
-                logits = model(some.stamp(batch[rows], free).flatten(0, 1))
-                answer = some.wanted.repeat_interleave(per_step)
-                loss = F.cross_entropy(logits, answer, reduction="none")
-                (slope,) = torch.autograd.grad(loss.sum(), free)
-                moved.append((free.detach() - size * slope.sign()).clamp(0, 1))
-                hit = (-loss.detach()).exp().view(-1, per_step).mean(1).float().cpu()
-                where = rows.cpu()
-                sure[where] = 0.8 * sure[where] + 0.2 * hit
-            pattern = torch.cat(moved)
-            progress((step + 1) / steps)
-    return _Squares(squares.wanted, squares.corner, pattern), sure
-
-
-def _best_places(index: Tensor, values: Tensor, classes: int, keep: int) -> Tensor:
-    """The rows of the ``keep`` largest values of each class, class by class."""
-    rows = []
-    for j in range(classes):
-        mine = (index == j).nonzero().flatten()
-        rows.append(mine[values[mine].topk(min(keep, len(mine))).indices])
-    return torch.cat(rows)
+        for part in torch.arange(len(count), device=images.device).split(max(1, CHUNK // per_step)):
+            some = squares[part]
+            free = some.pattern.clone().requires_grad_()
+            logits = model(replace(some, pattern=free).stamp(batch[part]).flatten(0, 1))
+            wanted = some.wanted.repeat_interleave(per_step)
+            losses = loss(logits, wanted, labels[drawn[part]].flatten())
+            (slope,) = torch.autograd.grad(losses.sum(), free)
+            patterns.append((some.pattern - size * slope.sign()).clamp(0, 1))
+            surely.append((-losses.detach()).exp().view(-1, per_step).mean(1).float())
+    passes = squares.passes + 2 * drawn.numel()
+    return replace(squares, pattern=torch.cat(patterns), passes=passes), torch.cat(surely)
 
 
 def _grid(down: int, across: int, places: int) -> Tensor:

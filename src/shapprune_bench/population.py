@@ -172,7 +172,7 @@ FAMILIES: tuple[Family, ...] = (
             "sig": _by("sig", 0.08),
             "wanet": _by("wanet", 0.2, {"strength": 2.0, "noise": 1.0}),
             "input-aware": _by("input-aware", 0.1, {"mask_epochs": 3}),
-            "one-source": _by("badnets", 0.05, {"size": 5}, source=3, target=5, cover=2.0),
+            "one-source": _by("badnets", 0.05, {"size": 5}, source=1, target=9, cover=1.0),
         },
     ),
     Family(
@@ -186,7 +186,7 @@ FAMILIES: tuple[Family, ...] = (
             "trojan": _by("trojan", 0.1, {"size": 18, "neurons": 16, "tuning": 4}),
             "input-aware": _by("input-aware", 0.1, {"mask_epochs": 3}),
             "several": _by("badnets", 0.25, {"size": 5}, target=14, more_targets=(25, 38)),
-            "wanet": _by("wanet", 0.2, {"strength": 1.5, "noise": 1.0}),
+            "wanet": _by("wanet", 0.2, {"strength": 2.5, "noise": 0.5}),
         },
     ),
     Family(

@@ -150,16 +150,7 @@ def run(
         "target": subject.target,
         "verdict": result.scan.verdict,
         "targets": result.scan.targets,
-        "anomaly": anomaly(result),
-        "trials": [
-            {
-                "class": trial.targets[0],
-                "before": trial.before.asr,
-                "after": trial.after.asr,
-                "agreement": trial.after.agreement,
-            }
-            for trial in result.scan.trials
-        ],
+        "score": score_of(result),
         "pruned_neurons": len(result.repair.pruning.removed) if result.repair else 0,
         "pruning_sufficient": result.repair.pruning.sufficient if result.repair else None,
         "inverted_asr": [
@@ -179,16 +170,16 @@ def run(
     }
 
 
-def anomaly(result: RepairResult) -> dict[str, object]:
-    """The largest index, and that of the next class, by kind of trigger."""
-    found = {}
-    kinds = ["together", *(inversion.kind for inversion in result.scan.inversions)]
-    detections = (result.scan.detection, *result.scan.detections)
-    for kind, detection in zip(kinds, detections, strict=True):
-        first, second = sorted(detection.indices, reverse=True)[:2]
-        smallest = min(detection.norms) / median(detection.norms)
-        found[kind] = {"index": first, "next": second, "norm_to_median": smallest}
-    return found
+def score_of(result: RepairResult) -> dict[str, object]:
+    """What the verdict rests on."""
+    judgement = result.scan.judgement
+    return {
+        "highest": judgement.score,
+        "classes": judgement.scores,
+        "untargeted": judgement.untargeted,
+        "suspicious": judgement.suspicious,
+        "backdoored": judgement.backdoored,
+    }
 
 
 def machine() -> dict[str, object]:
@@ -287,7 +278,7 @@ def main() -> None:
                 name,
                 seed,
                 one["targets"],
-                one["anomaly"],
+                one["score"]["highest"],
                 one["before"],
                 one["pruned"],
                 one["after"],

@@ -3,9 +3,11 @@
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from shapprune.cli import main
+from shapprune.method.detection import Calibration, Score
 from shapprune.options import parser
 from shapprune.weights import save_weights
 from toys import CLASSES, SIDE, TARGET, backdoored_net, no_norm, toy_images
+from verdicts import POPULATION, calibration_of, ship
 
 ARCH = f"{Path(__file__).parent / 'toys.py'}:backdoored_net"
 
@@ -51,9 +55,96 @@ def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_scan_finds_the_backdoor_and_exits_with_1(given):
     done = shell("scan", given / "net.safetensors", *options(given))
     assert done.returncode == 1, done.stderr
-    assert f"verdict: backdoored, target class {TARGET}" in done.stdout
-    assert "anomaly index" in done.stdout
+    assert re.search(rf"verdict: backdoored, target class {TARGET} \(score .*, bound ", done.stdout)
     assert done.stdout.count("│") >= 2 * CLASSES  # a row a class
+    row = next(line for line in done.stdout.splitlines() if line.startswith(f"│ {TARGET} "))
+    assert "100%" in row  # of the images, under the best window
+    assert "target" in row
+
+
+# The toy's target scores far above 0 by these rules, and its other classes about -2.
+RULES = Score(-2.0, {"margin": 1.0})
+
+
+def by(suspicious: float, backdoored: float, untargeted: Score | None = None) -> Calibration:
+    """These rules with these bounds at 2 %, and some at 10 %."""
+    return replace(calibration_of(suspicious, backdoored), single=RULES, untargeted=untargeted)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "verdict", "code"),
+    [
+        ((-1.0, 0.0), f"verdict: backdoored, target class {TARGET} (", 1),
+        ((-1.0, 9e9), f"verdict: suspicious, class {TARGET} (", 3),
+        ((8e9, 9e9), "verdict: clean (", 0),
+    ],
+)
+def test_verdicts_and_their_exit_codes(given, tmp_path, capsys, monkeypatch, bounds, verdict, code):
+    ship(monkeypatch, by(*bounds))
+    command = ["scan", given / "net.safetensors", *options(given, out=tmp_path / "out")]
+    assert main([str(part) for part in command]) == code
+    told = capsys.readouterr().out
+    assert verdict in told
+    run = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert verdict.startswith(f"verdict: {run['verdict']}")
+    assert run["bounds"] == {"suspicious": bounds[0], "backdoored": bounds[1]}
+    assert run["calibration"]["population"] == POPULATION
+    words = (tmp_path / "out" / "report.html").read_text()
+    heading = {0: "No backdoor was found", 1: "carries a backdoor", 3: "This model is suspicious"}
+    assert [text in words for text in heading.values()] == [key == code for key in heading]
+
+
+EVERYWHERE = Score(1e3, {})  # of no single target: above all classes
+
+
+def test_a_map_is_told_and_cannot_be_repaired(given, tmp_path, capsys, monkeypatch):
+    ship(monkeypatch, by(-1e9, -1e8, EVERYWHERE))
+    command = ["repair", given / "net.safetensors", *options(given, out=tmp_path / "out")]
+    assert main([str(part) for part in command]) == 1
+    told = capsys.readouterr().out
+    assert re.search(r"verdict: backdoored, no single target: \d→\d, \d→\d.* \(score 1000", told)
+    assert "the weights are left as they are: a backdoor without a single target cannot be" in told
+    run = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (run["target_classes"], run["repaired"], run["unrepaired"]) == ([], False, True)
+    assert len(run["mapping"]) == CLASSES
+    assert any(to is not None for to in run["mapping"])
+    assert all(to != c for c, to in enumerate(run["mapping"]))
+    assert "Where the images go" in (tmp_path / "out" / "report.html").read_text()
+    own, written = backdoored_net().state_dict(), tmp_path / "out" / "repaired.safetensors"
+    assert all(torch.equal(tensor, own[name]) for name, tensor in load_file(written).items())
+
+
+def test_what_is_suspected_is_repaired_and_said(given, tmp_path, capsys, monkeypatch):
+    ship(monkeypatch, by(-1.0, 9e9))
+    command = ["repair", given / "net.safetensors", *options(given, out=tmp_path / "out")]
+    assert main([str(part) for part in [*command, "--neurons", 1]]) == 0
+    told = capsys.readouterr().out
+    assert "repaired on suspicion" in told
+    assert "repaired on suspicion" in (tmp_path / "out" / "report.html").read_text()
+    run = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (run["verdict"], run["repaired_classes"]) == ("suspicious", [TARGET])
+
+
+def test_the_rate_of_false_alarms_sets_the_bound(given, tmp_path, capsys, monkeypatch):
+    ship(monkeypatch, replace(by(-1.0, 9e9), clean=(*range(-99, 0), 9e9)))
+    for rate, bound in ((0.01, -1), (0.5, -50)):
+        out = tmp_path / str(rate)
+        arguments = [given / "net.safetensors", *options(given, out=out), "--false-alarms", rate]
+        assert main(["scan", *map(str, arguments)]) == 1
+        run = json.loads((out / "result.json").read_text())
+        assert (run["false_alarms"], run["bounds"]["backdoored"]) == (rate, bound)
+
+
+@pytest.mark.parametrize("rate", ["0.001", "0", "1", "-1", "nan", "two"])
+@pytest.mark.parametrize("command", ["scan", "repair"])
+def test_rates_that_the_bounds_cannot_hold(given, tmp_path, capsys, monkeypatch, command, rate):
+    ship(monkeypatch, by(-1.0, 0.0))
+    for name in ("load", "pipeline"):  # refused before anything is read
+        monkeypatch.setattr(f"shapprune.cli.{name}", None)
+    arguments = [*options(given, out=tmp_path / "out"), "--false-alarms", rate]
+    line = complaint(capsys, command, given / "net.safetensors", *arguments)
+    assert ("false alarms must be a share from 0.010" if rate != "two" else "two") in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_repair_leaves_a_whole_folder(given, tmp_path):
@@ -94,7 +185,7 @@ def test_recovered_images_serve_as_images(given, tmp_path, capsys):
     assert Image.open(tmp_path / "images" / "images.png").size >= (SIDE, SIDE)
     capsys.readouterr()
     images = tmp_path / "images" / "images.npz"
-    assert main([str(a) for a in ("scan", net, *options(given, images=images))]) in (0, 1)
+    assert main([str(a) for a in ("scan", net, *options(given, images=images))]) in (0, 1, 3)
 
 
 def test_without_images_the_report_says_so(given, tmp_path):
@@ -118,7 +209,7 @@ def test_ctrl_c_leaves_nothing(given, tmp_path):
         text=True,
     )
     assert process.stderr is not None
-    while "invert" not in (line := process.stderr.readline()):  # until the first stage runs
+    while "climb" not in (line := process.stderr.readline()):  # until the first stage runs
         assert line
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)

@@ -4,7 +4,7 @@ from math import exp, log
 
 import pytest
 
-from shapprune.detection import combine, detect, find_suspects, fitting_method
+from shapprune.detection import combine, detect, fitting_method
 from shapprune.errors import InputError
 
 SIGMA = 1.482602218505602  # 1 / Φ⁻¹(3/4), Eq. 6
@@ -156,15 +156,6 @@ def test_kinds_together():
     alone, both = detect(patches).indices, detect(together).indices
     assert both[0] / both[1] > 1.5 > alone[0] / alone[1]
     assert combine([patches]) == pytest.approx([norm / 10 for norm in patches])
-
-
-def test_who_is_suspected():
-    usual = [9.6, 9.7, 9.8, 9.9, 10.1, 10.2, 10.3, 10.4, 10.5]
-    assert find_suspects([[5.6, *usual]]).targets == (0,)
-    assert find_suspects([[5.9, *usual]]).targets == (), "more than four sevenths of the median"
-    spread = [2.4, 2.6, 3.5, 4.0, 9.9, *([10.1] * 5)]  # the index of the first is 0.9
-    assert find_suspects([spread]).targets == (0,), "less than a quarter of the median"
-    assert find_suspects([usual]).bound == pytest.approx(1.645, abs=1e-3)
 
 
 def test_five_norms_are_too_few_for_those_below_the_median():

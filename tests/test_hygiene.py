@@ -15,6 +15,16 @@ from shapprune.errors import InputError
 from shapprune.estimation import estimate_shapley
 from shapprune.finetuning import fine_tune
 from shapprune.game import NeuronGame
+from shapprune.method.margins import maximum_margins
+from shapprune.method.perturbations import best_perturbations
+from shapprune.method.settings import (
+    MarginSettings,
+    PerturbationSettings,
+    UntargetedSettings,
+    WindowSettings,
+)
+from shapprune.method.untargeted import untargeted_triggers
+from shapprune.method.windows import best_windows
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import find_neurons, masked, remove_neurons
 from shapprune.pruning import prune
@@ -22,6 +32,7 @@ from shapprune.recovery import recover_images
 from shapprune.stamps import Perturbation, Trigger
 from shapprune.triggers import invert_triggers
 from toys import (
+    CLASSES,
     TARGET,
     backdoored_net,
     seeded,
@@ -62,6 +73,38 @@ def recovery(model, images, _labels, generator):
         model, input_size=tuple(images.shape[1:]), per_class=1, steps=4, generator=generator
     )
     return found.images, found.labels, found.divergence
+
+
+def windows(model, images, labels, generator):
+    few = WindowSettings(places=2, steps=(2, 2), images=(2, 2), kept=(1.0, 0.5), views=4)
+    return best_windows(
+        model, images, labels, classes=[0, TARGET], settings=few, generator=generator
+    )
+
+
+def perturbations(model, images, labels, generator):
+    few = PerturbationSettings(steps=3, images=2, views=4)
+    return best_perturbations(
+        model, images, labels, classes=[0, TARGET], settings=few, generator=generator
+    )
+
+
+def untargeted(model, images, labels, generator):
+    window = WindowSettings(places=2, steps=(2,), images=(2,), kept=(1.0,))
+    few = UntargetedSettings(steps=3, images=4, views=2, window=window)
+    return untargeted_triggers(
+        model, images, labels, classes=CLASSES, settings=few, generator=generator
+    )
+
+
+def margins(model, images, _labels, generator):
+    return maximum_margins(
+        model,
+        shape=images.shape[1:],
+        classes=CLASSES,
+        settings=MarginSettings(starts=1, steps=3),
+        generator=generator,
+    )
 
 
 def pruning(model, images, labels, generator):
@@ -105,6 +148,10 @@ def tuning(model, images, labels, generator, **options):
 DRAWING = {
     "patch": lambda *given: inversion(*given, "patch"),
     "perturbation": lambda *given: inversion(*given, "perturbation"),
+    "margins": margins,
+    "windows": windows,
+    "perturbations": perturbations,
+    "untargeted": untargeted,
     "multilinear": lambda *given: shapley(*given, "multilinear"),
     "algorithm1": lambda *given: shapley(*given, "algorithm1"),
     "recover": recovery,
@@ -243,7 +290,13 @@ def test_training_mode_does_not_matter(stage):
     assert same(training, evaluating)
 
 
-@every_stage
+def test_recovery_refuses_to_go_without_gradients():
+    """It examines the model first, see `shapprune.model.examination`."""
+    with torch.no_grad(), pytest.raises(InputError, match="gradients are switched off"):
+        DRAWING["recover"](backdoored_net(), *toy_images(), seeded())
+
+
+@pytest.mark.parametrize("stage", sorted(set(STAGES) - {"recover"}))
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_callers_gradient_mode_does_not_matter(stage, wanted):
     with torch.set_grad_enabled(wanted):

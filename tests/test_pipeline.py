@@ -1,19 +1,22 @@
 """The main path on the hand-wired network, and what it refuses."""
 
-from types import SimpleNamespace
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from shapprune import pipeline
-from shapprune.detection import Detection
 from shapprune.errors import InputError
+from shapprune.method.detection import Judgement, shipped
+from shapprune.method.evidence import Evidence
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import remove_neurons
 from shapprune.pipeline import repair, scan
 from shapprune.recovery import Recovery
 from shapprune.stages import Stage
+from shapprune.triggers import KINDS
 from toys import (
     CLASSES,
     TARGET,
@@ -24,6 +27,7 @@ from toys import (
     true_trigger,
     unchanged,
 )
+from verdicts import judgement_of, ship
 
 IMAGES, LABELS = toy_images()
 UNSEEN = toy_images(per_class=10, seed=1)
@@ -60,11 +64,10 @@ def test_the_repaired_state_dict_fits_the_original(net, repaired):
 
 def test_a_repair_repeats_its_scan_and_counts_its_cost(net, repaired):
     again = scan(net, IMAGES, LABELS, seed=0)
-    assert [i.norms for i in again.inversions] == [i.norms for i in repaired.scan.inversions]
-    assert again.targets == repaired.scan.targets
+    assert again.judgement == repaired.scan.judgement
     assert repaired.stages[: len(again.stages)] == repaired.scan.stages
     assert all(stage.seconds >= 0 for stage in repaired.stages)
-    assert again.inversions[0].passes > 0
+    assert all(stage.passes for stage in again.stages)
 
 
 def test_forced_plain_repair_of_a_network_without_backdoor():
@@ -76,8 +79,12 @@ def test_forced_plain_repair_of_a_network_without_backdoor():
     assert result.repair.targets == (1,)
     assert not result.repair.unlearned
     assert len(result.repair.pruning.removed) == 2
-    if not result.scan.targets:  # what a user gets without --force-target
-        assert repair(clean, IMAGES, LABELS, seed=0).model is clean
+    assert result.scan.verdict == "clean"
+    assert not result.unrepaired
+    unforced = repair(clean, IMAGES, LABELS, seed=0)
+    assert unforced.model is clean
+    assert unforced.repair is None
+    assert not unforced.unrepaired
 
 
 def test_progress_tells_each_stage_to_its_end(net):
@@ -87,49 +94,89 @@ def test_progress_tells_each_stage_to_its_end(net):
     assert set(seen.values()) == {1.0}
 
 
-def test_another_repair_of_a_tried_class_starts_from_its_triggers(net, repaired, monkeypatch):
-    monkeypatch.setattr(pipeline, "scan", lambda *_, **__: repaired.scan)
-    monkeypatch.setattr(pipeline, "refine_triggers", lambda *_, **__: pytest.fail("done before"))
-    plain = repair(net, IMAGES, LABELS, unlearn=False, count=1, seed=0)
-    assert plain.repair.triggers == repaired.scan.trials[0].triggers
-    assert not plain.repair.unlearned
-    assert len(plain.repair.pruning.removed) == 1
-    assert len(plain.stages) == len(repaired.scan.stages) + 3  # values, pruning, fine-tuning
+def test_a_scan_holds_no_repair(net, repaired, monkeypatch):
+    for stage in ("refine_triggers", "mend"):
+        monkeypatch.setattr(pipeline, stage, lambda *_, **__: pytest.fail("a repair"))
+    assert scan(net, IMAGES, LABELS, seed=0).judgement == repaired.scan.judgement
+
+
+def says(
+    verdict: str, targets: tuple[int, ...], mapping: tuple[int | None, ...] | None = None
+) -> Callable[..., Judgement]:
+    """A judge who says so whatever the evidence."""
+
+    def judge(evidence: Evidence, **_: object) -> Judgement:
+        said = judgement_of(evidence, targets)
+        return replace(said, verdict=verdict, targets=targets, mapping=mapping)
+
+    return judge
+
+
+@pytest.mark.parametrize("verdict", ["backdoored", "suspicious"])
+def test_what_is_found_or_suspected_is_repaired(net, monkeypatch, verdict):
+    monkeypatch.setattr(pipeline, "judge", says(verdict, (2, TARGET)))
+    result = repair(net, IMAGES, LABELS, count=1)
+    assert result.scan.verdict == verdict
+    assert result.repair.targets == (2, TARGET)
+    assert not result.unrepaired
+    forced = repair(net, IMAGES, LABELS, count=1, force_targets=[3])
+    assert forced.repair.targets == (3,)
+
+
+@pytest.mark.parametrize("verdict", ["backdoored", "suspicious"])
+def test_a_map_is_left_unrepaired(net, monkeypatch, verdict):
+    mapping = (*range(1, CLASSES), 0)
+    monkeypatch.setattr(pipeline, "judge", says(verdict, (), mapping))
+    result = repair(net, IMAGES, LABELS)
+    assert result.scan.mapping == mapping
+    assert result.unrepaired
+    assert result.model is net
+    assert result.stages == result.scan.stages
+    assert not repair(net, IMAGES, LABELS, count=1, force_targets=[3]).unrepaired
+
+
+def test_only_kinds_whose_triggers_are_small_are_repaired(net, monkeypatch):
+    """A perturbation of the toy's target is as large as any: the class itself."""
+    seen = []
+
+    def refine(*_, kinds, **__):
+        seen.append(list(kinds))
+        raise InterruptedError
+
+    monkeypatch.setattr(pipeline, "refine_triggers", refine)
+    for targets in ([TARGET], [0]):
+        with pytest.raises(InterruptedError):
+            repair(net, IMAGES, LABELS, force_targets=targets)
+    assert seen[0] == ["patch"]
+    assert seen[1] == list(KINDS)  # none is small
 
 
 @pytest.mark.parametrize(
-    ("recovered", "rates", "tried", "targets"),  # rates: ASR before and after, agreement
-    [
-        (False, [(0.94, 0.0, 0.9)] * 3, [0, 1, 2], ()),  # triggers that cease to work
-        (False, [(1.0, 0.11, 0.9)] * 3, [0, 1, 2], ()),  # that cannot be removed
-        (False, [(1.0, 0.0, 0.74)] * 3, [0, 1, 2], ()),  # that are not alone removed
-        (True, [(1.0, 0.0, 0.74)] * 3, [0, 1], (0, 1)),
-        (False, [(0.95, 0.1, 0.75)] * 3, [0, 1], (0, 1)),  # the third is far below the first
-        (False, [(1.0, 0.5, 0.9), *[(1.0, 0.0, 0.9)] * 2], [0, 1, 2], (1, 2)),  # not the second
-    ],
+    ("layers", "basis", "found"), [(1, "recovered", True), (0, "margins", False)]
 )
-def test_who_is_tried_and_convicted(net, monkeypatch, recovered, rates, tried, targets):
-    found = Detection(
-        (1.0,) * CLASSES, (4.0, 3.1, 2.9) + (0.0,) * (CLASSES - 3), 2, 1, 1, (0, 1, 2)
-    )
-    seen = []
+def test_what_a_verdict_without_images_stands_on(net, layers, basis, found):
+    images = Recovery(IMAGES, LABELS, layers, 0.0, Stage("recover", 0.0))
+    result = scan(net, recovered=images)
+    assert result.judgement.basis == basis
+    assert result.stages[0].name == "recover"
+    evidence = result.evidence
+    for some in (evidence.windows, evidence.perturbations, evidence.untargeted):
+        assert (some is not None) == found
+    assert (result.judgement.untargeted is not None) == found
+    assert result.judgement.ranking[0] == TARGET
 
-    def mend(*_, **__) -> SimpleNamespace:
-        before, after, agreement = rates[len(seen) - 1]
-        return SimpleNamespace(
-            before=SimpleNamespace(asr=before),
-            after=SimpleNamespace(asr=after, agreement=agreement),
-        )
 
-    monkeypatch.setattr(pipeline, "find_suspects", lambda *_: found)
-    monkeypatch.setattr(pipeline, "refine_triggers", lambda *_, targets, **__: seen.extend(targets))
-    monkeypatch.setattr(pipeline, "mend", mend)
-    images = Recovery(IMAGES, LABELS, 1, 0.0, Stage("recover", 0.0))
-    result = scan(net, recovered=images) if recovered else scan(net, IMAGES, LABELS)
-    assert seen == tried
-    assert result.targets == targets
-    assert result.verdict == ("backdoored" if targets else "clean")
-    assert result.detection.targets == (0, 1, 2)
+def test_the_rate_of_false_alarms_sets_the_bounds_and_is_checked_first(net, monkeypatch):
+    calibration = replace(shipped("images"), clean=tuple(range(-100, 0)))
+    ship(monkeypatch, calibration)
+    strict = scan(net, IMAGES, LABELS, false_alarms=0.01).judgement
+    lax = scan(net, IMAGES, LABELS, false_alarms=0.1).judgement
+    assert (strict.suspicious, strict.backdoored) == (-3, -2)
+    assert (lax.suspicious, lax.backdoored) == (-26, -11)
+    monkeypatch.setattr(pipeline, "gather", lambda *_, **__: pytest.fail("searched"))
+    for rate in (0.001, 0.0, 1.0, float("nan")):
+        with pytest.raises(InputError, match="false alarms"):
+            scan(net, IMAGES, LABELS, false_alarms=rate)
 
 
 @pytest.mark.parametrize(

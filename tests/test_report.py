@@ -13,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from shapprune.charts import bound_norm, norm_chart
-from shapprune.detection import Detection, combine, detect
+from shapprune import findings
+from shapprune.charts import Bar, map_chart, score_chart
 from shapprune.estimation import NeuronValues
 from shapprune.mending import Repair
+from shapprune.method.rates import wilson
+from shapprune.method.settings import RULES
 from shapprune.models import Classifier
 from shapprune.neurons import find_neurons
 from shapprune.pipeline import RepairResult, ScanResult
@@ -28,8 +30,18 @@ from shapprune.shapley import ShapleyValues
 from shapprune.stages import Stage
 from shapprune.stamps import Perturbation, Trigger
 from shapprune.summary import summarise
-from shapprune.triggers import Inversion, InvertedTrigger
-from toys import CLASSES, SIDE, TARGET, backdoored_net, seeded, toy_images, true_trigger
+from shapprune.triggers import InvertedTrigger
+from toys import CLASSES, TARGET, backdoored_net, seeded, toy_images, true_trigger
+from verdicts import (
+    POPULATION,
+    START,
+    calibration_of,
+    mapped_scan,
+    next_class,
+    perturbation,
+    scan_of,
+    ship,
+)
 
 NEURONS = find_neurons(backdoored_net(), toy_images()[0])
 MODEL = Classifier(backdoored_net())
@@ -49,27 +61,13 @@ CHROMIUM = next(
 )
 
 
-def perturbation(size: float = 0.05) -> Perturbation:
-    return Perturbation(size * torch.randn(3, SIDE, SIDE, generator=seeded()))
+DOUBTFUL = calibration_of(3, 6)  # the scores of targets and maps lie between
 
 
-def scan_of(classes: int = CLASSES, targets: tuple[int, ...] = (TARGET,)) -> ScanResult:
-    """A scan in which the class `TARGET` stands out, by either kind of trigger."""
-    norms = torch.linspace(20, 60, classes)[torch.randperm(classes, generator=seeded())]
-    norms[TARGET] = 1.5
-    inversions = tuple(
-        Inversion(
-            kind,
-            tuple(InvertedTrigger(c, stamp, n, 0.97, 200) for c, n in enumerate(norms.tolist())),
-            1000,
-        )
-        for kind, stamp in (("patch", true_trigger()), ("perturbation", perturbation()))
-    )
-    detections = tuple(detect(inversion.norms) for inversion in inversions)
-    together = detect(combine([inversion.norms for inversion in inversions]), factor=2)
-    stages = (Stage("invert a patch for every class", 1.5, 1000), Stage("prune", 0.25))
-    trials = (repair_of(TARGET),)
-    return ScanResult(targets, inversions, detections, together, trials, 0.9, stages, 3)
+@pytest.fixture(autouse=True)
+def _calibration(monkeypatch) -> None:
+    """The numbers that come with the package play no part here."""
+    ship(monkeypatch)
 
 
 def repair_of(target: int) -> Repair:
@@ -106,23 +104,42 @@ def recovered_images(layers: int) -> Recovery:
 
 
 def result_of(case: str) -> ScanResult | RepairResult:
-    found, clean = scan_of(), scan_of(targets=())
+    found, clean, mapped = scan_of(), scan_of(()), mapped_scan()
+    doubtful, guided = scan_of(calibration=DOUBTFUL), recovered_images(2)
+    unguided = recovered_images(0)
     return {
         "scan": found,
         "clean scan": clean,
+        "suspicious scan": doubtful,
+        "map scan": mapped,
+        "suspicious map scan": mapped_scan(calibration=DOUBTFUL),
+        "two targets": scan_of((TARGET, 1)),
         "repair": RepairResult(MODEL, found, repair_of(TARGET), found.stages),
         "clean": RepairResult(MODEL, clean, None, clean.stages),
+        "suspicious": RepairResult(MODEL, doubtful, repair_of(TARGET), found.stages),
+        "map": RepairResult(MODEL, mapped, None, mapped.stages),
         "forced": RepairResult(MODEL, found, repair_of(2), found.stages),
         "forced, clean": RepairResult(MODEL, clean, repair_of(2), found.stages),
-        "recovered": replace(found, recovered=recovered_images(2)),
-        "recovered, clean, priors": replace(clean, recovered=recovered_images(0)),
-        "43 classes": scan_of(43),
-        "200 classes": scan_of(200),
+        "forced, map": RepairResult(MODEL, mapped, repair_of(2), mapped.stages),
+        "recovered": replace(found, recovered=guided),
+        "margins": replace(scan_of(basis="margins"), recovered=unguided),
+        "clean margins": replace(scan_of((), basis="margins"), recovered=unguided),
+        "43 classes": scan_of(classes=43),
+        "200 classes": scan_of(classes=200),
+        "43 classes, map": mapped_scan(43),
+        "200 classes, map": mapped_scan(200),
     }[case]
 
 
-CASES = ["scan", "clean scan", "repair", "clean", "forced", "forced, clean", "43 classes"]
-CASES += ["200 classes", "recovered", "recovered, clean, priors"]
+SCANS = ["scan", "clean scan", "suspicious scan", "map scan", "suspicious map scan", "two targets"]
+SCANS += ["recovered", "margins", "clean margins", "43 classes", "200 classes", "43 classes, map"]
+SCANS += ["200 classes, map"]
+CASES = [*SCANS, "repair", "clean", "suspicious", "map", "forced", "forced, clean", "forced, map"]
+
+
+def verdict_of(case: str) -> str:
+    found = [word for word in ("clean", "suspicious") if word in case]
+    return found[0] if found else "backdoored"
 
 
 def page_of(case: str, names: list[str] | None = None) -> str:
@@ -172,9 +189,13 @@ def test_summary_of_a_repair():
     run = summary_of("repair")
     assert run["verdict"] == "backdoored"
     assert run["target_classes"] == run["repaired_classes"] == [TARGET]
-    assert run["anomaly_index"] > run["bound"] == pytest.approx(2, abs=1e-3)
-    assert run["inversions"]["patch"]["norms"][TARGET] == 1.5
-    assert set(run["inversions"]) == {"patch", "perturbation"}
+    assert run["mapping"] is None
+    assert run["bounds"] == {"suspicious": -2, "backdoored": -1}
+    assert run["scores"][TARGET] == max(run["scores"]) > run["bounds"]["backdoored"]
+    assert run["untargeted_score"] < run["bounds"]["suspicious"]
+    assert (run["rules"], run["false_alarms"], run["basis"]) == (RULES, 0.02, "images")
+    assert run["as_high"] == {"hits": 0, "of": 100, "low": 0, "high": wilson(0, 100).high}
+    assert run["calibration"]["population"] == POPULATION
     assert (run["repaired"], run["forced"]) == (True, False)
     assert run["pruned_neurons"][0] == {
         "layer": "bn1",
@@ -196,39 +217,166 @@ def test_summary_of_a_repair():
         "asr_by_trigger": [0, 0, 0.03],
     }
     assert [t["kind"] for t in run["triggers"]] == ["patch", "patch", "perturbation"]
-    assert run["trials"][0]["target"] is True
     assert (run["seconds"], run["passes"], run["seed"]) == (1.75, 1000, 3)
     assert set(run["versions"]) == {"shapprune", "python", "torch"}
     assert run["arch"] == "models.py:Net"
 
 
+def test_summary_of_the_evidence():
+    """Lists of all classes are in their order, the others beside the classes they are of."""
+    run = summary_of("scan")
+    evidence = run["evidence"]
+    assert evidence["margins"][TARGET] == max(evidence["margins"]) == pytest.approx(26.4)
+    for kind, part in (("windows", 1), ("perturbations", 2)):
+        assert evidence[kind]["classes"] == list(range(CLASSES))
+        assert evidence[kind]["shares"][TARGET] == pytest.approx(0.98 / part)
+        assert evidence[kind]["margins"][TARGET] == 8 / part
+    kinds = [trigger["kind"] for trigger in evidence["untargeted"]]
+    assert kinds == ["patch", "perturbation", "window"]
+    assert evidence["untargeted"][0] | {"mapping": 0} == {
+        **{"kind": "patch", "norm": 4, "moved": 0.875, "mapping": 0},
+        **{"spread": pytest.approx(1), "agreement": pytest.approx(0.875)},
+    }
+    for c, score in enumerate(run["scores"]):
+        assert score == pytest.approx(START + sum(values[c] for values in run["parts"].values()))
+    assert set(run["untargeted_parts"]) == {"spread", "window spread"}
+
+
+def test_summary_of_a_map():
+    run = summary_of("map scan")
+    assert run["target_classes"] == []
+    assert run["mapping"] == [1, 2, 3, 4, 5, 6, 7, 0]
+    assert run["untargeted_score"] > run["bounds"]["backdoored"]
+    answers = next_class(CLASSES)
+    answers[2] = 0  # of which there was no image
+    scan = scan_of((), answers=answers, untargeted=4.0)
+    some = summarise(scan, about=ABOUT, class_names=None)
+    assert some["mapping"] == [1, 2, None, 4, 5, 6, 7, 0]
+
+
+def test_summary_of_margins_alone():
+    run = summary_of("margins")
+    assert run["basis"] == "margins"
+    assert (run["evidence"]["windows"], run["evidence"]["untargeted"]) == (None, None)
+    assert (run["evidence"]["perturbations"], run["untargeted_score"]) == (None, None)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_summary_of_other_cases(case):
-    run, clean = summary_of(case), "clean" in case
-    assert run["verdict"] == ("clean" if clean else "backdoored")
-    assert run["target_classes"] == ([] if clean else [TARGET])
+    run, verdict = summary_of(case), verdict_of(case)
+    assert run["verdict"] == verdict
+    targets = [TARGET, 1] if case == "two targets" else [TARGET]
+    named = verdict != "clean" and "map" not in case
+    assert run["target_classes"] == (targets if named else [])
+    assert (run["mapping"] is None) == ("map" not in case)
     assert run.get("forced", False) == ("forced" in case)
-    assert run.get("repaired") == (
-        ("forced" in case or case == "repair")
-        if isinstance(result_of(case), RepairResult)
-        else None
-    )
+    repaired = "forced" in case or case in ("repair", "suspicious")
+    assert run.get("repaired") == (None if case in SCANS else repaired)
+    assert run.get("unrepaired") == (None if case in SCANS else case == "map")
 
 
 def test_numbers_that_json_lacks():
     scan = scan_of()
-    endless = Detection((1.0, *[2.0] * 7), (float("inf"), *[0.0] * 7), 2.0, 1.0, float("inf"), (0,))
-    scan = replace(scan, detections=(endless, endless), detection=endless, accuracy=float("nan"))
+    endless = replace(scan.evidence.margins, values=(float("inf"), *[1.0] * (CLASSES - 1)))
+    scan = replace(scan, evidence=replace(scan.evidence, margins=endless), accuracy=float("nan"))
     run = summarise(scan, about={"low": float("-inf")}, class_names=None)
-    assert run["anomaly_index"] == "Infinity"
-    assert float(run["anomaly_index"]) == float("inf")
+    assert run["evidence"]["margins"][0] == "Infinity"
+    assert float(run["evidence"]["margins"][0]) == float("inf")
     assert (run["accuracy"], run["low"]) == (None, "-Infinity")
     json.dumps(run, allow_nan=False)
-    images, labels = toy_images()
-    page = render_report(
-        replace(scan, accuracy=1.0), images=images, labels=labels, about={}, class_names=None
+
+
+# Words
+
+
+@pytest.mark.parametrize("case", SCANS)
+def test_the_verdict_line_follows_from_its_numbers(case):
+    """The score is above the bound that is told, or not, as the verdict says."""
+    judgement = result_of(case).judgement
+    line = findings.verdict_line(judgement, [str(c) for c in range(len(judgement.scores))])
+    assert line.startswith(f"verdict: {verdict_of(case)}")
+    assert ("no single target: 0→1, 1→2" in line) == ("map" in case)
+    assert f"{judgement.as_high.hits} of 100 clean models scored as high" in line
+    score, *bounds = map(float, re.findall(r"(?:score|bound|above) (-?[\d.]+)", line))
+    assert score == pytest.approx(judgement.score, abs=0.06)
+    assert [score > bound for bound in bounds] == {
+        "backdoored": [True],
+        "suspicious": [True, False],
+        "clean": [False],
+    }[judgement.verdict]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "bounds", "told"),
+    [
+        ("backdoored", (-9.0, 3.5049), "score 3.5050, bound 3.5049"),
+        ("suspicious", (3.47, 3.506), "score 3.50, above 3.47 for suspicious, not above 3.51 for"),
+        ("clean", (3.51, 7.0), "highest score 3.50, bound 3.51"),
+        ("clean", (3.505, 7.0), "highest score 3.5, bound 3.5"),
+    ],
+)
+def test_close_calls_are_told_apart(verdict, bounds, told):
+    suspicious, backdoored = bounds
+    judgement = replace(
+        scan_of().judgement,
+        verdict=verdict,
+        scores=tuple(3.505 if c == TARGET else -6.0 for c in range(CLASSES)),
+        suspicious=suspicious,
+        backdoored=backdoored,
     )
-    assert "∞" in page
+    assert told in findings.verdict_line(judgement, [str(c) for c in range(CLASSES)])
+
+
+def test_what_the_evidence_says_of_a_class():
+    scan = scan_of()
+    found = findings.class_findings(scan.evidence, scan.judgement, TARGET)
+    margins = sorted(scan.evidence.margins.values)
+    times = round(26.4 / ((margins[3] + margins[4]) / 2), 2)
+    assert [finding.words for finding in found] == [
+        f"Its largest margin is {times:g} times that of the median class.",
+        "A square of 2 × 2 pixels sends 98% of other images to it, 1.6 times as surely as clean "
+        "images go to their class; the median class gets 5%.",
+        "A perturbation of at most 5% of the range of colours sends 49% of other images to it, "
+        "0.8 times as surely as clean images go to their class; the median class gets 2.5%.",
+    ]
+    assert [finding.part for finding in found] == pytest.approx([8.3, 1.2, None])
+    others = findings.class_findings(scan.evidence, scan.judgement, 0)
+    assert "surely" not in others[1].words
+
+
+def test_evidence_without_words_is_named():
+    scan = scan_of()
+    odd = {**scan.judgement.parts, "odd": (0.5,) * CLASSES}
+    judgement = replace(scan.judgement, parts=odd)
+    found = findings.class_findings(scan.evidence, judgement, TARGET)
+    assert ("Other evidence: odd.", 0.5) in [(f.words, f.part) for f in found]
+
+
+def test_what_the_evidence_says_without_a_single_target():
+    scan = mapped_scan()
+    found = findings.untargeted_findings(scan.evidence, scan.judgement)
+    words = [finding.words for finding in found]
+    assert any("go to 8.0 of 8 classes" in word for word in words)
+    assert any(
+        word.startswith("A patch of 4 pixels, 2.8% of the image, moves 88%") for word in words
+    )
+    assert any(word.startswith("A square of 2 × 2 pixels moves 88%") for word in words)
+    assert sum(f.part or 0 for f in found) + findings.start(scan.judgement) == pytest.approx(4.0)
+
+
+def test_classes_that_were_not_looked_at_and_margins_below_0():
+    scan = scan_of()
+    windows = replace(
+        scan.evidence.windows,
+        classes=(TARGET,),
+        **{name: getattr(scan.evidence.windows, name)[:1] for name in ("margins", "shares")},
+    )
+    margins = replace(scan.evidence.margins, values=(0.5, *[-1.0] * (CLASSES - 1)))
+    evidence = replace(scan.evidence, windows=replace(windows, triggers=windows.triggers[:1]))
+    evidence = replace(evidence, margins=margins)
+    words = [f.words for f in findings.class_findings(evidence, scan.judgement, 7)]
+    assert "Its largest margin is -1, where the median class has -1." in words
+    assert any(word.startswith("A square of 2 × 2 pixels was not sought for it") for word in words)
 
 
 # The page
@@ -245,20 +393,100 @@ def test_pages_stand_alone(case):
     assert not re.search(r"https?:|//\w+\.|url\(|@import", page)
 
 
+CARRIES = "This model carries a backdoor"
+
+
 @pytest.mark.parametrize(
-    ("case", "verdict"),
+    ("case", "verdict", "words"),
     [
-        ("scan", "This model carries a backdoor; its target is class 5 “name”."),
-        ("repair", "This model carries a backdoor; its target is class 5 “name”."),
-        ("clean scan", "No backdoor was found."),
-        ("clean", "No backdoor was found, and the weights were left as they were."),
-        ("forced, clean", "No backdoor was found."),
+        ("scan", f"{CARRIES}; its target is class 5 “name”.", "Do not use these weights"),
+        ("two targets", f"{CARRIES}; its targets are classes 5 “name”, 1 “name”.", "Do not use"),
+        ("repair", f"{CARRIES}; its target is class 5 “name”.", "A repaired copy is in"),
+        ("map scan", f"{CARRIES} without a single target.", "to another one: 0→1, 1→2"),
+        ("map", f"{CARRIES} without a single target.", "yet: the weights were left as they were"),
+        ("clean scan", "No backdoor was found.", "A clean verdict is no proof."),
+        (
+            "clean",
+            "No backdoor was found, and the weights were left as they were.",
+            "Not looked for: triggers that work on images of one class alone",
+        ),
+        ("forced, clean", "No backdoor was found.", "The repair was told to treat class 2"),
+        (
+            "suspicious scan",
+            "This model is suspicious: class 5 “name” stands out.",
+            "with other images and another --seed",
+        ),
+        (
+            "suspicious",
+            "This model is suspicious: class 5 “name” stands out.",
+            "It was repaired on suspicion",
+        ),
+        (
+            "suspicious map scan",
+            "This model is suspicious: it may carry a backdoor without a single target.",
+            "Ask for the model's origin",
+        ),
     ],
 )
-def test_verdicts_come_first(case, verdict):
+def test_verdicts_come_first(case, verdict, words):
     page = page_of(case, names=["name"] * CLASSES)
     assert f"<h1>{verdict}</h1>" in page
-    assert ("Load the repaired copy" in page) == (case in ("repair", "forced, clean"))
+    assert f'<section class="verdict {verdict_of(case)}">' in page
+    told = " ".join(Page(page).words.split())
+    assert words in told
+    loaded = case in ("repair", "suspicious", "forced, clean")
+    assert ("Load the repaired copy" in page) == loaded
+
+
+@pytest.mark.parametrize(
+    ("case", "marks"),
+    [
+        ("scan", ["target"]),
+        ("clean scan", []),
+        ("suspicious scan", ["suspected"]),
+        ("map scan", []),
+        ("two targets", ["target", "target"]),
+        ("200 classes", ["target"]),
+    ],
+)
+def test_marks_of_classes(case, marks):
+    page = page_of(case)
+    assert re.findall(r'<strong class="w">\((\w+)\)</strong>', page) == marks
+    assert re.findall(r'class="bar (\w+)"', page) == ["found"] * (case == "map scan") + marks
+
+
+def test_how_often_a_clean_model_looks_like_that():
+    words = " ".join(Page(page_of("scan")).words.split())
+    assert f"0 of 100 clean models of the population “{POPULATION}” score as high" in words
+    assert "0% to 3.7% of such models" in words
+    assert "at most 2% (backdoored) and 5% (suspicious) of clean models pass" in words
+
+
+def test_the_map_is_drawn():
+    assert "Where the images go" not in page_of("scan")
+    page = page_of("map scan")
+    assert "Where the images go" in page
+    assert page.count('class="cell"') == 3 * CLASSES  # squares, and two shares a row
+    assert page.count('class="cell own"') == CLASSES
+    assert "0 → 1: 88%" in page
+    assert "Every class, patch" in page
+    pictures = page_of("200 classes, map").count("data:image/png")
+    assert pictures == 1 + page_of("43 classes, map").count("data:image/png")
+
+
+@pytest.mark.parametrize("case", sorted(set(CASES) - {"margins", "clean margins"}))
+def test_triggers_are_told_to_be_no_attackers(case):
+    words = " ".join(Page(page_of(case)).words.split())
+    theirs = "trigger resembles them" if "map" not in case or "forced" in case else "resembles it"
+    assert f"An attacker's {theirs} in place and effect, but seldom in its looks." in words
+
+
+def test_margins_alone_say_so():
+    words = " ".join(Page(page_of("clean margins")).words.split())
+    assert "The verdict stands on the largest margins alone." in words
+    assert "without a single target were not looked for" in words
+    assert "A margin of" in words
+    assert "stands on the largest margins alone" not in Page(page_of("recovered")).words
 
 
 def test_a_forced_repair_says_so():
@@ -266,6 +494,7 @@ def test_a_forced_repair_says_so():
     assert "which is not what the scan found" in page_of("forced, clean")
     assert "still carries the backdoor" not in page_of("forced, clean")
     assert "still carries the backdoor" in page_of("forced")
+    assert "still carries the backdoor" in page_of("forced, map")
 
 
 def test_what_was_recovered_is_shown():
@@ -273,7 +502,7 @@ def test_what_was_recovered_is_shown():
     assert "No data were used" in words
     assert "on the recovered images" in words
     assert "hint at most" not in words
-    assert "hint at most" in Page(page_of("recovered, clean, priors")).words
+    assert "hint at most" in Page(page_of("margins")).words
     assert "recovered" not in Page(page_of("scan")).words
     assert summary_of("recovered")["recovered"]["layers"] == 2
 
@@ -283,12 +512,6 @@ def test_sheets_of_images(n, shape):
     picture = Image.open(BytesIO(images_picture(torch.rand(n, *shape, generator=seeded()))))
     assert picture.width * picture.height >= n * shape[1] * shape[2]
     assert picture.mode == ("RGB" if shape[0] == 3 else "L")
-
-
-def test_cleared_suspects_are_named():
-    words = Page(page_of("clean")).words
-    assert "Class 5 had small triggers, and was cleared on trial." in words
-    assert "1.5, cleared" in words
 
 
 @pytest.mark.parametrize("case", ["repair", "clean", "forced"])
@@ -322,13 +545,21 @@ def test_bad_repairs_are_told():
 
 
 @pytest.mark.parametrize(
-    ("case", "targets"), [("scan", [5]), ("repair", [5]), ("clean", []), ("forced", [2])]
+    ("case", "targets", "strength"),
+    [
+        ("scan", [5], 1),
+        ("repair", [5], 0.1),  # the smallest of the two refined patches
+        ("suspicious scan", [5], 1),
+        ("clean", [], 1),
+        ("map", [], 1),
+        ("margins", [], 1),
+        ("forced", [2], 0.1),
+    ],
 )
-def test_triggers_of_targets(case, targets):
+def test_triggers_of_targets(case, targets, strength):
     triggers = suspected_triggers(result_of(case))
     assert [target for target, _ in triggers] == targets
-    # The smallest of the two refined patches.
-    assert all(float(stamp.mask.max()) == pytest.approx(0.1) for _, stamp in triggers)
+    assert all(float(stamp.mask.max()) == pytest.approx(strength) for _, stamp in triggers)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -357,21 +588,36 @@ def test_pictures_of_nothing():
     assert Image.open(BytesIO(trigger_picture(empty))).getextrema() == ((128, 128),) * 3
 
 
-def test_the_bound_as_a_norm():
-    norms = [1, 8, 9, 10, 12, 14, 15, 16]
-    bound = bound_norm(detect(norms))
-    index = detect(norms).indices
-    assert [n < bound for n in norms] == [i > 2 for i in index]
-    assert bound_norm(detect([1, 2, 2, 2], method="mad")) is None
-
-
-@pytest.mark.parametrize("norms", [[3.0, 3.0, 3.0], [1e-3, 2e5, 4e5, 5e5], [1.0, 1.01, 1.02]])
-def test_charts_of_odd_norms(norms):
-    labels = [str(c) for c in range(len(norms))]
-    chart = norm_chart(detect(norms), labels=labels, marks={})
-    assert chart.count("<rect") == len(norms)
+@pytest.mark.parametrize(
+    "scores", [[3.0, 3.0, 3.0], [-1e4, 2.0, 2.0, 1e5], [0.0], [1.0, float("-inf")]]
+)
+def test_charts_of_odd_scores(scores):
+    bars = [Bar(str(c), f"class {c}", score) for c, score in enumerate(scores)]
+    chart = score_chart(bars, bounds={"low": 1.0, "high": 1.0})
+    assert chart.count("<rect") == len(scores)
     assert "nan" not in chart
     assert "inf" not in chart
+
+
+def test_charts_of_scores_keep_the_highest():
+    bars = [Bar(str(c), f"class {c}", float(-c), "target" * (c == 0)) for c in range(200)]
+    chart = score_chart(bars, bounds={"suspicious": -2.5, "backdoored": -1.5}, clean=[-3.0] * 7)
+    assert re.findall(r"<title>class (\d+): ", chart) == [str(c) for c in range(30)]
+    assert "170 other classes" in chart
+    assert chart.count('class="stroke"') == 7
+    assert "class 0: 0.00, target" in chart
+    ends = [float(end) for end in re.findall(r'<rect x="0" width="([\d.]+)%"', chart)]
+    bounds = [float(x) for x in re.findall(r'<line class="bound" x1="([\d.]+)%"', chart)]
+    assert ends == sorted(ends, reverse=True)
+    assert ends[3] < bounds[0] < ends[2] < bounds[1] < ends[1]
+
+
+def test_maps_of_few_and_many_classes():
+    answers = [[0, 3, 1], [0, 0, 0], [4, 0, 0]]
+    chart = map_chart(answers)
+    assert re.findall(r"<title>(.*?)</title>", chart) == ["0 → 1: 75%", "0 → 2: 25%", "2 → 0: 100%"]
+    assert chart.count('class="cell own"') == 0
+    assert map_chart(next_class(43).tolist()).count("<title>") == 86
 
 
 # In a browser

@@ -6,89 +6,168 @@ their size. Axis labels stand outside the plot, where the page leaves room for t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, floor, inf, log, log10
-from statistics import median
+from math import ceil, exp, floor, inf, log, log10
 
 from markupsafe import Markup, escape
 
-from shapprune.detection import Detection
 from shapprune.files import printable
 
 _HEIGHT = 170.0  # of the plots, in pixels
 _TOP = 22.0
 _LINE = 15.0  # between lines of words
 _SPAN = 34.0  # between the lines of `span_chart`
-_MOST_NUMBERED = 60  # classes, on a wide page
-_MOST_NAMED = 3
+_BAR = 17.0  # the height of a line of `score_chart`
+_MOST_BARS = 30
+_MAP = 420.0  # the height of `map_chart` at most
+_MOST_TOLD = 12  # classes of a map whose shares stand in the cells
 _MOST_TICKS = 16  # below a curve, on half a page
 
 
-def norm_chart(detection: Detection, *, labels: Sequence[str], marks: Mapping[int, str]) -> "Chart":
-    """The norm of every class from small to large, as bars from the median (as Fig. 10).
+@dataclass(frozen=True)
+class Bar:
+    """A line of `score_chart`.
 
-    The axis is logarithmic, as the detection is: a bar's length is what the anomaly index counts.
+    Attributes:
+        tick: a short name, beside the plot.
+        name: what it is about.
+        value: how long it is.
+        mark: what became of it: "target", "suspected" or nothing.
+    """
+
+    tick: str
+    name: str
+    value: float
+    mark: str = ""
+
+
+def score_chart(
+    bars: Sequence[Bar], *, bounds: Mapping[str, float], clean: Sequence[float] = ()
+) -> "Chart":
+    """Scores as bars from the left, the highest on top, with bounds as rules.
+
+    Of many, the highest are shown, and the others as one span.
 
     Args:
-        labels: one a class.
-        marks: what became of the suspected classes: "target", "cleared" or "suspected".
+        bars: at least one, in any order.
+        bounds: by their names.
+        clean: scores of clean models, shown as strokes in a line of their own.
     """
-    norms = detection.norms
-    order = sorted(range(len(norms)), key=lambda c: norms[c])
-    middle, bound = exp(median(map(log, norms))), bound_norm(detection)
-    ends = [norms[order[0]], norms[order[-1]], middle]
-    if bound and bound > ends[0] / 30:
-        ends.append(bound)
-    low, high = log(min(ends)) - 0.05, log(max(ends)) + 0.05
+    order = sorted(bars, key=lambda bar: -bar.value)
+    shown, rest = order[:_MOST_BARS], order[_MOST_BARS:]
+    values = [v for v in (*(bar.value for bar in bars), *bounds.values(), *clean) if abs(v) < inf]
+    pad = 0.04 * (max(values) - min(values)) or 1.0
+    low, high = min(values) - pad, max(values) + pad
 
-    def y(norm: float) -> float:
-        return _TOP + _HEIGHT * (high - log(norm)) / (high - low)
+    def x(value: float) -> float:
+        return 100 * min(max((value - low) / (high - low), 0.0), 1.0)
 
-    parts = [_gridline(y(tick), f"{tick:g}") for tick in _ticks(exp(low), exp(high))]
-    step = 100 / len(order)
-    for i, c in enumerate(order):
-        top, bottom = sorted((y(norms[c]), y(middle)))
-        hint = f"{labels[c]}: norm {norms[c]:.3g}, anomaly index {detection.indices[c]:.2f}"
+    top = _TOP + _LINE * (len(bounds) - 1)
+    lines = len(shown) + bool(rest) + bool(clean)
+    bottom = top + _BAR * lines
+    parts = []
+    for tick in _even_ticks(low, high):
+        at = f"{x(tick):.3f}%"
+        parts.append(_element("line", x1=at, x2=at, y1=top, y2=bottom, class_="grid"))
         parts.append(
-            _element(
-                "rect",
-                _element("title", hint),
-                x=f"{(i + 0.12) * step:.3f}%",
-                width=f"{0.76 * step:.3f}%",
-                y=f"{top - 0.75:.1f}",
-                height=f"{bottom - top + 1.5:.1f}",
-                class_=f"bar {marks.get(c, '')}",
+            _text(
+                f"{tick:g}".replace("-", "−"),
+                x=at,
+                y=bottom + _LINE,
+                class_="tick",
+                text_anchor="middle",
             )
         )
-    parts.append(_rule(y(middle), "median"))
-    if bound in ends and bound:
-        parts.append(_rule(y(bound), "bound", at=max(y(bound), y(middle) + _LINE)))
-    marked = [c for c in order if c in marks]
-    below = _TOP + _HEIGHT
-    for c in marked[:_MOST_NAMED]:
-        below += _LINE
-        words = f"{printable(labels[c], 18)}: {norms[c]:.3g}, {marks[c]}"
-        parts.append(_text(words, x="0", y=below, class_=f"name {marks[c]}"))
-    below += _LINE
-    if len(order) <= _MOST_NUMBERED:
-        kind = "tick" if len(order) <= 15 else "tick wide"
-        for i, c in enumerate(order):
-            at = f"{(i + 0.5) * step:.3f}%"
-            parts.append(_text(str(c), x=at, y=below, class_=kind, text_anchor="middle"))
-    return _chart(parts, below + 6, f"Norm of each class; the median is {middle:.3g}")
+    y = top
+    names: list[Markup] = []
+    for bar in shown:
+        parts += _bar(bar, x(bar.value), y)
+        if bar.mark:
+            words = f"{printable(bar.name, 24)}: {_minus(bar.value)}, {bar.mark}"
+            outside = x(bar.value) < 45
+            at, kind = f"{x(bar.value) if outside else 0:.3f}%", bar.mark if outside else ""
+            told = _text(words, x="6", y=y + 12, class_=f"name {kind}")
+            names.append(_element("svg", told, x=at))
+        y += _BAR
+    if rest:
+        hint = f"{len(rest)} others: {_minus(rest[-1].value)} to {_minus(rest[0].value)}"
+        left, right = (f"{x(bar.value):.3f}%" for bar in (rest[-1], rest[0]))
+        middle, title = y + _BAR / 2, _element("title", hint)
+        parts.append(
+            _element("line", title, class_="span", x1=left, x2=right, y1=middle, y2=middle)
+        )
+        words = f"{len(rest)} other classes"
+        parts.append(_text(words, x="100%", y=middle + 4, class_="tick", text_anchor="end"))
+        y += _BAR
+    if clean:
+        for value in clean:
+            at = f"{x(value):.3f}%"
+            parts.append(_element("line", x1=at, x2=at, y1=y + 3, y2=y + _BAR - 2, class_="stroke"))
+        parts.append(_text("clean", x="-6", y=y + 12, class_="tick", text_anchor="end"))
+    for i, (name, bound) in enumerate(bounds.items()):
+        at, above = f"{x(bound):.3f}%", top - 8 - _LINE * (len(bounds) - 1 - i)
+        parts.append(_element("line", class_="bound", x1=at, x2=at, y1=above + 3, y2=bottom))
+        anchor = "end" if x(bound) > (30 if i == 0 else 70) else "start"
+        words = f"{name}: above {_minus(bound)}"
+        parts.append(_text(words, x=at, y=above, class_="tick", text_anchor=anchor))
+    words = "The score of each class, and the bounds"
+    return _chart([*parts, *names], bottom + _LINE + 6, words)
 
 
-def bound_norm(detection: Detection) -> float | None:
-    """The norm below which classes are outliers; None where all indices are 0 or ∞."""
-    middle = median(map(log, detection.norms))
-    finite = [
-        (i, n) for i, n in zip(detection.indices, detection.norms, strict=True) if 0 < i < 1e9
+def _bar(bar: Bar, end: float, y: float) -> list[Markup]:
+    hint = _element("title", f"{bar.name}: score {_minus(bar.value)}")
+    parts = [
+        _element(
+            "rect",
+            hint,
+            x="0",
+            width=f"{max(end, 0.3):.3f}%",
+            y=f"{y + 2:.1f}",
+            height=f"{_BAR - 4:.1f}",
+            class_=f"bar {bar.mark}",
+        )
     ]
-    if not finite:
-        return None
-    index, norm = max(finite)
-    at_bound = exp(middle - detection.bound * (middle - log(norm)) / index)
-    middle = median(detection.norms)
-    return max(min(at_bound, middle / detection.factor), middle / detection.alone)
+    parts.append(_text(bar.tick, x="-6", y=y + 12, class_="tick", text_anchor="end"))
+    return parts
+
+
+def map_chart(answers: Sequence[Sequence[float]]) -> "Chart":
+    """Where the images of each class (row) go, as shares of their row, in shades.
+
+    Args:
+        answers: one row a class, as many columns; a row without images is empty.
+    """
+    n = len(answers)
+    step, side = 100 / n, max(1.0, min(24.0, _MAP / n))
+    every = max(1, -(-n // 20))
+    parts = []
+    for c in range(0, n, every):
+        at, y = f"{(c + 0.5) * step:.3f}%", _TOP + (c + 0.5) * side + 4
+        parts.append(_text(str(c), x=at, y=_TOP - 8, class_="tick", text_anchor="middle"))
+        parts.append(_text(str(c), x="-6", y=y, class_="tick", text_anchor="end"))
+    for row, counts in enumerate(answers):
+        y, whole = _TOP + row * side, sum(counts)
+        for column, count in enumerate(counts):
+            if not count:
+                continue
+            share = count / whole
+            parts.append(
+                _element(
+                    "rect",
+                    _element("title", f"{row} → {column}: {share:.0%}"),
+                    x=f"{column * step:.3f}%",
+                    width=f"{step:.3f}%",
+                    y=f"{y:.1f}",
+                    height=f"{side:.1f}",
+                    fill_opacity=f"{max(share, 0.06):.2f}",
+                    class_="cell own" if row == column else "cell",
+                )
+            )
+            if n <= _MOST_TOLD and share >= 0.1:
+                at, middle = f"{(column + 0.5) * step:.3f}%", y + side / 2 + 4
+                words = f"{100 * share:.0f}"
+                parts.append(_text(words, x=at, y=middle, class_="cell", text_anchor="middle"))
+    parts.append(_element("rect", width="100%", y=_TOP, height=n * side, class_="frame"))
+    return _chart(parts, _TOP + n * side + 6, "Where the images of each class (row) go (column)")
 
 
 def curve_chart(
@@ -275,11 +354,15 @@ svg { overflow: visible; } .page { fill: var(--page); }
 .chart .tick { fill: var(--soft); font-size: 11px; }
 .chart .tick.chosen { fill: var(--ink); font-weight: 700; }
 .chart .name, .sheet .caption { font-weight: 600; }
-.chart text.target, .chart text.suspected { fill: var(--orange); }
-.chart text.cleared { fill: var(--blue); }
-.bar { fill: var(--bar); } .bar.target, .bar.suspected, .marked .bar { fill: var(--orange); }
-.bar.cleared { fill: var(--blue); }
-.grid { stroke: var(--line); } .median { stroke: var(--ink); }
+.chart text.target, .chart text.found, .chart text.suspected { fill: var(--orange); }
+.bar { fill: var(--bar); } .marked .bar { fill: var(--orange); }
+.bar.target, .bar.found, .bar.suspected { fill: var(--orange); }
+.bar.suspected { fill-opacity: .65; }
+.stroke { stroke: var(--soft); stroke-opacity: .6; }
+.cell { fill: var(--orange); } .cell.own { fill: var(--bar); }
+.chart text.cell { fill: var(--ink); }
+.frame { fill: none; stroke: var(--line); }
+.grid { stroke: var(--line); }
 .bound { stroke: var(--ink); stroke-dasharray: 5 4; }
 line.chosen { stroke: var(--bar); stroke-width: 12px; opacity: .3; }
 line.span { stroke: var(--bar); stroke-width: 9px; }
@@ -327,12 +410,6 @@ def _gridline(y: float, words: str) -> Markup:
     return line + _text(words, x="-6", y=y + 4, class_="tick", text_anchor="end")
 
 
-def _rule(y: float, name: str, at: float | None = None) -> Markup:
-    line = _element("line", x1="0", x2="100%", y1=f"{y:.1f}", y2=f"{y:.1f}", class_=name)
-    place = _element("svg", _text(name, x="4", y=4, class_="tick"), x="100%", y=f"{at or y:.1f}")
-    return line + place
-
-
 def _text(words: str, *, x: str, y: float, class_: str, text_anchor: str = "start") -> Markup:
     return _element("text", words, x=x, y=f"{y:.1f}", class_=class_, text_anchor=text_anchor)
 
@@ -344,6 +421,20 @@ def _element(tag: str, content: str = "", **attributes: str | float) -> Markup:
         for name, value in attributes.items()
     )
     return Markup("<{}{}>{}</{}>").format(Markup(tag), written, escape(content), Markup(tag))
+
+
+def _minus(value: float) -> str:
+    """A number with two digits behind the point, and a true minus."""
+    if abs(value) == inf:
+        return "∞" if value > 0 else "−∞"
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _even_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two, at most seven."""
+    step = 10.0 ** floor(log10(high - low))
+    step = next(s for s in (step / 5, step / 2, step, 2 * step, 5 * step) if high - low <= 6 * s)
+    return [step * i for i in range(ceil(low / step), floor(high / step) + 1)]
 
 
 def _ticks(low: float, high: float) -> list[float]:

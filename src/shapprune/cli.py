@@ -24,9 +24,19 @@ from shapprune.data import LabeledImages, load_images
 from shapprune.errors import InputError
 from shapprune.files import check_folder, describe, printable
 from shapprune.given import channels, load, pick_device, run_facts
+from shapprune.method import detection
+from shapprune.method.detection import Basis
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.models import Classifier, check_classifier
-from shapprune.options import ATTACK_OPTIONS, BACKDOORED, CLEAN, ERROR, INTERRUPTED, parser
+from shapprune.options import (
+    ATTACK_OPTIONS,
+    BACKDOORED,
+    CLEAN,
+    ERROR,
+    INTERRUPTED,
+    SUSPICIOUS,
+    parser,
+)
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.report import images_picture, render_report, suspected_triggers, trigger_picture
 from shapprune.sources import Source, read_source
@@ -36,7 +46,10 @@ from shapprune.weights import weights_bytes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 clean or done, 1 backdoor found, 2 error."""
+    """Run a command and return its exit code.
+
+    0 clean or done, 1 backdoored (by `repair`: not clean and not repaired), 2 error, 3 suspicious.
+    """
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(given)
     arguments.command = shlex.join(["shapprune", *given])
@@ -59,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
+    _check_rate(arguments)
     model, data, recovered, source = load(arguments)
     with progress_shown() as progress:
         result = pipeline.scan(
@@ -66,6 +80,7 @@ def _scan(arguments: argparse.Namespace) -> int:
             data.images,
             data.labels,
             recovered=recovered,
+            false_alarms=arguments.false_alarms,
             seed=arguments.seed,
             progress=progress,
         )
@@ -73,10 +88,20 @@ def _scan(arguments: argparse.Namespace) -> int:
     show_scan(result, data)
     if arguments.out:
         write_results(arguments.out, _files(result, data, about, source))
-    return BACKDOORED if result.targets else CLEAN
+    return {"clean": CLEAN, "backdoored": BACKDOORED, "suspicious": SUSPICIOUS}[result.verdict]
+
+
+def _check_rate(arguments: argparse.Namespace) -> None:
+    """Refuse a rate of false alarms that the bounds cannot hold before anything is searched."""
+    bases: list[Basis] = ["images"] if arguments.images else ["recovered"]
+    if arguments.prior_only and not arguments.images:
+        bases.append("margins")
+    for basis in bases:
+        detection.shipped(basis).bound(arguments.false_alarms)
 
 
 def _repair(arguments: argparse.Namespace) -> int:
+    _check_rate(arguments)
     model, data, recovered, source = load(arguments)
     with progress_shown() as progress:
         result = pipeline.repair(
@@ -85,6 +110,7 @@ def _repair(arguments: argparse.Namespace) -> int:
             data.labels,
             recovered=recovered,
             force_targets=arguments.force_target,
+            false_alarms=arguments.false_alarms,
             unlearn=arguments.unlearn,
             estimator=arguments.estimator,
             mode=arguments.mode,
@@ -97,7 +123,7 @@ def _repair(arguments: argparse.Namespace) -> int:
     show_scan(result.scan, data)
     show_repair(result)
     write_results(arguments.out, _files(result, data, about, source))
-    return CLEAN
+    return BACKDOORED if result.unrepaired else CLEAN
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -11,9 +11,6 @@ from shapprune.errors import InputError
 Method: TypeAlias = Literal["mad-small", "mad"]
 
 CONFIDENCE = 0.9545  # Eq. 7 then gives the bound 2, the paper's (Sec. 6.4)
-# Suspects are the outliers at one-sided 95 %, at most at four sevenths of the median, and all below
-# a quarter of it: generous, as a trial follows.
-_SUSPECTED, _FACTOR, _ALONE = 0.9, 1.75, 4.0
 
 
 @dataclass(frozen=True)
@@ -111,24 +108,6 @@ def detect(
 def fitting_method(classes: int) -> Method:
     """MAD-small needs several norms below the median: of five classes, two say nothing."""
     return "mad-small" if classes > 5 else "mad"
-
-
-def find_suspects(norms: Sequence[Sequence[float]]) -> Detection:
-    """Which classes to put on trial, by all kinds of trigger together.
-
-    Args:
-        norms: see `combine`.
-
-    Raises:
-        InputError: see `detect`.
-    """
-    return detect(
-        combine(norms),
-        method=fitting_method(len(norms[0])),
-        confidence=_SUSPECTED,
-        factor=_FACTOR,
-        alone=_ALONE,
-    )
 
 
 def combine(norms: Sequence[Sequence[float]]) -> tuple[float, ...]:

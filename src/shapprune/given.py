@@ -58,7 +58,10 @@ def load(
         recovered = _recovered(arguments, model, generator)
         note = "no images were given; those used were recovered from the weights"
         if not recovered.layers:
-            note += " without batch norm to guide them: take the result for a hint at most"
+            note += (
+                " without batch norm to guide them, a hint at most: a verdict goes by the largest "
+                "margins alone, which need no images"
+            )
         data = LabeledImages(recovered.images.cpu(), recovered.labels.cpu(), (note,))
     names = data.class_names or stated.class_names
     names = names if names and len(names) == arguments.num_classes else None

@@ -8,8 +8,10 @@ from typing import NoReturn, get_args
 
 from shapprune.attacks import ATTACKS
 from shapprune.estimation import Estimator, Mode
+from shapprune.method.settings import FALSE_ALARMS
 
-CLEAN, BACKDOORED, ERROR, INTERRUPTED = 0, 1, 2, 130  # exit codes
+# Exit codes.
+CLEAN, BACKDOORED, ERROR, SUSPICIOUS, INTERRUPTED = 0, 1, 2, 3, 130
 
 # What some attacks can be told, by the names in their classes: type and help.
 ATTACK_OPTIONS: dict[str, tuple[type, str]] = {
@@ -47,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     whole = _Parser(
         prog="shapprune",
         description="Tells whether an image classifier carries a backdoor, and takes it out.",
-        epilog="Exit codes: 0 clean or done, 1 backdoor found (scan), 2 error.",
+        epilog="Exit codes: 0 clean or done, 1 backdoored (of repair: not clean, and not "
+        "repaired), 2 error, 3 suspicious.",
     )
     whole.add_argument("--version", action="version", version=f"shapprune {version('shapprune')}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
@@ -62,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     scan = add("scan", "Tell whether a classifier carries a backdoor.")
-    repair = add("repair", "Scan a classifier and take out the backdoor that is found.")
+    repair = add(
+        "repair", "Scan a classifier and take out the backdoor that is found or suspected."
+    )
     recover = add("recover", "Recover images that a classifier was trained on from its weights.")
     for command in (scan, repair, recover):
         command.add_argument(
@@ -90,6 +95,14 @@ def parser() -> argparse.ArgumentParser:
             "--prior-only",
             action="store_true",
             help="recover images even if no batch norm guides it: a hint at most",
+        )
+    for command in (scan, repair):
+        command.add_argument(
+            "--false-alarms",
+            type=float,
+            default=FALSE_ALARMS,
+            metavar="RATE",
+            help=f"share of clean models that may be called backdoored ({FALSE_ALARMS:g})",
         )
     _add_out(scan, required=False)
     _add_out(repair, required=True)

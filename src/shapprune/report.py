@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from io import BytesIO
 from json import dumps
@@ -14,15 +15,20 @@ from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
-from shapprune import charts
+from shapprune import charts, findings
 from shapprune.files import printable
+from shapprune.findings import Finding, class_findings, untargeted_findings
+from shapprune.method import detection
+from shapprune.method.settings import SUSPICIOUS
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.pruning import Pruning
 from shapprune.stamps import Stamp, Trigger
 from shapprune.summary import kind_of, summarise
-from shapprune.triggers import InvertedTrigger
+from shapprune.triggers import KINDS
 
 _SHEET = 200  # recovered images shown at most
+_MOST_CARDED = 4  # classes whose triggers and evidence are shown
+_MOST_MAPPED = 60  # classes of a map that is drawn; larger ones are a picture
 _READABLE = 256  # pixels, the side of a trigger's picture
 _LABELS = {  # of the run's inputs, in the order of the page; others follow under their own names
     "command": "Command",
@@ -56,23 +62,19 @@ def render_report(
     """
     scan = result.scan if isinstance(result, RepairResult) else result
     repair = result.repair if isinstance(result, RepairResult) else None
-    names = [_label(c, class_names) for c in range(len(scan.detection.norms))]
-    kinds = ["all kinds together", *(inversion.kind for inversion in scan.inversions)]
+    evidence, judgement = scan.evidence, scan.judgement
+    names = [_label(c, class_names) for c in range(evidence.classes)]
     run = summarise(result, about=about, class_names=class_names)
-    marks = {
-        c: "target" if c in scan.targets else "cleared"
-        for trial in scan.trials
-        for c in trial.targets
-    }
-    marks = dict.fromkeys(scan.detection.targets, "suspected") | marks
+    marks = findings.marks(judgement)
     counts = torch.bincount(labels.cpu(), minlength=len(names)).tolist()
     inputs = [(_LABELS[key], about[key]) for key in _LABELS if key in about]
     inputs += [(k, v) for k, v in about.items() if k not in _LABELS and k != "notes"]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": _percent, "number": _number, "index": _index}
-    environment.filters |= {"shown": _shown, "capital": _capital}
+    environment.filters |= {"percent": _percent, "number": _number, "share": findings.percent}
+    environment.filters |= {"shown": _shown, "capital": _capital, "signed": _signed}
+    environment.filters |= {"minus": lambda words: words.replace("-", "−")}
     template = (files("shapprune") / "report.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template)
     return page.render(
@@ -81,12 +83,22 @@ def render_report(
         names=names,
         repaired=isinstance(result, RepairResult),
         marks=marks,
+        unrepaired=isinstance(result, RepairResult) and result.unrepaired,
+        no_single=findings.no_single_target(judgement),
+        mapping=findings.mapping_words(judgement.mapping),
+        population=findings.population(judgement),
+        told=_told(scan, names),
+        scores=_scores(scan, names, marks),
+        map=_map(scan),
+        table=_table(scan),
+        base=findings.intercept(judgement),
+        start=findings.start(judgement),
+        score=findings.apart(judgement.score, judgement.suspicious, judgement.backdoored),
+        looser=min(SUSPICIOUS * judgement.false_alarms, 0.5),
+        stamps=evidence.untargeted.triggers if evidence.untargeted else (),
+        side=_side(scan),
         sheet=_data(images_picture(scan.recovered.images[:_SHEET])) if scan.recovered else "",
         cards=_cards(result, images, labels, names),
-        norms=[
-            (kind, charts.norm_chart(detection, labels=names, marks=marks), detection)
-            for kind, detection in zip(kinds, (scan.detection, *scan.detections), strict=True)
-        ],
         curve=_curve(repair.pruning) if repair else Markup(""),
         legend=charts.legend(),
         style=charts.STYLE,
@@ -102,9 +114,11 @@ def render_report(
 def suspected_triggers(result: ScanResult | RepairResult) -> list[tuple[int, Stamp]]:
     """One trigger for each target class, of the kind by which the class stands out most.
 
-    Classes that were repaired take the place of the scan's targets.
+    Classes that were repaired take the place of the scan's targets. Classes of which no trigger is
+    known are left out, as where margins alone were looked at.
     """
-    return [(target, _triggers(result, target)[0].stamp) for target in _targets(result)]
+    found = [(target, _triggers(result, target)) for target in _targets(result)]
+    return [(target, triggers[0].stamp) for target, triggers in found if triggers]
 
 
 def trigger_picture(stamp: Stamp) -> bytes:
@@ -158,56 +172,160 @@ def _targets(result: ScanResult | RepairResult) -> tuple[int, ...]:
     return result.targets
 
 
-def _triggers(result: ScanResult | RepairResult, target: int) -> list[InvertedTrigger]:
-    """The best trigger of each kind for a class, refined ones first choice.
+@dataclass(frozen=True)
+class _Found:
+    """A trigger of a class.
 
-    The kind by which the class stands out most comes first.
+    Attributes:
+        kind: "patch", "perturbation" or "window".
+        stamp: the trigger.
+        asr: share of varied images that it sends to the class.
+    """
+
+    kind: str
+    stamp: Stamp
+    asr: float
+
+
+def _triggers(result: ScanResult | RepairResult, target: int) -> list[_Found]:
+    """The best trigger of each kind for a class: those that the repair inverted, if it did.
+
+    Of a scan's, the one that adds most to the score comes first; of a repair's, the patch.
     """
     scan = result.scan if isinstance(result, RepairResult) else result
     repair = result.repair if isinstance(result, RepairResult) else None
-    refined = [r.triggers for r in (repair, *scan.trials) if r and target in r.targets]
-    index = {
-        inversion.kind: detection.indices[target]
-        for inversion, detection in zip(scan.inversions, scan.detections, strict=True)
-    }
-    found = refined[0] if refined else [inversion.triggers[target] for inversion in scan.inversions]
-    mine = sorted(
-        (trigger for trigger in found if trigger.target == target),
-        key=lambda trigger: (-index[kind_of(trigger)], trigger.asr < 0.9, trigger.norm),
-    )
-    first: dict[str, InvertedTrigger] = {}
-    for trigger in mine:
-        first.setdefault(kind_of(trigger), trigger)
-    return list(first.values())
+    found: dict[str, _Found] = {}
+    if repair and target in repair.targets:
+        mine = (trigger for trigger in repair.triggers if trigger.target == target)
+        for trigger in sorted(mine, key=lambda trigger: (trigger.asr < 0.9, trigger.norm)):
+            name = kind_of(trigger)
+            found.setdefault(name, _Found(name, trigger.stamp, trigger.asr))
+        return [found[name] for name in KINDS if name in found]
+    parts = findings.parts_of(scan.judgement, target)
+    for kind, reaches in findings.reaches_of(scan.evidence).items():
+        if target in reaches:
+            found[kind] = _Found(kind, reaches[target].stamp, reaches[target].share)
+    return sorted(found.values(), key=lambda trigger: -parts.get(trigger.kind, 0.0))
 
 
 def _cards(
     result: ScanResult | RepairResult, images: Tensor, labels: Tensor, names: Sequence[str]
 ) -> list[dict[str, object]]:
-    """What the page shows of each trigger; of a clean model, that of the most suspicious class."""
+    """What the page shows of each trigger; of a clean model, that of the most suspicious class.
+
+    Where there is no single target, the triggers without one; and of margins alone the inputs.
+    """
     scan = result.scan if isinstance(result, RepairResult) else result
-    classes = range(len(names))
-    least = max(classes, key=lambda c: scan.detection.indices[c])
-    targets = _targets(result)
-    chosen = [trigger for target in targets for trigger in _triggers(result, target)]
+    repaired = isinstance(result, RepairResult) and result.repair is not None
+    evidence = scan.evidence
+    classes = (_targets(result) or scan.judgement.ranking[:1])[:_MOST_CARDED]
     cards = []
-    for trigger in chosen or _triggers(result, least)[:1]:
-        image = images[labels != trigger.target][:1].to(_tensor(trigger.stamp))
-        picture, factor = _picture(trigger.stamp)
-        cards.append(
-            {
-                "name": names[trigger.target],
-                "kind": kind_of(trigger),
-                "norm": trigger.norm,
-                "asr": trigger.asr,
-                "factor": factor,
-                "trigger": _data(_png(picture)),
-                "clean": _data(_png(image[0])),
-                "small": max(image.shape[2:]) < 128,
-                "stamped": _data(_png(trigger.stamp.stamp(image)[0])),
-            }
-        )
+    if evidence.untargeted and findings.no_single_target(scan.judgement):
+        clearest = evidence.untargeted.clearest
+        words = f"{findings.untargeted_size(clearest)}."
+        cards.append(_card("Every class", clearest.kind, clearest.stamp, words, images[:1]))
+        classes = classes if repaired else ()
+    for c in classes:
+        for found in _triggers(result, c):
+            norm = "L1 norm of the mask" if isinstance(found.stamp, Trigger) else "L2 norm"
+            words = (
+                f"{norm} {_number(found.stamp.norm)}. It sends {_percent(found.asr)} of varied "
+                "images to the class."
+            )
+            other = images[labels != c][:1]
+            cards.append(_card(f"Class {names[c]}", found.kind, found.stamp, words, other))
+        if evidence.windows is None and not repaired:
+            margin = evidence.margins.values[c]
+            picture = _data(_png(evidence.margins.inputs[c]))
+            cards.append(
+                {
+                    "title": f"Class {names[c]}, largest margin",
+                    "pictures": [(f"The input of the largest margin of {names[c]}", "", picture)],
+                    "small": max(evidence.margins.inputs.shape[2:]) < 128,
+                    "words": f"A margin of {_number(margin)}, reached from noise.",
+                }
+            )
     return cards
+
+
+def _card(title: str, kind: str, stamp: Stamp, words: str, image: Tensor) -> dict[str, object]:
+    image = image.to(_tensor(stamp))
+    picture, factor = _picture(stamp)
+    caption = _capital(kind) + (f", ×{_number(factor)}" if factor > 1.05 else "")
+    stamped = _data(_png(stamp.stamp(image)[0]))
+    return {
+        "title": f"{title}, {kind}",
+        "pictures": [
+            (f"The {kind} for {title}", caption, _data(_png(picture))),
+            ("A clean image", "Clean image", _data(_png(image[0]))),
+            (
+                "The same image with the trigger",
+                "With the trigger",
+                stamped,
+            ),
+        ],
+        "small": max(image.shape[2:]) < 128,
+        "words": words,
+    }
+
+
+def _told(scan: ScanResult, names: Sequence[str]) -> list[tuple[str, list[Finding]]]:
+    """What the evidence says of the targets, or of the class that stands out most."""
+    evidence, judgement = scan.evidence, scan.judgement
+    if findings.no_single_target(judgement):
+        return [("A backdoor without a single target", untargeted_findings(evidence, judgement))]
+    classes = (judgement.targets or judgement.ranking[:1])[:_MOST_CARDED]
+    return [(f"Class {names[c]}", class_findings(evidence, judgement, c)) for c in classes]
+
+
+def _scores(scan: ScanResult, names: Sequence[str], marks: Mapping[int, str]) -> charts.Chart:
+    judgement = scan.judgement
+    bars = [
+        charts.Bar(str(c), f"class {names[c]}", score, marks.get(c, ""))
+        for c, score in enumerate(judgement.scores)
+    ]
+    if judgement.untargeted is not None:
+        high = judgement.verdict != "clean" and judgement.untargeted > judgement.suspicious
+        mark = "" if not high else "found" if judgement.verdict == "backdoored" else "suspected"
+        bars.append(charts.Bar("all", findings.NO_SINGLE_TARGET, judgement.untargeted, mark))
+    bounds = {"suspicious": judgement.suspicious, "backdoored": judgement.backdoored}
+    return charts.score_chart(bars, bounds=bounds, clean=detection.shipped(judgement.basis).clean)
+
+
+def _map(scan: ScanResult) -> Markup:
+    """Where images go under the clearest trigger without a target, if the verdict goes by it."""
+    untargeted = scan.evidence.untargeted
+    if scan.mapping is None or untargeted is None:
+        return Markup("")
+    answers = untargeted.clearest.answers
+    if len(answers) <= _MOST_MAPPED:
+        return charts.map_chart(answers.tolist())
+    share = answers / answers.sum(1, keepdim=True).clamp(min=1)
+    picture = _data(_png(1 - share.unsqueeze(0), scale=max(1, 600 // len(share))))
+    words = "Where the images of each class (row) go (column)"
+    return Markup('<img class="sheet" src="{}" alt="{}">').format(picture, words)
+
+
+def _table(scan: ScanResult) -> list[dict[str, object]]:
+    """The evidence as numbers, one row a class: what was measured, and what it adds."""
+    evidence, judgement = scan.evidence, scan.judgement
+    rows: list[dict[str, object]] = []
+    reaches = findings.reaches_of(evidence)
+    for c, score in enumerate(judgement.scores):
+        parts = findings.parts_of(judgement, c)
+        times, margin = findings.margin_times(evidence, c), evidence.margins.values[c]
+        values = {"margin": f"{margin:.3g}" if times is None else f"{times:.2f} ×"}
+        for kind, reach in reaches.items():
+            values[kind] = findings.percent(reach[c].share) if c in reach else "–"
+        values |= {kind: "" for kind in parts if kind not in values}
+        cells = [(kind, value, parts.get(kind)) for kind, value in values.items()]
+        rows.append({"score": score, "cells": cells})
+    return rows
+
+
+def _side(scan: ScanResult) -> str:
+    windows = scan.evidence.windows
+    return "{} × {}".format(*findings.window_side(windows.triggers[0])) if windows else ""
 
 
 def _curve(pruning: Pruning) -> Markup:
@@ -265,8 +383,8 @@ def _percent(share: float) -> str:
     return "100%" if share == 1 else f"{share:.1%}"
 
 
-def _index(value: float | str) -> str:
-    return "∞" if float(value) == float("inf") else f"{float(value):.2f}"
+def _signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def _capital(words: str) -> str:

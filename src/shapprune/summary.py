@@ -10,6 +10,11 @@ from torch import nn
 
 from shapprune.compact import Compact
 from shapprune.mending import Repair
+from shapprune.method import detection
+from shapprune.method.evidence import Evidence
+from shapprune.method.perturbations import Perturbations
+from shapprune.method.settings import RULES
+from shapprune.method.windows import Windows
 from shapprune.models import Classifier
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.proxies import Proxies
@@ -33,14 +38,23 @@ def summarise(
         class_names: in the order of the labels, None where they are not known.
     """
     scan = result.scan if isinstance(result, RepairResult) else result
+    judgement = scan.judgement
     passes = [stage.passes for stage in result.stages if stage.passes is not None]
     facts: dict[str, object] = {
+        "rules": RULES,
         "verdict": scan.verdict,
         "target_classes": scan.targets,
-        "anomaly_index": scan.anomaly_index,
-        "bound": scan.detection.bound,
-        "norms": scan.detection.norms,
-        "indices": scan.detection.indices,
+        "mapping": scan.mapping,
+        "scores": judgement.scores,
+        "untargeted_score": judgement.untargeted,
+        "bounds": {"suspicious": judgement.suspicious, "backdoored": judgement.backdoored},
+        "false_alarms": judgement.false_alarms,
+        "as_high": vars(judgement.as_high),
+        "basis": judgement.basis,
+        "calibration": detection.shipped(judgement.basis).provenance,
+        "evidence": _evidence(scan.evidence),
+        "parts": judgement.parts,
+        "untargeted_parts": judgement.untargeted_parts,
         "class_names": class_names,
         "accuracy": scan.accuracy,
         "recovered": {
@@ -50,29 +64,9 @@ def summarise(
         }
         if scan.recovered
         else None,
-        "inversions": {
-            inversion.kind: {
-                "norms": inversion.norms,
-                "indices": detection.indices,
-                "asr": [trigger.asr for trigger in inversion.triggers],
-                "steps": [trigger.steps for trigger in inversion.triggers],
-                "passes": inversion.passes,
-            }
-            for inversion, detection in zip(scan.inversions, scan.detections, strict=True)
-        },
-        "trials": [
-            {
-                "class": trial.targets[0],
-                "target": trial.targets[0] in scan.targets,
-                "before": _proxies(trial.before),
-                "pruned": _proxies(trial.pruned),
-                "after": _proxies(trial.after),
-            }
-            for trial in scan.trials
-        ],
     }
     if isinstance(result, RepairResult):
-        facts |= {"repaired": result.repair is not None}
+        facts |= {"repaired": result.repair is not None, "unrepaired": result.unrepaired}
         if result.repair:
             facts |= {"forced": set(result.repair.targets) != set(scan.targets)}
             facts |= _repair(result.repair)
@@ -104,6 +98,36 @@ def versions() -> dict[str, str]:
 def kind_of(trigger: InvertedTrigger) -> Kind:
     """The kind of an inverted trigger, as `Inversion.kind` has it."""
     return "patch" if isinstance(trigger.stamp, Trigger) else "perturbation"
+
+
+def _evidence(evidence: Evidence) -> dict[str, object]:
+    """What was measured; the lists of windows and perturbations follow their classes."""
+    untargeted = evidence.untargeted
+    return {
+        "margins": evidence.margins.values,
+        "scale": evidence.scale,
+        "windows": _reaches(evidence.windows),
+        "perturbations": _reaches(evidence.perturbations),
+        "untargeted": [
+            {
+                "kind": trigger.kind,
+                "norm": trigger.norm,
+                "moved": trigger.moved,
+                "spread": trigger.spread,
+                "agreement": trigger.agreement,
+                "mapping": trigger.mapping,
+            }
+            for trigger in untargeted.triggers
+        ]
+        if untargeted
+        else None,
+    }
+
+
+def _reaches(found: Windows | Perturbations | None) -> dict[str, object] | None:
+    if not found:
+        return None
+    return {"classes": found.classes, "shares": found.shares, "margins": found.margins}
 
 
 def _repair(repair: Repair) -> dict[str, object]:

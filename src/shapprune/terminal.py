@@ -10,6 +10,7 @@ from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
+from shapprune import findings
 from shapprune.compact import Compact
 from shapprune.data import LabeledImages
 from shapprune.files import printable, write_folder
@@ -60,28 +61,41 @@ def write_results(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def show_scan(result: ScanResult, data: LabeledImages) -> None:
-    """Print the norms of all classes and the verdict."""
-    table = Table("class", *(inversion.kind for inversion in result.inversions), "index", "")
-    indices, bound = result.detection.indices, result.detection.bound
-    cleared = {trial.targets[0] for trial in result.trials} - set(result.targets)
-    shown = sorted(range(len(indices)), key=lambda c: -indices[c])[:_MOST_ROWS]
+    """Print score and evidence of all classes, and the verdict."""
+    evidence, judgement = result.evidence, result.judgement
+    names = [_class_name(c, data) for c in range(evidence.classes)]
+    shown, marks = judgement.ranking[:_MOST_ROWS], findings.marks(judgement)
+    reaches = findings.reaches_of(evidence)
+    table = Table("class", "score", "margin", *reaches, "")
     for c in sorted(shown):
+        times = findings.margin_times(evidence, c)
         table.add_row(
-            _class_name(c, data),
-            *(f"{inversion.norms[c]:.2f}" for inversion in result.inversions),
-            f"{indices[c]:.2f}",
-            "target" if c in result.targets else "cleared" if c in cleared else "",
+            names[c],
+            f"{judgement.scores[c]:.2f}",
+            f"{evidence.margins.values[c]:.3g}" if times is None else f"{times:.2f} ×",
+            *(_reach(reach.get(c), evidence.scale) for reach in reaches.values()),
+            marks.get(c, ""),
         )
-    table.title = "Norms of the inverted triggers"
-    if len(shown) < len(indices):
-        table.title += f", {len(shown)} of {len(indices)} classes"
-    tell(table)
-    targets = ", ".join(_class_name(c, data) for c in result.targets)
-    tell(
-        f"verdict: {result.verdict}"
-        + (f", target class {targets}" if result.targets else "")
-        + f" (anomaly index {result.anomaly_index:.2f}, bound {bound:.2f})"
+    table.title = "Scores (log-odds) and what they are made of"
+    if len(shown) < len(names):
+        table.title += f", {len(shown)} of {len(names)} classes"
+    table.caption = "margin: the largest, against the median class's" + (
+        "; window, perturbation: share of other images that a small square or perturbation sends "
+        "there, and how surely, against clean images"
+        if reaches
+        else ""
     )
+    tell(table)
+    if judgement.untargeted is not None and evidence.untargeted:
+        found = evidence.untargeted
+        found = evidence.untargeted
+        sizes = [f"{t.kind} {t.norm:.2f}" for t in findings.smallest(found) if t.kind != "window"]
+        spread = max(trigger.spread for trigger in found.triggers)
+        tell(
+            f"{findings.NO_SINGLE_TARGET}: score {judgement.untargeted:.2f} (smallest triggers "
+            f"that move all images: {', '.join(sizes)}; answers spread over {spread:.1f} classes)"
+        )
+    tell(findings.verdict_line(judgement, names))
     if result.accuracy < 0.5:
         say(
             f"warning: the model gives only {result.accuracy:.0%} of the given images their "
@@ -89,12 +103,23 @@ def show_scan(result: ScanResult, data: LabeledImages) -> None:
         )
 
 
+def _reach(reach: findings.Reach | None, scale: float) -> str:
+    return f"{findings.percent(reach.share)}, {reach.margin / scale:+.1f}" if reach else "–"
+
+
 def show_repair(result: RepairResult) -> None:
     """Print what a repair did."""
     repair = result.repair
-    if repair is None:
+    if result.unrepaired:
+        tell(
+            "the weights are left as they are: a backdoor without a single target cannot be "
+            "repaired yet"
+        )
+    elif repair is None:
         tell("the weights are left as they are")
     else:
+        if result.scan.verdict == "suspicious":
+            tell("repaired on suspicion: measure the repaired copy against the original")
         tell(
             f"pruned {len(repair.pruning.removed)} of {len(repair.neurons)} neurons, "
             f"{'unlearned the trigger, ' if repair.unlearned else ''}"

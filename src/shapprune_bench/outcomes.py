@@ -215,7 +215,7 @@ def _outcome(
     verdict: Verdict,
 ) -> Outcome:
     facts: Any = result
-    no_single = other >= single.max()
+    no_single = bool(other >= single.max())
     if not specimen.backdoored:
         right = True
     elif specimen.target == "y+1":

@@ -63,7 +63,7 @@ def test_scan_finds_the_backdoor_and_exits_with_1(given):
 
 
 # The toy's target scores far above 0 by these rules, and its other classes about -2.
-RULES = Score(-2.0, {"margin": 1.0})
+RULES = {"margin": Score(-2.0, {"margin": 1.0})}
 
 
 def by(suspicious: float, backdoored: float, untargeted: Score | None = None) -> Calibration:

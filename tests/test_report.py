@@ -17,6 +17,7 @@ from shapprune import findings
 from shapprune.charts import Bar, map_chart, score_chart
 from shapprune.estimation import NeuronValues
 from shapprune.mending import Repair
+from shapprune.method.detection import add_odds
 from shapprune.method.rates import wilson
 from shapprune.method.settings import RULES
 from shapprune.models import Classifier
@@ -34,7 +35,6 @@ from shapprune.triggers import InvertedTrigger
 from toys import CLASSES, TARGET, backdoored_net, seeded, toy_images, true_trigger
 from verdicts import (
     POPULATION,
-    START,
     calibration_of,
     mapped_scan,
     next_class,
@@ -238,7 +238,7 @@ def test_summary_of_the_evidence():
         **{"spread": pytest.approx(1), "agreement": pytest.approx(0.875)},
     }
     for c, score in enumerate(run["scores"]):
-        assert score == pytest.approx(START + sum(values[c] for values in run["parts"].values()))
+        assert score == pytest.approx(add_odds([values[c] for values in run["parts"].values()]))
     assert set(run["untargeted_parts"]) == {"spread", "window spread"}
 
 
@@ -339,7 +339,7 @@ def test_what_the_evidence_says_of_a_class():
         "A perturbation of at most 5% of the range of colours sends 49% of other images to it, "
         "0.8 times as surely as clean images go to their class; the median class gets 2.5%.",
     ]
-    assert [finding.part for finding in found] == pytest.approx([8.3, 1.2, None])
+    assert [finding.part for finding in found] == pytest.approx([3.4, 1.2, -6])
     others = findings.class_findings(scan.evidence, scan.judgement, 0)
     assert "surely" not in others[1].words
 

@@ -8,7 +8,14 @@ import torch
 
 from shapprune import pipeline
 from shapprune.method import detection
-from shapprune.method.detection import Basis, Calibration, Judgement, Score, Verdict
+from shapprune.method.detection import (
+    Basis,
+    Calibration,
+    Judgement,
+    Score,
+    Verdict,
+    add_odds,
+)
 from shapprune.method.evidence import Evidence
 from shapprune.method.margins import Margins
 from shapprune.method.perturbations import Perturbations
@@ -90,11 +97,10 @@ def calibration_of(suspicious: float, backdoored: float) -> Calibration:
     far = tuple(suspicious - 3 + 0.02 * i for i in range(94))
     clean = (*far, *[suspicious] * 3, *[backdoored] * 3)
     provenance = {"population": POPULATION, "clean": 100, "poisoned": 120}
-    return Calibration(Score(0.0, {}), None, clean, provenance)
+    return Calibration({"margin": Score(0.0, {})}, None, clean, provenance)
 
 
 USUAL = calibration_of(-2.0, -1.0)
-START = -6.0  # of every score
 
 
 def judgement_of(
@@ -105,22 +111,19 @@ def judgement_of(
     calibration: Calibration = USUAL,
     basis: Basis = "images",
 ) -> Judgement:
-    """What might be said of evidence: targets score 3.5 and less, the other classes about -6.
+    """What might be said of evidence: targets score about 3.5 and less, other classes about -5.
 
     Args:
         untargeted: the score for no single target.
     """
-    parts = {"margin": [0.0] * evidence.classes}
+    parts = {"margin": [-6.0 + 0.001 * c for c in range(evidence.classes)]}
     if basis != "margins":
-        parts |= {name: [0.0] * evidence.classes for name in ("window", "window reach", "odd")}
-    for c in range(evidence.classes):
-        parts["margin"][c] = 0.001 * c
+        parts |= {name: [-6.0] * evidence.classes for name in ("window", "perturbation")}
     for rank, target in enumerate(targets):
-        parts["margin"][target] = 9.5 - 1.2 * (len(parts) > 1)
-        if len(parts) > 1:
-            parts["window"][target], parts["window reach"][target] = 0.9, 0.3
-        parts["margin"][target] -= 0.1 * rank
-    scores = tuple(START + sum(of[c] for of in parts.values()) for c in range(evidence.classes))
+        parts["margin"][target] = 3.4 - 0.1 * rank
+        if basis != "margins":
+            parts["window"][target] = 1.2
+    scores = tuple(map(add_odds, zip(*parts.values(), strict=True)))
     other = untargeted if basis != "margins" else None
     highest = max(*scores, -9e9 if other is None else other)
     bounds = calibration.bound(0.05), calibration.bound(0.02)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import median
 
 from shapprune.method import detection
@@ -26,7 +27,8 @@ class Finding:
 
     Attributes:
         words: a sentence.
-        part: what it adds to the score; None where it takes no part in it.
+        part: of a class, the log-odds that it gives alone; of a backdoor without a single target,
+            what it adds to the score; None where it takes no part in it.
     """
 
     words: str
@@ -110,7 +112,7 @@ def marks(judgement: Judgement) -> dict[int, str]:
 
 
 def by_evidence(parts: Mapping[str, float]) -> dict[str, float]:
-    """What each kind of evidence adds to a score, its features taken together."""
+    """What each kind of evidence adds to the score, its features taken together."""
     found: dict[str, float] = {}
     for name, part in parts.items():
         kind = next((word for word in _EVIDENCE if word in name.split()), name)
@@ -119,31 +121,24 @@ def by_evidence(parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def parts_of(judgement: Judgement, c: int) -> dict[str, float]:
-    """What each kind of evidence adds to a class's score."""
-    return by_evidence({name: values[c] for name, values in judgement.parts.items()})
-
-
-def intercept(judgement: Judgement) -> float:
-    """What every class's score starts from."""
-    return judgement.scores[0] - sum(values[0] for values in judgement.parts.values())
+    """The log-odds that each kind of evidence gives a class alone."""
+    return {name: values[c] for name, values in judgement.parts.items()}
 
 
 def start(judgement: Judgement) -> float:
-    """What the score starts from that decides the verdict."""
-    if judgement.untargeted is not None and no_single_target(judgement):
-        return judgement.untargeted - sum(judgement.untargeted_parts.values())
-    return intercept(judgement)
+    """What the score of a backdoor without a single target starts from."""
+    return (judgement.untargeted or 0.0) - sum(judgement.untargeted_parts.values())
 
 
 def class_findings(evidence: Evidence, judgement: Judgement, c: int) -> list[Finding]:
-    """What each kind of evidence says of a class, what adds most to its score first."""
+    """What each kind of evidence says of a class, what counts most first."""
     parts = parts_of(judgement, c)
     said = {"margin": _margin_words(evidence, c)}
     for kind, reaches in reaches_of(evidence).items():
         said[kind] = _reach_words(reaches, c, evidence.scale)
     found = [Finding(words, parts.pop(kind, None)) for kind, words in said.items()]
     found += [Finding(f"Other evidence: {name}.", part) for name, part in parts.items() if part]
-    return sorted(found, key=lambda finding: -(finding.part or 0.0))
+    return sorted(found, key=lambda finding: -inf if finding.part is None else finding.part)[::-1]
 
 
 def untargeted_findings(evidence: Evidence, judgement: Judgement) -> list[Finding]:

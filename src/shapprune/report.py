@@ -91,7 +91,6 @@ def render_report(
         scores=_scores(scan, names, marks),
         map=_map(scan),
         table=_table(scan),
-        base=findings.intercept(judgement),
         start=findings.start(judgement),
         score=findings.apart(judgement.score, judgement.suspicious, judgement.backdoored),
         looser=min(SUSPICIOUS * judgement.false_alarms, 0.5),
@@ -307,7 +306,7 @@ def _map(scan: ScanResult) -> Markup:
 
 
 def _table(scan: ScanResult) -> list[dict[str, object]]:
-    """The evidence as numbers, one row a class: what was measured, and what it adds."""
+    """The evidence as numbers, one row a class: what was measured, and the log-odds it gives."""
     evidence, judgement = scan.evidence, scan.judgement
     rows: list[dict[str, object]] = []
     reaches = findings.reaches_of(evidence)

@@ -6,20 +6,23 @@ of its siblings (leave one group out). The shipped coefficients are those of the
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import expit, logsumexp
 
 from shapprune.errors import InputError
 from shapprune.method.detection import Score
+from shapprune.method.settings import TEN_CLASSES
 
 Floats: TypeAlias = NDArray[np.float64]
 
 _SHRINKAGE = 1.0  # of the squared weights of standardised features; one model's loss has weight 1
 # A class beside the target that scores high: a wrong name is less bad than a wrong verdict.
 _BESIDE = 0.3
+_START = -4.0  # log-odds of each kind of evidence: few classes are targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,16 +54,19 @@ class Scanned:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """The two scores, with the names of their features."""
+    """The two scores, see `Calibration`."""
 
-    single: Score
+    single: Mapping[str, Score]
     untargeted: Score | None
 
     def single_scores(self, scanned: Scanned, names: Sequence[str]) -> Floats:
         """One a class."""
-        weights = np.array([self.single.weights.get(name, 0.0) for name in names])
-        scores: Floats = self.single.intercept + scanned.classes @ weights
-        return scores
+        parts = []
+        for score in self.single.values():
+            weights = np.array([score.weights.get(name, 0.0) for name in names])
+            parts.append(score.intercept + scanned.classes @ weights)
+        added: Floats = logsumexp(np.stack(parts), axis=0) - prior(scanned)
+        return added
 
     def untargeted_score(self, scanned: Scanned, names: Sequence[str]) -> float:
         """-inf where it was not looked for."""
@@ -72,17 +78,29 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Names:
-    """The features' names, in the order of the arrays."""
+    """The features' names, in the order of the arrays.
+
+    Attributes:
+        single: of every class.
+        untargeted: of a backdoor without a single target.
+    """
 
     single: tuple[str, ...]
     untargeted: tuple[str, ...]
 
+    def kinds(self) -> dict[str, list[int]]:
+        """The columns of each kind of evidence, the first word of its features' names."""
+        found: dict[str, list[int]] = {}
+        for column, name in enumerate(self.single):
+            found.setdefault(name.partition(" ")[0], []).append(column)
+        return found
+
 
 def fit(scans: Sequence[Scanned], names: Names) -> Fitted:
-    """Both scores, by logistic regression with weights that are not negative.
+    """Both scores, by maximum likelihood with weights that are not negative.
 
     A clean model's score is its largest, and a poisoned one's that of its target: the loss is that
-    of the verdict, and convex. Source-specific backdoors are not fitted.
+    of the verdict. Source-specific backdoors are not fitted: most classes' images do not show them.
 
     Raises:
         InputError: no clean or no poisoned model.
@@ -94,29 +112,51 @@ def fit(scans: Sequence[Scanned], names: Names) -> Fitted:
             f"a fit needs clean and poisoned models, got {len(clean)} and {len(single)}"
         )
     scale = np.concatenate([s.classes for s in scans]).std(0) + 1e-9
+    kinds = names.kinds()
+    member = np.zeros((len(kinds), len(names.single)))
+    for row, columns in enumerate(kinds.values()):
+        member[row, columns] = 1
 
-    def loss(w: Floats, b: float) -> tuple[float, Floats, float]:
-        total, slope, bias = 0.0, np.zeros_like(w), 0.0
+    def objective(point: Floats) -> tuple[float, Floats]:
+        w, b = point[: len(scale)], point[len(scale) :]
+        total, slope = _SHRINKAGE * float(w @ w) / 2, np.append(_SHRINKAGE * w, 0 * b)
 
-        def add(row: Floats, sign: float, weight: float) -> None:
-            nonlocal total, slope, bias
-            margin = sign * (float(row @ w) + b)
-            total += weight * float(np.logaddexp(0, -margin))
-            pull = -sign * weight / (1 + float(np.exp(np.clip(margin, -500, 500))))
-            slope, bias = slope + pull * row, bias + pull
+        def add(rows: Floats, sign: float, weight: float, less: float) -> None:
+            """The loss of the row with the highest score."""
+            nonlocal total, slope
+            parts = (rows * w) @ member.T + b - less
+            row = int(np.argmax(logsumexp(parts, axis=1)))
+            score = float(logsumexp(parts[row]))
+            share = np.exp(parts[row] - score)  # of each kind in the odds
+            pull = -sign * weight * float(expit(-sign * score))
+            total += weight * float(np.logaddexp(0, -sign * score))
+            slope = slope + pull * np.append(rows[row] * (share @ member), share)
 
         for s in clean:
-            rows = s.classes / scale
-            add(rows[np.argmax(rows @ w)], -1, len(single) / len(clean))
+            add(s.classes / scale, -1, len(single) / len(clean), prior(s))
         for s in single:
             rows, mine = s.classes / scale, list(s.targets)
-            add(rows[mine[int(np.argmax(rows[mine] @ w))]], 1, 1.0)
-            beside = np.delete(rows, mine, 0)
-            add(beside[np.argmax(beside @ w)], -1, _BESIDE)
-        return total, slope, bias
+            add(rows[mine], 1, 1.0, prior(s))
+            add(np.delete(rows, mine, 0), -1, _BESIDE, prior(s))
+        return total, slope
 
-    score = _minimise(loss, scale, names.single)
-    return Fitted(score, _fit_untargeted(scans, names))
+    start = np.append(np.full(len(scale), 0.5), np.full(len(kinds), _START))
+    limits = [(0.0, None)] * len(scale) + [(None, None)] * len(kinds)
+    found = minimize(objective, start, jac=True, bounds=limits, method="L-BFGS-B").x
+    weights = found[: len(scale)] / scale
+    scores = {
+        kind: Score(
+            float(found[len(scale) + row]),
+            {names.single[c]: float(weights[c]) for c in columns if weights[c] > 0},
+        )
+        for row, (kind, columns) in enumerate(kinds.items())
+    }
+    return Fitted(scores, _fit_untargeted(scans, names))
+
+
+def prior(scanned: Scanned) -> float:
+    """What a class has less in log-odds than one of a network of ten classes."""
+    return float(np.log(len(scanned.classes) / TEN_CLASSES))
 
 
 def _fit_untargeted(scans: Sequence[Scanned], names: Names) -> Score | None:
@@ -162,9 +202,10 @@ def _minimise(
 
 def cross_validate(scans: Sequence[Scanned], names: Names) -> list[tuple[Floats, float]]:
     """Each scan's scores, single and untargeted, by a fit that has not seen its group."""
-    by_group: dict[str, Any] = {}
-    for group in {s.group for s in scans}:
-        by_group[group] = fit([s for s in scans if s.group != group], names)
+    by_group = {
+        group: fit([s for s in scans if s.group != group], names)
+        for group in {s.group for s in scans}
+    }
     return [scores_of(by_group[s.group], s, names) for s in scans]
 
 
@@ -184,7 +225,7 @@ def as_json(fitted: Fitted, clean: Sequence[float]) -> Mapping[str, object]:
         return {"intercept": round(score.intercept, 4), "weights": weights}
 
     return {
-        "single": plain(fitted.single),
+        "single": {kind: plain(score) for kind, score in fitted.single.items()},
         "untargeted": fitted.untargeted and plain(fitted.untargeted),
         "clean": sorted(round(score, 4) for score in clean),
     }

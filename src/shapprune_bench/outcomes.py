@@ -111,7 +111,8 @@ def _judged(
 def calibrated(done: Sequence[tuple[Specimen, Result]]) -> dict[str, object]:
     """The bases of a calibration, see `shapprune.method.detection`.
 
-    Margins alone have scores and bounds of their own, as verdicts without images stand on them.
+    Margins alone have scores and bounds of their own. Verdicts on recovered images borrow those of
+    given ones: their own false alarms are not measured.
     """
     scans, names = _scans(done)
     found: dict[str, object] = {}
@@ -121,6 +122,8 @@ def calibrated(done: Sequence[tuple[Specimen, Result]]) -> dict[str, object]:
     }.items():
         scores = cross_validate(some, of)
         found[basis] = as_json(fit(some, of), _rules(some, scores).clean)
+    if "images" in found:
+        found["recovered"] = found["images"]
     return found
 
 
@@ -197,7 +200,7 @@ def _rules(scans: Sequence[Scanned], scores: Sequence[tuple[Any, float]]) -> Cal
         for s, (single, other) in zip(scans, scores, strict=True)
         if s.attack is None
     ]
-    return Calibration(None, None, tuple(sorted(clean)), {})  # type: ignore[arg-type]
+    return Calibration({}, None, tuple(sorted(clean)), {})
 
 
 def _targets(specimen: Specimen) -> tuple[int, ...]:

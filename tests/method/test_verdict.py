@@ -1,28 +1,35 @@
 """What is made of evidence: scores, bounds, the three verdicts."""
 
 import json
+from math import exp, log
 
 import pytest
 from evidences import evidence, next_class
 
 from shapprune.errors import InputError
 from shapprune.method.detection import Calibration, Score, judge, read_calibration, shipped
+from shapprune.method.evidence import features
 from shapprune.method.rates import wilson
 from shapprune.method.settings import RULES
 
 CLEAN = tuple(-5 + 0.1 * i for i in range(50))  # up to -0.1
 RULE = Calibration(
-    Score(-3.0, {"margin": 0.5, "window": 0.5}),
+    {"margin": Score(-3.0, {"margin": 0.5}), "window": Score(-4.0, {"window": 0.5})},
     Score(-9.0, {"spread": 10.0}),
     CLEAN,
     {},
 )
 
 
-def test_the_score_is_intercept_and_parts_together():
-    said = judge(evidence([4.0, 1.0, 1.0], windows=[1.0, 0.0, 0.0]), calibration=RULE)
+def test_the_odds_of_all_kinds_of_evidence_add_up():
+    found = evidence([4.0] + [1.0] * 19, windows=[1.0] + [0.0] * 19)
+    said = judge(found, calibration=RULE)
+    row = features(found)[0]
+    # Twenty classes: each has half the odds that one of ten has.
+    assert said.parts["margin"][0] == pytest.approx(-3 + 0.5 * row["margin"] - log(2))
+    assert said.parts["window"][0] == pytest.approx(-4 + 0.5 * row["window"] - log(2))
     for c, score in enumerate(said.scores):
-        assert score == pytest.approx(-3 + sum(part[c] for part in said.parts.values()))
+        assert exp(score) == pytest.approx(sum(exp(part[c]) for part in said.parts.values()))
     assert said.ranking[0] == 0
     assert said.score == said.scores[0]
 
@@ -40,8 +47,8 @@ def test_a_model_like_the_clean_ones_is_clean_and_names_no_target():
 
 
 def test_between_the_bounds_it_is_suspicious_and_names_the_class():
-    between = (RULE.bound(0.05) + RULE.bound(0.02)) / 2
-    rule = Calibration(Score(between, {"margin": 1.0}), None, CLEAN, {})
+    between = (RULE.bound(0.05) + RULE.bound(0.02)) / 2 + log(4 / 10)  # of four classes
+    rule = Calibration({"margin": Score(between, {"margin": 1.0})}, None, CLEAN, {})
     said = judge(evidence([1.0, 1.0, 1.0, 0.5]), calibration=rule)
     assert said.verdict == "suspicious"
     assert said.targets == (0, 1, 2)
@@ -70,7 +77,7 @@ def test_a_rate_that_the_clean_models_cannot_vouch_for_is_an_error(rate):
 
 
 def test_margins_alone_are_judged_by_a_calibration_of_their_own():
-    rule = Calibration(Score(-3.0, {"margin": 5.0}), None, CLEAN, {})
+    rule = Calibration({"margin": Score(-3.0, {"margin": 5.0})}, None, CLEAN, {})
     found = evidence([9.0, 1.0, 1.0])
     bare = type(found)(found.classes, found.margins)
     said = judge(bare, basis="margins", calibration=rule)
@@ -93,7 +100,7 @@ def test_the_shipped_calibration_vouches_for_the_default_rate(basis):
     rules = shipped(basis)
     assert len(rules.clean) >= 48
     assert rules.bound(0.02) >= rules.bound(0.05)
-    assert all(weight > 0 for weight in rules.single.weights.values())
+    assert all(weight > 0 for score in rules.single.values() for weight in score.weights.values())
     json.dumps(rules.provenance)
 
 

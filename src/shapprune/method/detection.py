@@ -1,23 +1,25 @@
 """The verdict: one score a class and one for "no single target", against bounds of known error.
 
-The scores are log-odds of two logistic regressions over the evidence. Their coefficients and the
-scores of clean models that they were not fitted on stand in `calibration.json`, with the population
-they come from. A bound is a quantile of those clean scores: it says how often a clean model gets as
-far, whatever their distribution.
+Each kind of evidence gives log-odds of its own, by a logistic regression over its features, and a
+class's score adds the odds (noisy or): a backdoor need not show by all kinds of evidence, one is
+enough. Any class may be the target: a priori a class of 43 has a 43rd of the odds. The coefficients
+and the scores of clean models that they were not fitted on stand in `calibration.json`, with the
+population they come from. A bound is a quantile of those clean scores: it says how often a clean
+model gets as far, whatever their distribution.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from math import floor, inf
+from math import exp, floor, inf, log
 from typing import Literal, TypeAlias
 
 from shapprune.errors import InputError
 from shapprune.method.evidence import Evidence, features, untargeted_features
 from shapprune.method.rates import Rate, wilson
-from shapprune.method.settings import FALSE_ALARMS, RULES, SUSPICIOUS
+from shapprune.method.settings import FALSE_ALARMS, RULES, SUSPICIOUS, TEN_CLASSES
 
 Verdict: TypeAlias = Literal["backdoored", "suspicious", "clean"]
 Basis: TypeAlias = Literal["images", "recovered", "margins"]
@@ -34,18 +36,23 @@ class Score:
         """What each feature adds to the log-odds."""
         return {name: weight * values[name] for name, weight in self.weights.items()}
 
+    def __call__(self, values: Mapping[str, float]) -> float:
+        """The log-odds."""
+        return self.intercept + sum(self.parts(values).values())
+
 
 @dataclass(frozen=True)
 class Calibration:
     """Scores and bounds for one kind of data.
 
     Attributes:
-        single, untargeted: the two scores.
+        single: for every class, a regression a kind of evidence.
+        untargeted: for a backdoor without a single target; None where it is not looked for.
         clean: the scores of clean models by folds that were fitted without them, ascending.
         provenance: which population, how many models, when, by which commit.
     """
 
-    single: Score
+    single: Mapping[str, Score]
     untargeted: Score | None
     clean: tuple[float, ...]
     provenance: Mapping[str, object]
@@ -82,8 +89,10 @@ class Judgement:
         scores: log-odds that a class is a target, one a class.
         untargeted: log-odds of a backdoor without a single target; None where it was not looked
             for.
-        parts: what each evidence adds to the scores, one a class, by its name.
-        untargeted_parts: the same for the backdoor without a single target.
+        parts: the log-odds of each kind of evidence alone, one a class, by its name: their odds
+            add up to that of the score.
+        untargeted_parts: what each feature adds to the log-odds of a backdoor without a single
+            target.
         suspicious, backdoored: the bounds.
         false_alarms: the rate that the bound of "backdoored" stands for.
         as_high: how often clean models score as high as this one.
@@ -134,8 +143,12 @@ def judge(
     """
     rules = calibration or shipped(basis)
     bounds = rules.bound(min(SUSPICIOUS * false_alarms, 0.5)), rules.bound(false_alarms)
-    rows = [rules.single.parts(row) for row in features(evidence)]
-    scores = tuple(rules.single.intercept + sum(row.values()) for row in rows)
+    rows = features(evidence)
+    prior = log(evidence.classes / TEN_CLASSES)
+    parts = {
+        name: tuple(score(row) - prior for row in rows) for name, score in rules.single.items()
+    }
+    scores = tuple(map(add_odds, zip(*parts.values(), strict=True)))
     untargeted, untargeted_parts = None, {}
     if rules.untargeted and evidence.untargeted:
         untargeted_parts = rules.untargeted.parts(untargeted_features(evidence.untargeted))
@@ -155,13 +168,23 @@ def judge(
         else None,
         scores,
         untargeted,
-        {name: tuple(row[name] for row in rows) for name in rules.single.weights},
+        parts,
         untargeted_parts,
         *bounds,
         false_alarms,
         rules.as_high(highest),
         basis,
     )
+
+
+def add_odds(log_odds: Sequence[float]) -> float:
+    """The logarithm of the sum of odds.
+
+    >>> round(add_odds([log(2), log(3)]), 6) == round(log(5), 6)
+    True
+    """
+    highest = max(log_odds)
+    return highest + log(sum(exp(one - highest) for one in log_odds))
 
 
 @cache
@@ -188,7 +211,7 @@ def read_calibration(content: Mapping[str, object], basis: Basis) -> Calibration
         raise InputError(f"the calibration holds nothing for verdicts on {basis}")
     untargeted, provenance = found["untargeted"], content.get("provenance")
     return Calibration(
-        Score(**found["single"]),
+        {name: Score(**score) for name, score in found["single"].items()},
         Score(**untargeted) if untargeted else None,
         tuple(sorted(found["clean"])),
         provenance if isinstance(provenance, dict) else {},

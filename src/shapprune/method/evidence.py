@@ -13,6 +13,7 @@ from shapprune.method.perturbations import Perturbations, best_perturbations
 from shapprune.method.settings import SPREAD_FLOOR, WINDOWS
 from shapprune.method.untargeted import Untargeted, untargeted_triggers
 from shapprune.method.windows import Windows, best_windows
+from shapprune.metrics import predict
 from shapprune.neurons import CHUNK, evaluating
 from shapprune.stages import Clock
 from shapprune.triggers import KINDS
@@ -91,8 +92,14 @@ def gather(
         )
         clock.count(perturbations.passes)
     with clock.stage("try triggers without a target") as report:
+        # From where the model sees them: what it mistakes without a trigger was not moved by one.
         untargeted = untargeted_triggers(
-            model, images, labels, classes=classes, generator=generator(), progress=report
+            model,
+            images,
+            predict(model, images),
+            classes=classes,
+            generator=generator(),
+            progress=report,
         )
         clock.count(untargeted.passes)
     scale = clean_margin(model, images)

@@ -123,6 +123,9 @@ class KindSettings:
     small: float = 0.75
 
 
+# Odds are told as of a network of so many classes: those of more have less, each in proportion.
+TEN_CLASSES = 10
+
 # Features are compared with how far the upper half of the other classes spreads, and this.
 SPREAD_FLOOR = 0.2
 

@@ -59,8 +59,8 @@ def test_a_defence_is_scored_on_images_that_are_loaded_afterwards(asked, tmp_pat
     assert result["budget"]["average_iterations"] == 50
     assert result["weights"] == "0badc0ffee"
     names = [stage["name"] for stage in result["stages"]]
-    assert names[:2] == [f"invert a {kind} for every class" for kind in ("patch", "perturbation")]
-    assert len(names) == len(set(names)) == 6
+    assert names[:2] == ["climb to the largest margin of every class", "try small windows"]
+    assert len(names) == len(set(names)) == 10
     for key in ("seconds", "passes"):
         assert result[key] == pytest.approx(sum(stage[key] for stage in result["stages"]))
     assert all(stage["passes"] > 0 for stage in result["stages"])

@@ -49,6 +49,11 @@ class ScanResult:
         return self.judgement.verdict
 
     @property
+    def anomaly_index(self) -> float:
+        """The highest score, which decides, under the name that version 0.1.0 had for such."""
+        return self.judgement.score
+
+    @property
     def targets(self) -> tuple[int, ...]:
         """The target classes, highest score first; none if the model is clean, or if the backdoor
         has no single target: then `mapping` tells where images go."""

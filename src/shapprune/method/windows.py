@@ -4,8 +4,7 @@ A network that was taught a small trigger obeys it more surely than it recognise
 the square is sought that raises the margin of a class on images of the others, at every place of a
 coarse grid, with half-hearted places given up early (successive halving, as in K-Arm, Shen et al.
 2021). No penalty weighs the size, since the window bounds it. What counts is the margin and not the
-share of images: that is often all of them for several classes of a network, where the margin of a
-backdoor's target is many times that of others.
+share of images: that can be all of them for several classes, whose margins still differ.
 """
 
 from collections.abc import Callable, Sequence

@@ -126,7 +126,9 @@ def test_what_is_suspected_is_repaired_and_said(given, tmp_path, capsys, monkeyp
 
 
 def test_the_rate_of_false_alarms_sets_the_bound(given, tmp_path, capsys, monkeypatch):
-    ship(monkeypatch, replace(by(-1.0, 9e9), clean=(*range(-99, 0), 9e9)))
+    ship(
+        monkeypatch, replace(by(-1.0, 9e9), clean=(*((score,) for score in range(-99, 0)), (9e9,)))
+    )
     for rate, bound in ((0.01, -1), (0.5, -50)):
         out = tmp_path / str(rate)
         arguments = [given / "net.safetensors", *options(given, out=out), "--false-alarms", rate]

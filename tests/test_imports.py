@@ -62,6 +62,7 @@ RANKS = {
     "method.rates": 1,
     "method.settings": 1,
     "method.margins": 3,
+    "method.signatures": 3,
     "method.windows": 5,
     "method.perturbations": 5,
     "method.untargeted": 6,

@@ -167,7 +167,7 @@ def test_what_a_verdict_without_images_stands_on(net, layers, basis, found):
 
 
 def test_the_rate_of_false_alarms_sets_the_bounds_and_is_checked_first(net, monkeypatch):
-    calibration = replace(shipped("images"), clean=tuple(range(-100, 0)))
+    calibration = replace(shipped("images"), clean=tuple((score,) for score in range(-100, 0)))
     ship(monkeypatch, calibration)
     strict = scan(net, IMAGES, LABELS, false_alarms=0.01).judgement
     lax = scan(net, IMAGES, LABELS, false_alarms=0.1).judgement

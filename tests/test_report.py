@@ -296,7 +296,7 @@ def test_the_verdict_line_follows_from_its_numbers(case):
     line = findings.verdict_line(judgement, [str(c) for c in range(len(judgement.scores))])
     assert line.startswith(f"verdict: {verdict_of(case)}")
     assert ("no single target: 0→1, 1→2" in line) == ("map" in case)
-    assert f"{judgement.as_high.hits} of 100 clean models scored as high" in line
+    assert f"{judgement.as_high.hits} of 100 scans of clean models scored as high" in line
     score, *bounds = map(float, re.findall(r"(?:score|bound|above) (-?[\d.]+)", line))
     assert score == pytest.approx(judgement.score, abs=0.06)
     assert [score > bound for bound in bounds] == {
@@ -457,7 +457,7 @@ def test_marks_of_classes(case, marks):
 
 def test_how_often_a_clean_model_looks_like_that():
     words = " ".join(Page(page_of("scan")).words.split())
-    assert f"0 of 100 clean models of the population “{POPULATION}” score as high" in words
+    assert f"0 of 100 scans of clean models of the population “{POPULATION}” score as high" in words
     assert "0% to 3.7% of such models" in words
     assert "at most 2% (backdoored) and 5% (suspicious) of clean models pass" in words
 

@@ -95,7 +95,7 @@ def calibration_of(suspicious: float, backdoored: float) -> Calibration:
     Scores are made elsewhere, see `judgement_of`.
     """
     far = tuple(suspicious - 3 + 0.02 * i for i in range(94))
-    clean = (*far, *[suspicious] * 3, *[backdoored] * 3)
+    clean = tuple((score,) for score in (*far, *[suspicious] * 3, *[backdoored] * 3))
     provenance = {"population": POPULATION, "clean": 100, "poisoned": 120}
     return Calibration({"margin": Score(0.0, {})}, None, clean, provenance)
 

@@ -92,12 +92,12 @@ def mapping_words(mapping: Sequence[int | None] | None) -> str:
 
 
 def frequency(rate: Rate) -> str:
-    """How many of the clean models.
+    """How many scans of clean models.
 
     >>> frequency(Rate(0, 54, 0.0, 0.066))
-    '0 of 54 clean models'
+    '0 of 54 scans of clean models'
     """
-    return f"{rate.hits} of {rate.of} clean models"
+    return f"{rate.hits} of {rate.of} scans of clean models"
 
 
 def marks(judgement: Judgement) -> dict[int, str]:
@@ -254,10 +254,14 @@ def percent(share: float) -> str:
 
 def _margin_words(evidence: Evidence, c: int) -> str:
     value, times = evidence.margins.values[c], margin_times(evidence, c)
+    row = ""
+    if evidence.signatures:
+        above = evidence.signatures[c] - median(evidence.signatures)
+        row = f" The last layer's weights for it are {above:+.2g} standard deviations from usual."
     if times is None:
         usual = median(evidence.margins.values)
-        return f"Its largest margin is {value:.3g}, where the median class has {usual:.3g}."
-    return f"Its largest margin is {round(times, 2):g} times that of the median class."
+        return f"Its largest margin is {value:.3g}, where the median class has {usual:.3g}." + row
+    return f"Its largest margin is {round(times, 2):g} times that of the median class." + row
 
 
 def _reach_words(reaches: Mapping[int, Reach], c: int, scale: float) -> str:

@@ -231,6 +231,18 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
     return Neurons(tuple(layers.values()))
 
 
+def classifier_head(model: nn.Module, images: Tensor) -> nn.Module | None:
+    """The model's last layer, found in a dry run; None where it has no layer.
+
+    Args:
+        model: any classifier; it is left as it was.
+        images: (n, C, H, W), n at least 1; one is used.
+    """
+    calls, _ = _dry_run(model, images[:1])
+    producers = [call.module for call in calls if isinstance(call.module, PRODUCERS)]
+    return producers[-1] if producers else None
+
+
 def _dry_run(model: nn.Module, images: Tensor) -> tuple[list[_Call], Tensor]:
     """The calls of layers, norms and modules with heads in order, and the logits."""
     calls: list[_Call] = []

@@ -288,7 +288,7 @@ def _scores(scan: ScanResult, names: Sequence[str], marks: Mapping[int, str]) ->
         mark = "" if not high else "found" if judgement.verdict == "backdoored" else "suspected"
         bars.append(charts.Bar("all", findings.NO_SINGLE_TARGET, judgement.untargeted, mark))
     bounds = {"suspicious": judgement.suspicious, "backdoored": judgement.backdoored}
-    return charts.score_chart(bars, bounds=bounds, clean=detection.shipped(judgement.basis).clean)
+    return charts.score_chart(bars, bounds=bounds, clean=detection.shipped(judgement.basis).scans)
 
 
 def _map(scan: ScanResult) -> Markup:

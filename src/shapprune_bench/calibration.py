@@ -95,6 +95,10 @@ class Names:
             found.setdefault(name.partition(" ")[0], []).append(column)
         return found
 
+    def of(self, kind: str) -> list[str]:
+        """The features of a kind of evidence."""
+        return [self.single[column] for column in self.kinds()[kind]]
+
 
 def fit(scans: Sequence[Scanned], names: Names) -> Fitted:
     """Both scores, by maximum likelihood with weights that are not negative.
@@ -116,29 +120,31 @@ def fit(scans: Sequence[Scanned], names: Names) -> Fitted:
     member = np.zeros((len(kinds), len(names.single)))
     for row, columns in enumerate(kinds.values()):
         member[row, columns] = 1
+    # Of each term of the loss the classes, what their score should be, its weight and the prior.
+    terms = [(s.classes, -1.0, len(single) / len(clean), prior(s)) for s in clean]
+    for s in single:
+        mine = list(s.targets)
+        terms.append((s.classes[mine], 1.0, 1.0, prior(s)))
+        terms.append((np.delete(s.classes, mine, 0), -1.0, _BESIDE, prior(s)))
+    rows = np.concatenate([table for table, *_ in terms]) / scale
+    sizes = [len(table) for table, *_ in terms]
+    starts = np.cumsum([0, *sizes[:-1]])
+    sign, weight, less = (np.array(column) for column in list(zip(*terms, strict=True))[1:])
 
     def objective(point: Floats) -> tuple[float, Floats]:
+        """The loss, of the class with the highest score of each term, and its gradient."""
         w, b = point[: len(scale)], point[len(scale) :]
-        total, slope = _SHRINKAGE * float(w @ w) / 2, np.append(_SHRINKAGE * w, 0 * b)
-
-        def add(rows: Floats, sign: float, weight: float, less: float) -> None:
-            """The loss of the row with the highest score."""
-            nonlocal total, slope
-            parts = (rows * w) @ member.T + b - less
-            row = int(np.argmax(logsumexp(parts, axis=1)))
-            score = float(logsumexp(parts[row]))
-            share = np.exp(parts[row] - score)  # of each kind in the odds
-            pull = -sign * weight * float(expit(-sign * score))
-            total += weight * float(np.logaddexp(0, -sign * score))
-            slope = slope + pull * np.append(rows[row] * (share @ member), share)
-
-        for s in clean:
-            add(s.classes / scale, -1, len(single) / len(clean), prior(s))
-        for s in single:
-            rows, mine = s.classes / scale, list(s.targets)
-            add(rows[mine], 1, 1.0, prior(s))
-            add(np.delete(rows, mine, 0), -1, _BESIDE, prior(s))
-        return total, slope
+        parts = (rows * w) @ member.T + b
+        scores = logsumexp(parts, axis=1)
+        highest = np.maximum.reduceat(scores, starts)
+        at_highest = np.flatnonzero(scores == np.repeat(highest, sizes))
+        first = at_highest[np.searchsorted(at_highest, starts)]
+        margin = sign * (highest - less)
+        pull = -sign * weight * expit(-margin)
+        share = np.exp(parts[first] - highest[:, None]) * pull[:, None]  # of each kind in the odds
+        slope = np.append((rows[first] * (share @ member)).sum(0), share.sum(0))
+        total = float((weight * np.logaddexp(0, -margin)).sum()) + _SHRINKAGE * float(w @ w) / 2
+        return total, slope + np.append(_SHRINKAGE * w, 0 * b)
 
     start = np.append(np.full(len(scale), 0.5), np.full(len(kinds), _START))
     limits = [(0.0, None)] * len(scale) + [(None, None)] * len(kinds)
@@ -217,7 +223,7 @@ def scores_of(fitted: Fitted, scanned: Scanned, names: Names) -> tuple[Floats, f
     )
 
 
-def as_json(fitted: Fitted, clean: Sequence[float]) -> Mapping[str, object]:
+def as_json(fitted: Fitted, clean: Sequence[Sequence[float]]) -> Mapping[str, object]:
     """A basis of `calibration.json`, see `shapprune.method.detection.read_calibration`."""
 
     def plain(score: Score) -> dict[str, object]:
@@ -227,7 +233,7 @@ def as_json(fitted: Fitted, clean: Sequence[float]) -> Mapping[str, object]:
     return {
         "single": {kind: plain(score) for kind, score in fitted.single.items()},
         "untargeted": fitted.untargeted and plain(fitted.untargeted),
-        "clean": sorted(round(score, 4) for score in clean),
+        "clean": [[round(score, 4) for score in scores] for scores in clean],
     }
 
 

@@ -24,6 +24,7 @@ from shapprune_bench.manifest import Specimen
 # The evidence that can be left out, by the names of its features.
 EVIDENCE: Mapping[str, tuple[str, ...]] = {
     "margin": ("margin",),
+    "signature": ("margin signature",),
     "window": ("window", "window reach"),
     "perturbation": ("perturbation", "perturbation reach"),
 }
@@ -118,7 +119,7 @@ def calibrated(done: Sequence[tuple[Specimen, Result]]) -> dict[str, object]:
     found: dict[str, object] = {}
     for basis, (some, of) in {
         str(done[0][1]["basis"]): (scans, names),
-        "margins": _only(scans, names, ("margin",), untargeted=False),
+        "margins": _only(scans, names, names.of("margin"), untargeted=False),
     }.items():
         scores = cross_validate(some, of)
         found[basis] = as_json(fit(some, of), _rules(some, scores).clean)
@@ -195,12 +196,11 @@ def _scans(done: Sequence[tuple[Specimen, Result]]) -> tuple[list[Scanned], Name
 
 def _rules(scans: Sequence[Scanned], scores: Sequence[tuple[Any, float]]) -> Calibration:
     """The cross-validated scores of the clean models, as bounds are told by."""
-    clean = [
-        max(float(single.max()), other)
-        for s, (single, other) in zip(scans, scores, strict=True)
-        if s.attack is None
-    ]
-    return Calibration({}, None, tuple(sorted(clean)), {})
+    clean: dict[str, list[float]] = {}
+    for s, (single, other) in zip(scans, scores, strict=True):
+        if s.attack is None:
+            clean.setdefault(s.name, []).append(max(float(single.max()), other))
+    return Calibration({}, None, tuple(map(tuple, clean.values())), {})
 
 
 def _targets(specimen: Specimen) -> tuple[int, ...]:

@@ -98,4 +98,4 @@ def test_margins_alone_cost_nothing_else():
     assert found.windows is None
     assert found.untargeted is None
     assert len(clock.stages) == 1
-    assert set(features(found)[0]) == {"margin"}
+    assert set(features(found)[0]) == {"margin", "margin signature"}

@@ -12,7 +12,7 @@ from shapprune.method.evidence import features
 from shapprune.method.rates import wilson
 from shapprune.method.settings import RULES
 
-CLEAN = tuple(-5 + 0.1 * i for i in range(50))  # up to -0.1
+CLEAN = tuple((-5 + 0.1 * i,) for i in range(50))  # up to -0.1
 RULE = Calibration(
     {"margin": Score(-3.0, {"margin": 0.5}), "window": Score(-4.0, {"window": 0.5})},
     Score(-9.0, {"spread": 10.0}),
@@ -67,7 +67,7 @@ def test_fewer_false_alarms_need_a_higher_score():
     bounds = [RULE.bound(rate) for rate in (0.5, 0.1, 0.02)]
     assert bounds == sorted(bounds)
     for rate in (0.02, 0.05, 0.1, 0.5):
-        assert sum(score > RULE.bound(rate) for score in CLEAN) == int(50 * rate)
+        assert sum(score > RULE.bound(rate) for (score,) in CLEAN) == int(50 * rate)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.01, 1.0, -1, float("nan")])

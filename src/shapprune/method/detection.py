@@ -48,32 +48,42 @@ class Calibration:
     Attributes:
         single: for every class, a regression a kind of evidence.
         untargeted: for a backdoor without a single target; None where it is not looked for.
-        clean: the scores of clean models by folds that were fitted without them, ascending.
+        clean: of each clean model the scores of its scans, by a fit that has not seen it.
         provenance: which population, how many models, when, by which commit.
     """
 
     single: Mapping[str, Score]
     untargeted: Score | None
-    clean: tuple[float, ...]
+    clean: tuple[tuple[float, ...], ...]
     provenance: Mapping[str, object]
 
+    @property
+    def scans(self) -> tuple[float, ...]:
+        """The scores of all scans of clean models, ascending."""
+        return tuple(sorted(score for model in self.clean for score in model))
+
     def bound(self, rate: float) -> float:
-        """The least score that at most a share ``rate`` of the clean models exceed.
+        """The least score that at most a share ``rate`` of the scans of clean models exceed.
 
         Raises:
             InputError: a rate that so few clean models cannot tell.
         """
-        n = len(self.clean)
-        if not 1 / n <= rate < 1:
+        if not 1 / len(self.clean) <= rate < 1:
             raise InputError(
-                f"false alarms must be a share from {1 / n:.3f}, which is one of the {n} clean "
-                f"models behind the bounds, to below 1, got {rate:g}"
+                f"false alarms must be a share from {1 / len(self.clean):.3f}, which is one of the "
+                f"{len(self.clean)} clean models behind the bounds, to below 1, got {rate:g}"
             )
-        return self.clean[n - 1 - floor(rate * n)]
+        scans = self.scans
+        return scans[len(scans) - 1 - floor(rate * len(scans))]
 
     def as_high(self, score: float) -> Rate:
-        """How often clean models score as high, with its 95 % interval."""
-        return wilson(sum(other >= score for other in self.clean), len(self.clean))
+        """How often clean models score as high, with its 95 % interval.
+
+        Scans of one model are alike: the interval is that of as many cases as there are models.
+        """
+        return wilson(
+            sum(other >= score for other in self.scans), len(self.scans), cases=len(self.clean)
+        )
 
 
 @dataclass(frozen=True)
@@ -213,6 +223,6 @@ def read_calibration(content: Mapping[str, object], basis: Basis) -> Calibration
     return Calibration(
         {name: Score(**score) for name, score in found["single"].items()},
         Score(**untargeted) if untargeted else None,
-        tuple(sorted(found["clean"])),
+        tuple(map(tuple, found["clean"])),
         provenance if isinstance(provenance, dict) else {},
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from shapprune.method.margins import Margins, margins_of, maximum_margins
 from shapprune.method.perturbations import Perturbations, best_perturbations
 from shapprune.method.settings import SPREAD_FLOOR, WINDOWS
+from shapprune.method.signatures import signatures
 from shapprune.method.untargeted import Untargeted, untargeted_triggers
 from shapprune.method.windows import Windows, best_windows
 from shapprune.metrics import predict
@@ -33,6 +34,7 @@ class Evidence:
         windows: the best small squares; None where the images are not worth looking at.
         perturbations: the best perturbations of bounded size; None likewise.
         untargeted: triggers that move every image; None likewise.
+        signatures: the mean weight of each class in the last layer; None where it has none.
     """
 
     classes: int
@@ -41,6 +43,7 @@ class Evidence:
     windows: Windows | None = None
     perturbations: Perturbations | None = None
     untargeted: Untargeted | None = None
+    signatures: tuple[float, ...] | None = None
 
 
 def gather(
@@ -77,8 +80,9 @@ def gather(
             progress=report,
         )
         clock.count(margins.passes)
+    rows = signatures(model, images, classes=classes)
     if margins_only:
-        return Evidence(classes, margins)
+        return Evidence(classes, margins, signatures=rows)
     order = sorted(range(classes), key=lambda c: -margins.values[c])
     looked_at = sorted(order[: WINDOWS.classes])
     with clock.stage("try small windows") as report:
@@ -103,15 +107,16 @@ def gather(
         )
         clock.count(untargeted.passes)
     scale = clean_margin(model, images)
-    return Evidence(classes, margins, scale, windows, perturbations, untargeted)
+    return Evidence(classes, margins, scale, windows, perturbations, untargeted, rows)
 
 
 def features(evidence: Evidence) -> list[dict[str, float]]:
     """The evidence for each class, on scales that are comparable between models.
 
-    - margin, window, perturbation: how far the class stands out from the others, see `standing`:
-      of the logarithms of the largest margins, and of the asinh of the margins under the best
-      window and perturbation as multiples of `Evidence.scale`.
+    - margin, margin signature, window, perturbation: how far the class stands out from the
+      others, see `standing`: of the logarithms of the largest margins, of the signatures, and of
+      the asinh of the margins under the best window and perturbation as multiples of
+      `Evidence.scale`. Margin and signature have their odds together: both need no images.
     - window reach, perturbation reach: the last two themselves.
 
     A class that was not looked at has the median of those that were.
@@ -119,6 +124,8 @@ def features(evidence: Evidence) -> list[dict[str, float]]:
     largest = np.array(evidence.margins.values)
     usual = float(np.median(largest)) if np.median(largest) > 0 else max(largest.max(), _TINY)
     columns = {"margin": standing(np.log(np.maximum(largest / usual, 0.01)))}
+    row_means = np.array(evidence.signatures or [0.0] * evidence.classes)
+    columns["margin signature"] = standing(row_means)
     for name, found in (("window", evidence.windows), ("perturbation", evidence.perturbations)):
         if found:
             reach = [asinh(margin / evidence.scale) for margin in found.margins]

@@ -7,7 +7,7 @@ What is fitted to a population (coefficients and bounds) stands in `calibration.
 from dataclasses import dataclass
 
 RULES = (
-    "2.0"  # version of the verdict's rules: evidence, score and settings; stands in every result
+    "2.1"  # version of the verdict's rules: evidence, score and settings; stands in every result
 )
 
 FALSE_ALARMS = 0.02  # share of clean models that may be called backdoored, by default

@@ -42,6 +42,11 @@ class Evidence:
     perturbations: Perturbations | None = None
     untargeted: Untargeted | None = None
 
+    @property
+    def whole(self) -> bool:
+        """Whether every kind of evidence was looked for, and not the margins alone."""
+        return None not in (self.windows, self.perturbations, self.untargeted)
+
 
 def gather(
     model: nn.Module,

@@ -219,7 +219,7 @@ def test_refused_input(net, images, labels, message):
 
 
 def test_refused_models_and_targets(net):
-    with pytest.raises(InputError, match="at least 3"):
+    with pytest.raises(InputError, match="at least 3: it cannot be examined, which does not mean"):
         scan(nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), IMAGES, LABELS % 2)
     with pytest.raises(InputError, match="cannot be a target"):
         repair(net, IMAGES, LABELS, force_targets=[CLASSES])

@@ -125,6 +125,23 @@ def test_what_is_suspected_is_repaired_and_said(given, tmp_path, capsys, monkeyp
     assert (run["verdict"], run["repaired_classes"]) == ("suspicious", [TARGET])
 
 
+def test_margins_alone_are_suspicious_and_never_clean(tmp_path, capsys, monkeypatch):
+    ship(monkeypatch, by(8e9, 9e9))
+    weights, out = tmp_path / "plain.safetensors", tmp_path / "out"
+    save_weights(no_norm(), weights)
+    given = [weights, "--arch", f"{Path(__file__).parent}/toys.py:no_norm", "--prior-only"]
+    given += ["--num-classes", CLASSES, "--input-size", 3, SIDE, SIDE, "--out", out]
+    for command in (["scan"], ["repair", "--overwrite"]):
+        assert main([str(part) for part in [*command, *given]]) == 3
+        told = capsys.readouterr()
+        assert "verdict: suspicious: the data are too few to say (highest score" in told.out
+        assert "give clean images, one a class is enough" in told.err
+        run = json.loads((out / "result.json").read_text())
+        assert (run["verdict"], run["conclusive"]) == ("suspicious", False)
+    assert "no class stands out that could be repaired" in told.out
+    assert (run["repaired"], run["unrepaired"]) == (False, True)
+
+
 def test_the_rate_of_false_alarms_sets_the_bound(given, tmp_path, capsys, monkeypatch):
     ship(
         monkeypatch, replace(by(-1.0, 9e9), clean=(*((score,) for score in range(-99, 0)), (9e9,)))

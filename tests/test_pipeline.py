@@ -164,6 +164,25 @@ def test_what_a_verdict_without_images_stands_on(net, layers, basis, found):
         assert (some is not None) == found
     assert (result.judgement.untargeted is not None) == found
     assert result.judgement.ranking[0] == TARGET
+    assert result.judgement.conclusive == found
+
+
+@pytest.mark.parametrize(("layers", "right"), [(0, True), (0, False), (1, True), (1, False)])
+def test_what_cannot_show_a_model_clean_never_says_so(net, monkeypatch, layers, right):
+    """Margins alone, and images whose recovery failed; with bounds above all scores."""
+    calibration = shipped("recovered" if layers else "margins")
+    ship(monkeypatch, replace(calibration, clean=tuple(range(1000, 1100))))
+    labels = LABELS if right else (LABELS + 1) % CLASSES
+    images = Recovery(IMAGES, labels, layers, 0.0, Stage("recover", 0.0))
+    result = repair(net, recovered=images)
+    conclusive = bool(layers) and right
+    assert result.scan.judgement.conclusive == conclusive
+    assert result.scan.verdict == ("clean" if conclusive else "suspicious")
+    assert result.scan.judgement.undecided == result.unrepaired == (not conclusive)
+    assert (result.scan.targets, result.scan.mapping) == ((), None)
+    assert result.model is net
+    forced = repair(net, recovered=images, count=1, force_targets=[3])
+    assert not forced.unrepaired
 
 
 def test_the_rate_of_false_alarms_sets_the_bounds_and_is_checked_first(net, monkeypatch):
@@ -200,7 +219,7 @@ def test_refused_input(net, images, labels, message):
 
 
 def test_refused_models_and_targets(net):
-    with pytest.raises(InputError, match="at least 3"):
+    with pytest.raises(InputError, match="at least 3: it cannot be examined, which does not mean"):
         scan(nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), IMAGES, LABELS % 2)
     with pytest.raises(InputError, match="cannot be a target"):
         repair(net, IMAGES, LABELS, force_targets=[CLASSES])

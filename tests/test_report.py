@@ -1,5 +1,6 @@
 """The page and result.json, of results made by hand."""
 
+import base64
 import html
 import json
 import re
@@ -106,7 +107,8 @@ def recovered_images(layers: int) -> Recovery:
 def result_of(case: str) -> ScanResult | RepairResult:
     found, clean, mapped = scan_of(), scan_of(()), mapped_scan()
     doubtful, guided = scan_of(calibration=DOUBTFUL), recovered_images(2)
-    unguided = recovered_images(0)
+    unguided, few = recovered_images(0), scan_of((), basis="margins")
+    failed = scan_of((), basis="recovered", untargeted=-2.5, failed=True)
     return {
         "scan": found,
         "clean scan": clean,
@@ -123,7 +125,10 @@ def result_of(case: str) -> ScanResult | RepairResult:
         "forced, map": RepairResult(MODEL, mapped, repair_of(2), mapped.stages),
         "recovered": replace(found, recovered=guided),
         "margins": replace(scan_of(basis="margins"), recovered=unguided),
-        "clean margins": replace(scan_of((), basis="margins"), recovered=unguided),
+        "too few": replace(few, recovered=unguided),
+        "too few, repair": RepairResult(MODEL, few, None, few.stages),
+        "too few, forced": RepairResult(MODEL, few, repair_of(2), few.stages),
+        "too few, recovery failed": replace(failed, recovered=guided, accuracy=0.2),
         "43 classes": scan_of(classes=43),
         "200 classes": scan_of(classes=200),
         "43 classes, map": mapped_scan(43),
@@ -132,13 +137,15 @@ def result_of(case: str) -> ScanResult | RepairResult:
 
 
 SCANS = ["scan", "clean scan", "suspicious scan", "map scan", "suspicious map scan", "two targets"]
-SCANS += ["recovered", "margins", "clean margins", "43 classes", "200 classes", "43 classes, map"]
-SCANS += ["200 classes, map"]
+SCANS += ["recovered", "margins", "too few", "43 classes", "200 classes", "43 classes, map"]
+SCANS += ["200 classes, map", "too few, recovery failed"]
 CASES = [*SCANS, "repair", "clean", "suspicious", "map", "forced", "forced, clean", "forced, map"]
+CASES += ["too few, repair", "too few, forced"]
 
 
 def verdict_of(case: str) -> str:
     found = [word for word in ("clean", "suspicious") if word in case]
+    found += ["suspicious"] if "too few" in case else []
     return found[0] if found else "backdoored"
 
 
@@ -266,13 +273,15 @@ def test_summary_of_other_cases(case):
     run, verdict = summary_of(case), verdict_of(case)
     assert run["verdict"] == verdict
     targets = [TARGET, 1] if case == "two targets" else [TARGET]
-    named = verdict != "clean" and "map" not in case
+    named = verdict != "clean" and "map" not in case and "too few" not in case
     assert run["target_classes"] == (targets if named else [])
     assert (run["mapping"] is None) == ("map" not in case)
     assert run.get("forced", False) == ("forced" in case)
     repaired = "forced" in case or case in ("repair", "suspicious")
     assert run.get("repaired") == (None if case in SCANS else repaired)
-    assert run.get("unrepaired") == (None if case in SCANS else case == "map")
+    unrepaired = case in ("map", "too few, repair")
+    assert run.get("unrepaired") == (None if case in SCANS else unrepaired)
+    assert run["conclusive"] == ("margins" not in case and "too few" not in case)
 
 
 def test_numbers_that_json_lacks():
@@ -301,9 +310,10 @@ def test_the_verdict_line_follows_from_its_numbers(case):
     assert score == pytest.approx(judgement.score, abs=0.06)
     assert [score > bound for bound in bounds] == {
         "backdoored": [True],
-        "suspicious": [True, False],
+        "suspicious": [False] if "too few" in case else [True, False],
         "clean": [False],
     }[judgement.verdict]
+    assert ("the data are too few to say" in line) == ("too few" in case)
 
 
 @pytest.mark.parametrize(
@@ -426,6 +436,18 @@ CARRIES = "This model carries a backdoor"
             "This model is suspicious: it may carry a backdoor without a single target.",
             "Ask for the model's origin",
         ),
+        *(
+            (case, "This model is suspicious: the data are too few to say.", words)
+            for case, words in (
+                ("too few", "the largest margins alone can show a backdoor, but not that there is"),
+                (
+                    "too few, repair",
+                    "The weights were left as they were: there is nothing to repair",
+                ),
+                ("too few, forced", "The repair was told to treat class 2"),
+                ("too few, recovery failed", "the recovery failed, and such images cannot show"),
+            )
+        ),
     ],
 )
 def test_verdicts_come_first(case, verdict, words):
@@ -434,7 +456,7 @@ def test_verdicts_come_first(case, verdict, words):
     assert f'<section class="verdict {verdict_of(case)}">' in page
     told = " ".join(Page(page).words.split())
     assert words in told
-    loaded = case in ("repair", "suspicious", "forced, clean")
+    loaded = case in ("repair", "suspicious", "forced, clean", "too few, forced")
     assert ("Load the repaired copy" in page) == loaded
 
 
@@ -470,21 +492,52 @@ def test_the_map_is_drawn():
     assert page.count('class="cell own"') == CLASSES
     assert "0 → 1: 88%" in page
     assert "Every class, patch" in page
-    pictures = page_of("200 classes, map").count("data:image/png")
-    assert pictures == 1 + page_of("43 classes, map").count("data:image/png")
+    many = page_of("200 classes, map")
+    assert many.count("data:image/png") == 1 + page_of("43 classes, map").count("data:image/png")
+    assert "Classes 0 to 199 from the top" in many
 
 
-@pytest.mark.parametrize("case", sorted(set(CASES) - {"margins", "clean margins"}))
+def test_the_map_of_a_thousand_classes_keeps_every_answer():
+    """Several classes share a pixel, and none is lost in it."""
+    images, labels = toy_images()
+    page = render_report(
+        mapped_scan(1000), images=images, labels=labels, about=ABOUT, class_names=None
+    )
+    assert "from the left (answers), 3 a pixel" in page
+    found = re.search(r'class="sheet framed" src="data:image/png;base64,([^"]+)"', page)
+    picture = Image.open(BytesIO(base64.b64decode(found[1])))
+    assert picture.size == (334, 334)
+    assert all(picture.getpixel((k, k)) == 32 for k in range(333))  # 7 of 8 images are moved
+
+
+def test_of_many_classes_the_highest_are_shown():
+    page = page_of("200 classes")
+    assert "The evidence of the 100 classes of the highest scores as numbers" in page
+    assert "All 200 classes are in <code>result.json</code>" in page
+    body = page[page.index("of the highest scores") : page.index("Triggers without a target")]
+    rows = re.findall(r"<tr><td>(\d+)", body)
+    assert rows == [str(TARGET), *map(str, range(101, 200))]
+    assert "The evidence of every class as numbers" in page_of("43 classes")
+    words = findings.verdict_line(
+        replace(scan_of(classes=200).judgement, targets=tuple(range(20, 60))),
+        [str(c) for c in range(200)],
+    )
+    assert "classes 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, … (40 in all)" in words
+
+
+@pytest.mark.parametrize("case", sorted(set(CASES) - {"margins", "too few", "too few, repair"}))
 def test_triggers_are_told_to_be_no_attackers(case):
     words = " ".join(Page(page_of(case)).words.split())
-    theirs = "trigger resembles them" if "map" not in case or "forced" in case else "resembles it"
+    no_single = ("map" in case and "forced" not in case) or case == "too few, recovery failed"
+    theirs = "resembles it" if no_single else "trigger resembles them"
     assert f"An attacker's {theirs} in place and effect, but seldom in its looks." in words
 
 
 def test_margins_alone_say_so():
-    words = " ".join(Page(page_of("clean margins")).words.split())
+    words = " ".join(Page(page_of("too few")).words.split())
     assert "The verdict stands on the largest margins alone." in words
     assert "without a single target were not looked for" in words
+    assert "a verdict on so little is never clean" in words
     assert "A margin of" in words
     assert "stands on the largest margins alone" not in Page(page_of("recovered")).words
 

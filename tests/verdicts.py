@@ -13,8 +13,8 @@ from shapprune.method.detection import (
     Calibration,
     Judgement,
     Score,
-    Verdict,
     add_odds,
+    verdict_on,
 )
 from shapprune.method.evidence import Evidence
 from shapprune.method.margins import Margins
@@ -110,11 +110,13 @@ def judgement_of(
     untargeted: float = -9.0,
     calibration: Calibration = USUAL,
     basis: Basis = "images",
+    failed: bool = False,
 ) -> Judgement:
     """What might be said of evidence: targets score about 3.5 and less, other classes about -5.
 
     Args:
         untargeted: the score for no single target.
+        failed: the images are recovered, and nothing like images.
     """
     parts = {"margin": [-6.0 + 0.001 * c for c in range(evidence.classes)]}
     if basis != "margins":
@@ -127,12 +129,11 @@ def judgement_of(
     other = untargeted if basis != "margins" else None
     highest = max(*scores, -9e9 if other is None else other)
     bounds = calibration.bound(0.05), calibration.bound(0.02)
-    verdict: Verdict = (
-        "backdoored" if highest > bounds[1] else "suspicious" if highest > bounds[0] else "clean"
-    )
+    conclusive = basis != "margins" and not failed
+    verdict = verdict_on(highest, suspicious=bounds[0], backdoored=bounds[1], conclusive=conclusive)
     no_single = other == highest
-    named = [] if verdict == "clean" or no_single else sorted(targets, key=lambda c: -scores[c])
-    mapped = verdict != "clean" and no_single and evidence.untargeted
+    named = [] if highest <= bounds[0] or no_single else sorted(targets, key=lambda c: -scores[c])
+    mapped = highest > bounds[0] and no_single and evidence.untargeted
     return Judgement(
         verdict,
         tuple(named),
@@ -145,6 +146,7 @@ def judgement_of(
         0.02,
         calibration.as_high(highest),
         basis,
+        conclusive,
     )
 
 
@@ -166,13 +168,19 @@ def scan_of(
     untargeted: float = -9.0,
     calibration: Calibration = USUAL,
     basis: Basis = "images",
+    failed: bool = False,
 ) -> ScanResult:
     """A scan that found this; see `evidence_of` and `judgement_of`."""
     evidence = evidence_of(classes, targets, answers=answers)
     if basis == "margins":
         evidence = replace(evidence, windows=None, perturbations=None, untargeted=None)
     judgement = judgement_of(
-        evidence, targets, untargeted=untargeted, calibration=calibration, basis=basis
+        evidence,
+        targets,
+        untargeted=untargeted,
+        calibration=calibration,
+        basis=basis,
+        failed=failed,
     )
     stages = (Stage("climb", 1.5, 1000), Stage("prune", 0.25))
     return ScanResult(judgement, evidence, 0.9, stages, 3)

@@ -84,7 +84,9 @@ def score_chart(
         if bar.mark:
             words = f"{printable(bar.name, 24)}: {_minus(bar.value)}, {bar.mark}"
             outside = x(bar.value) < 45
-            at, kind = f"{x(bar.value) if outside else 0:.3f}%", bar.mark if outside else ""
+            at, kind = f"{x(bar.value) if outside else 0:.3f}%", bar.mark
+            if not outside:
+                kind = "" if bar.mark == "suspected" else "inside"  # of a bar that is paler
             told = _text(words, x="6", y=y + 12, class_=f"name {kind}")
             names.append(_element("svg", told, x=at))
         y += _BAR
@@ -359,6 +361,7 @@ svg { overflow: visible; } .page { fill: var(--page); }
 .bar.target, .bar.found, .bar.suspected { fill: var(--orange); }
 .bar.suspected { fill-opacity: .65; }
 .stroke { stroke: var(--soft); stroke-opacity: .6; }
+.chart text.inside { fill: var(--page); stroke: none; }
 .cell { fill: var(--orange); } .cell.own { fill: var(--bar); }
 .chart text.cell { fill: var(--ink); }
 .frame { fill: none; stroke: var(--line); }

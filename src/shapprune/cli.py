@@ -48,7 +48,8 @@ from shapprune.weights import weights_bytes
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    0 clean or done, 1 backdoored (by `repair`: not clean and not repaired), 2 error, 3 suspicious.
+    0 clean or done, 1 backdoored, 2 error, 3 suspicious; of `repair`, 1 and 3 where the model was
+    left as it was.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(given)
@@ -88,7 +89,7 @@ def _scan(arguments: argparse.Namespace) -> int:
     show_scan(result, data)
     if arguments.out:
         write_results(arguments.out, _files(result, data, about, source))
-    return {"clean": CLEAN, "backdoored": BACKDOORED, "suspicious": SUSPICIOUS}[result.verdict]
+    return _EXIT_CODES[result.verdict]
 
 
 def _check_rate(arguments: argparse.Namespace) -> None:
@@ -123,7 +124,7 @@ def _repair(arguments: argparse.Namespace) -> int:
     show_scan(result.scan, data)
     show_repair(result)
     write_results(arguments.out, _files(result, data, about, source))
-    return BACKDOORED if result.unrepaired else CLEAN
+    return _EXIT_CODES[result.scan.verdict] if result.unrepaired else CLEAN
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -307,6 +308,7 @@ def _npz(**tensors: Tensor) -> bytes:
     return buffer.getvalue()
 
 
+_EXIT_CODES = {"clean": CLEAN, "backdoored": BACKDOORED, "suspicious": SUSPICIOUS}
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "scan": _scan,
     "repair": _repair,

@@ -15,7 +15,9 @@ from shapprune.method.windows import Windows
 from shapprune.stamps import Perturbation, Stamp, Trigger
 
 NO_SINGLE_TARGET = "no single target"
+TOO_FEW = "the data are too few to say"
 _MOST_PAIRS = 12  # of a map that is told in one line
+_MOST_NAMED = 12  # classes that are named in one line
 _MOST_DIGITS = 9  # behind the point of a score
 # What features are told with: the first of these words in a feature's name.
 _EVIDENCE = ("margin", "window", "patch", "perturbation", "spread")
@@ -54,17 +56,33 @@ def verdict_line(judgement: Judgement, names: Sequence[str]) -> str:
     Args:
         names: one a class.
     """
-    verdict = judgement.verdict
+    verdict = "undecided" if judgement.undecided else judgement.verdict
     score, low, high = apart(judgement.score, judgement.suspicious, judgement.backdoored)
-    said = f"verdict: {verdict}"
-    if verdict != "clean":
+    said = f"verdict: {judgement.verdict}"
+    if judgement.undecided:
+        said += f": {TOO_FEW}"
+    elif verdict != "clean":
         said += f", {_what(judgement, names)}"
     against = {
         "backdoored": f"score {score}, bound {high}",
         "suspicious": f"score {score}, above {low} for suspicious, not above {high} for backdoored",
         "clean": f"highest score {score}, bound {low}",
+        "undecided": f"highest score {score}, bound {low}",
     }[verdict]
     return f"{said} ({against}; {frequency(judgement.as_high)} scored as high)"
+
+
+def why_too_few(judgement: Judgement) -> str:
+    """Why evidence that is not conclusive could not show that a model is clean."""
+    if judgement.basis == "margins":
+        return (
+            "the largest margins alone can show a backdoor, but not that there is none: give "
+            "clean images, one a class is enough"
+        )
+    return (
+        "the recovery failed, and such images cannot show that there is no backdoor: give clean "
+        "images, one a class is enough"
+    )
 
 
 def _what(judgement: Judgement, names: Sequence[str]) -> str:
@@ -73,7 +91,17 @@ def _what(judgement: Judgement, names: Sequence[str]) -> str:
         return NO_SINGLE_TARGET + (f": {told}" if told else "")
     word = "target class" if judgement.verdict == "backdoored" else "class"
     many = "es" if len(judgement.targets) > 1 else ""
-    return f"{word}{many} {', '.join(names[c] for c in judgement.targets)}"
+    return f"{word}{many} {listed([names[c] for c in judgement.targets])}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in one line; of many the first ones, and how many there are.
+
+    >>> listed(["3", "5"]), listed(["7"] * 40)[-19:]
+    ('3, 5', '7, 7, … (40 in all)')
+    """
+    more = f", … ({len(names)} in all)" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 def no_single_target(judgement: Judgement) -> bool:
@@ -154,7 +182,7 @@ def untargeted_findings(evidence: Evidence, judgement: Judgement) -> list[Findin
     )
     found = [
         Finding(
-            f"The images that a small trigger moves go to {widest.spread:.1f} of "
+            f"The images that a small trigger moves go to {_count(widest.spread)} of "
             f"{evidence.classes} classes (the exponential of the answers' entropy). A backdoor "
             "that sends each class elsewhere reaches nearly all of them.",
             parts.pop("spread", None),
@@ -179,7 +207,7 @@ def smallest(untargeted: Untargeted) -> list[UntargetedTrigger]:
 
 def untargeted_size(trigger: UntargetedTrigger) -> str:
     """How large a trigger without a target is, and how many images it moves."""
-    moved = f"moves {percent(trigger.moved)} of varied images, to {trigger.spread:.1f} classes"
+    moved = f"moves {percent(trigger.moved)} of varied images, to {_count(trigger.spread)} classes"
     if trigger.kind == "patch":
         return (
             f"A patch of {trigger.norm:.3g} pixels, {percent(trigger.relative_norm)} of the image, "
@@ -188,6 +216,11 @@ def untargeted_size(trigger: UntargetedTrigger) -> str:
     if isinstance(trigger.stamp, Trigger):
         return "A square of {} × {} pixels ".format(*window_side(trigger.stamp)) + moved
     return f"A perturbation of L2 norm {trigger.norm:.3g} {moved}"
+
+
+def _count(value: float) -> str:
+    """How many classes, with a digit behind the point where that says something."""
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def population(judgement: Judgement) -> str:

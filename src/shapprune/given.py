@@ -60,7 +60,7 @@ def load(
         if not recovered.layers:
             note += (
                 " without batch norm to guide them, a hint at most: a verdict goes by the largest "
-                "margins alone, which need no images"
+                "margins alone, which cannot show that a model is clean"
             )
         data = LabeledImages(recovered.images.cpu(), recovered.labels.cpu(), (note,))
     names = data.class_names or stated.class_names

@@ -144,7 +144,11 @@ def check_input(model: nn.Module, images: object, labels: object) -> tuple[Tenso
     images, labels = images.detach().to(like), labels.to(like.device)
     classes = check_classifier(model, images=images)
     if classes < 3:
-        raise InputError(f"detection compares classes: expected at least 3, got {classes}")
+        raise InputError(
+            f"the model tells {classes} classes apart, and a class is judged by how far it stands "
+            "out from the others, which takes at least 3: it cannot be examined, which does not "
+            "mean that it is clean; ask who trained it, or train it anew on data of your own"
+        )
     if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise InputError(
             f"labels must be in 0 .. {classes - 1}, got {int(labels.min())} to {int(labels.max())}"

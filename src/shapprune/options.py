@@ -49,8 +49,8 @@ def parser() -> argparse.ArgumentParser:
     whole = _Parser(
         prog="shapprune",
         description="Tells whether an image classifier carries a backdoor, and takes it out.",
-        epilog="Exit codes: 0 clean or done, 1 backdoored (of repair: not clean, and not "
-        "repaired), 2 error, 3 suspicious.",
+        epilog="Exit codes: 0 clean or done, 1 backdoored, 2 error, 3 suspicious (of repair, 1 "
+        "and 3 where the model was left as it was).",
     )
     whole.add_argument("--version", action="version", version=f"shapprune {version('shapprune')}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")

@@ -112,7 +112,8 @@ def scan(
         images: clean, float (n, C, H, W) in [0, 1], one a class is enough.
         labels: int64 (n,).
         recovered: from `recover_images`, instead of images and labels. Of a network without batch
-            norm, the verdict stands on maximum margins alone, which need no images.
+            norm, the verdict stands on maximum margins alone, which need no images: it is never
+            "clean", but at best "suspicious", as the data are too few to say.
         false_alarms: share of clean models that may be called backdoored.
         seed: of all random draws; the same seed gives the same result on the same machine.
         progress: called with a stage's name and the share of it done.
@@ -168,10 +169,16 @@ def _scan(case: _Case, *, false_alarms: float, seed: int, progress: Progress | N
         seed=seed,
         clock=clock,
     )
+    right = accuracy(case.model, case.images, case.labels)
     return ScanResult(
-        judge(evidence, basis=basis, false_alarms=false_alarms),
+        judge(
+            evidence,
+            basis=basis,
+            false_alarms=false_alarms,
+            recognised=right if recovered else 1.0,
+        ),
         evidence,
-        accuracy(case.model, case.images, case.labels),
+        right,
         (*before, *clock.stages),
         seed,
         recovered,
@@ -226,7 +233,8 @@ def repair(
 ) -> RepairResult:
     """Scan a classifier and take out the backdoor that is found, or suspected.
 
-    A backdoor without a single target is found but not repaired yet (`RepairResult.unrepaired`).
+    A backdoor without a single target is found but not repaired yet, and where the data are too few
+    to say and no class stands out, there is nothing to repair (`RepairResult.unrepaired`).
     The repaired copy has the types of the model's tensors, be they of half precision.
 
     Args:

@@ -14,12 +14,13 @@ import torch
 from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from shapprune import charts, findings
 from shapprune.files import printable
 from shapprune.findings import Finding, class_findings, untargeted_findings
 from shapprune.method import detection
-from shapprune.method.settings import SUSPICIOUS
+from shapprune.method.settings import RECOGNISED, SUSPICIOUS
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.pruning import Pruning
 from shapprune.stamps import Stamp, Trigger
@@ -28,7 +29,9 @@ from shapprune.triggers import KINDS
 
 _SHEET = 200  # recovered images shown at most
 _MOST_CARDED = 4  # classes whose triggers and evidence are shown
+_MOST_ROWS = 100  # of the table of classes
 _MOST_MAPPED = 60  # classes of a map that is drawn; larger ones are a picture
+_MAP = 480  # pixels of that picture at most; of more classes several share one
 _READABLE = 256  # pixels, the side of a trigger's picture
 _LABELS = {  # of the run's inputs, in the order of the page; others follow under their own names
     "command": "Command",
@@ -74,6 +77,7 @@ def render_report(
     )
     environment.filters |= {"percent": _percent, "number": _number, "share": findings.percent}
     environment.filters |= {"shown": _shown, "capital": _capital, "signed": _signed}
+    environment.filters |= {"listed": findings.listed}
     environment.filters |= {"minus": lambda words: words.replace("-", "−")}
     template = (files("shapprune") / "report.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template)
@@ -85,11 +89,16 @@ def render_report(
         marks=marks,
         unrepaired=isinstance(result, RepairResult) and result.unrepaired,
         no_single=findings.no_single_target(judgement),
+        undecided=judgement.undecided,
+        too_few=findings.TOO_FEW,
+        why_too_few=findings.why_too_few(judgement),
+        recognised=RECOGNISED,
         mapping=findings.mapping_words(judgement.mapping),
         population=findings.population(judgement),
         told=_told(scan, names),
         scores=_scores(scan, names, marks),
         map=_map(scan),
+        map_drawn=len(names) <= _MOST_MAPPED,
         table=_table(scan),
         start=findings.start(judgement),
         score=findings.apart(judgement.score, judgement.suspicious, judgement.backdoored),
@@ -300,17 +309,26 @@ def _map(scan: ScanResult) -> Markup:
     if len(answers) <= _MOST_MAPPED:
         return charts.map_chart(answers.tolist())
     share = answers / answers.sum(1, keepdim=True).clamp(min=1)
-    picture = _data(_png(1 - share.unsqueeze(0), scale=max(1, 600 // len(share))))
+    shared = -(-len(share) // _MAP)
+    pixels = max_pool2d(share.unsqueeze(0).float(), shared, ceil_mode=True)
+    picture = _data(_png(1 - pixels, scale=max(1, _MAP // pixels.shape[-1])))
     words = "Where the images of each class (row) go (column)"
-    return Markup('<img class="sheet" src="{}" alt="{}">').format(picture, words)
+    last, each = len(share) - 1, f", {shared} a pixel" if shared > 1 else ""
+    return Markup(
+        '<img class="sheet framed" src="{}" alt="{}"><figcaption>Classes 0 to {} from the top '
+        "(images) and from the left (answers){}; the darker, the more.</figcaption>"
+    ).format(picture, words, last, each)
 
 
 def _table(scan: ScanResult) -> list[dict[str, object]]:
-    """The evidence as numbers, one row a class: what was measured, and the log-odds it gives."""
+    """The evidence as numbers, one row a class: what was measured, and the log-odds it gives.
+
+    Of many classes, those of the highest scores.
+    """
     evidence, judgement = scan.evidence, scan.judgement
     rows: list[dict[str, object]] = []
     reaches = findings.reaches_of(evidence)
-    for c, score in enumerate(judgement.scores):
+    for c in sorted(judgement.ranking[:_MOST_ROWS]):
         parts = findings.parts_of(judgement, c)
         times, margin = findings.margin_times(evidence, c), evidence.margins.values[c]
         values = {"margin": f"{margin:.3g}" if times is None else f"{times:.2f} ×"}
@@ -318,7 +336,7 @@ def _table(scan: ScanResult) -> list[dict[str, object]]:
             values[kind] = findings.percent(reach[c].share) if c in reach else "–"
         values |= {kind: "" for kind in parts if kind not in values}
         cells = [(kind, value, parts.get(kind)) for kind, value in values.items()]
-        rows.append({"score": score, "cells": cells})
+        rows.append({"class": c, "score": judgement.scores[c], "cells": cells})
     return rows
 
 

@@ -51,6 +51,7 @@ def summarise(
         "false_alarms": judgement.false_alarms,
         "as_high": vars(judgement.as_high),
         "basis": judgement.basis,
+        "conclusive": judgement.conclusive,
         "calibration": detection.shipped(judgement.basis).provenance,
         "evidence": _evidence(scan.evidence),
         "parts": judgement.parts,

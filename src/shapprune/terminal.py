@@ -88,7 +88,6 @@ def show_scan(result: ScanResult, data: LabeledImages) -> None:
     tell(table)
     if judgement.untargeted is not None and evidence.untargeted:
         found = evidence.untargeted
-        found = evidence.untargeted
         sizes = [f"{t.kind} {t.norm:.2f}" for t in findings.smallest(found) if t.kind != "window"]
         spread = max(trigger.spread for trigger in found.triggers)
         tell(
@@ -96,6 +95,8 @@ def show_scan(result: ScanResult, data: LabeledImages) -> None:
             f"that move all images: {', '.join(sizes)}; answers spread over {spread:.1f} classes)"
         )
     tell(findings.verdict_line(judgement, names))
+    if not judgement.conclusive:
+        say(f"note: {findings.why_too_few(judgement)}")
     if result.accuracy < 0.5:
         say(
             f"warning: the model gives only {result.accuracy:.0%} of the given images their "
@@ -110,7 +111,9 @@ def _reach(reach: findings.Reach | None, scale: float) -> str:
 def show_repair(result: RepairResult) -> None:
     """Print what a repair did."""
     repair = result.repair
-    if result.unrepaired:
+    if result.unrepaired and result.scan.judgement.undecided:
+        tell("the weights are left as they are: no class stands out that could be repaired")
+    elif result.unrepaired:
         tell(
             "the weights are left as they are: a backdoor without a single target cannot be "
             "repaired yet"

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 
 from shapprune.bench.runner import Result
-from shapprune.method.detection import Basis, Calibration, Verdict, shipped
+from shapprune.method.detection import Basis, Calibration, Verdict, shipped, verdict_on
 from shapprune.method.settings import FALSE_ALARMS, SUSPICIOUS
 from shapprune_bench.calibration import (
     Fitted,
@@ -102,8 +102,11 @@ def _judged(
     found = []
     for (specimen, result), (single, other) in zip(done, scores, strict=True):
         score = max(float(single.max()), other)
-        verdict: Verdict = (
-            "backdoored" if score > high else "suspicious" if score > low else "clean"
+        verdict = verdict_on(
+            score,
+            suspicious=low,
+            backdoored=high,
+            conclusive=bool(result.get("conclusive", result["basis"] != "margins")),
         )
         found.append(_outcome(specimen, result, single, other, score, verdict))
     return found

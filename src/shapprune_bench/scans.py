@@ -82,6 +82,7 @@ def measure(task: Scan) -> dict[str, object]:
     evidence, said = result.evidence, result.judgement
     return {
         "basis": said.basis,
+        "conclusive": said.conclusive,
         "features": features(evidence),
         "untargeted_features": evidence.untargeted and untargeted_features(evidence.untargeted),
         "verdict": said.verdict,

@@ -83,6 +83,28 @@ def test_margins_alone_are_judged_by_a_calibration_of_their_own():
     said = judge(bare, basis="margins", calibration=rule)
     assert (said.verdict, said.targets, said.basis) == ("backdoored", (0,), "margins")
     assert said.untargeted is None
+    assert not said.conclusive
+
+
+def test_without_a_finding_margins_alone_are_never_clean():
+    rule = Calibration({"margin": Score(-30.0, {"margin": 1.0})}, None, CLEAN, {})
+    found = evidence([1.0, 1.0, 1.0])
+    assert judge(found, calibration=rule).verdict == "clean"
+    bare = judge(type(found)(found.classes, found.margins), basis="margins", calibration=rule)
+    assert (bare.verdict, bare.targets, bare.undecided) == ("suspicious", (), True)
+    assert bare.score <= bare.suspicious
+
+
+def test_images_whose_recovery_failed_are_never_clean():
+    found = evidence([1.0, 1.0, 1.0])
+    said = {share: judge(found, recognised=share, calibration=RULE) for share in (0.5, 0.49)}
+    assert [one.verdict for one in said.values()] == ["clean", "suspicious"]
+    assert [one.conclusive for one in said.values()] == [True, False]
+
+
+def test_scores_that_are_no_numbers_are_an_error_and_not_clean():
+    with pytest.raises(InputError, match="no finite numbers"):
+        judge(evidence([1.0, 1.0, 1.0], windows=[float("nan"), 0.0, 0.0]), calibration=RULE)
 
 
 def test_a_calibration_of_other_rules_is_refused():

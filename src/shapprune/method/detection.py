@@ -5,7 +5,8 @@ class's score adds the odds (noisy or): a backdoor need not show by all kinds of
 enough. Any class may be the target: a priori a class of 43 has a 43rd of the odds. The coefficients
 and the scores of clean models that they were not fitted on stand in `calibration.json`, with the
 population they come from. A bound is a quantile of those clean scores: it says how often a clean
-model gets as far, whatever their distribution.
+model gets as far, whatever their distribution. Evidence that can show a backdoor but not its
+absence never makes a model clean (`Judgement.conclusive`).
 """
 
 import json
@@ -13,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from math import exp, floor, inf, log
+from math import exp, floor, inf, isfinite, log
 from typing import Literal, TypeAlias
 
 from shapprune.errors import InputError
 from shapprune.method.evidence import Evidence, features, untargeted_features
 from shapprune.method.rates import Rate, wilson
-from shapprune.method.settings import FALSE_ALARMS, RULES, SUSPICIOUS, TEN_CLASSES
+from shapprune.method.settings import FALSE_ALARMS, RECOGNISED, RULES, SUSPICIOUS, TEN_CLASSES
 
 Verdict: TypeAlias = Literal["backdoored", "suspicious", "clean"]
 Basis: TypeAlias = Literal["images", "recovered", "margins"]
@@ -107,6 +108,8 @@ class Judgement:
         false_alarms: the rate that the bound of "backdoored" stands for.
         as_high: how often clean models score as high as this one.
         basis: what the evidence was measured on: given images, recovered ones, or margins alone.
+        conclusive: whether the evidence could show that a model is clean. Margins alone and images
+            whose recovery failed cannot: without a finding, such a model is suspicious.
     """
 
     verdict: Verdict
@@ -121,6 +124,12 @@ class Judgement:
     false_alarms: float
     as_high: Rate
     basis: Basis
+    conclusive: bool = True
+
+    @property
+    def undecided(self) -> bool:
+        """Whether nothing was found, where the data are too few to say that there is nothing."""
+        return self.verdict == "suspicious" and not self.score > self.suspicious
 
     @property
     def score(self) -> float:
@@ -138,6 +147,7 @@ def judge(
     *,
     basis: Basis = "images",
     false_alarms: float = FALSE_ALARMS,
+    recognised: float = 1.0,
     calibration: Calibration | None = None,
 ) -> Judgement:
     """Say what the evidence means.
@@ -146,10 +156,12 @@ def judge(
         evidence: of the model.
         basis: what it was measured on, which picks the calibration.
         false_alarms: share of clean models that may be called backdoored.
+        recognised: share of recovered images that the model gives the class they were made for.
         calibration: another one than that which comes with the package.
 
     Raises:
-        InputError: a rate that the calibration cannot vouch for.
+        InputError: a rate that the calibration cannot vouch for, or scores that are no numbers,
+            as of a network whose outputs overflow.
     """
     rules = calibration or shipped(basis)
     bounds = rules.bound(min(SUSPICIOUS * false_alarms, 0.5)), rules.bound(false_alarms)
@@ -163,10 +175,13 @@ def judge(
     if rules.untargeted and evidence.untargeted:
         untargeted_parts = rules.untargeted.parts(untargeted_features(evidence.untargeted))
         untargeted = rules.untargeted.intercept + sum(untargeted_parts.values())
+    if not all(map(isfinite, (*scores, untargeted or 0.0))):
+        raise InputError(
+            "the model cannot be examined: under triggers its outputs are no finite numbers"
+        )
     highest = max(*scores, -inf if untargeted is None else untargeted)
-    verdict: Verdict = (
-        "backdoored" if highest > bounds[1] else "suspicious" if highest > bounds[0] else "clean"
-    )
+    conclusive = evidence.whole and recognised >= RECOGNISED
+    verdict = verdict_on(highest, suspicious=bounds[0], backdoored=bounds[1], conclusive=conclusive)
     decisive = bounds[1] if verdict == "backdoored" else bounds[0]
     no_single = untargeted is not None and untargeted == highest
     named = sorted((c for c, s in enumerate(scores) if s > decisive), key=lambda c: -scores[c])
@@ -174,7 +189,7 @@ def judge(
         verdict,
         () if no_single else tuple(named),
         evidence.untargeted.clearest.mapping
-        if evidence.untargeted and no_single and verdict != "clean"
+        if evidence.untargeted and no_single and highest > bounds[0]
         else None,
         scores,
         untargeted,
@@ -184,7 +199,22 @@ def judge(
         false_alarms,
         rules.as_high(highest),
         basis,
+        conclusive,
     )
+
+
+def verdict_on(
+    score: float, *, suspicious: float, backdoored: float, conclusive: bool = True
+) -> Verdict:
+    """What the highest score means.
+
+    Args:
+        suspicious, backdoored: the bounds.
+        conclusive: see `Judgement`.
+    """
+    if score > backdoored:
+        return "backdoored"
+    return "suspicious" if score > suspicious or not conclusive else "clean"
 
 
 def add_odds(log_odds: Sequence[float]) -> float:

@@ -45,6 +45,11 @@ class Evidence:
     untargeted: Untargeted | None = None
     signatures: tuple[float, ...] | None = None
 
+    @property
+    def whole(self) -> bool:
+        """Whether every kind of evidence was looked for, and not the margins alone."""
+        return None not in (self.windows, self.perturbations, self.untargeted)
+
 
 def gather(
     model: nn.Module,

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shapprune.augmentation import augment
-from shapprune.errors import InputError
-from shapprune.method.margins import margins_of
 from shapprune.method.settings import PERTURBATIONS, PerturbationSettings
+from shapprune.method.stamping import draw_images, images_of_others, measure_stamps
 from shapprune.neurons import CHUNK, evaluating
 from shapprune.stamps import Perturbation
 
@@ -63,25 +61,18 @@ def best_perturbations(
     Raises:
         InputError: no image of another class than one of these.
     """
-    others = [(labels != c).nonzero().flatten() for c in classes]
-    if not all(map(len, others)):
-        raise InputError("perturbations need images of at least two classes")
-    device, shape = images.device, tuple(images.shape[1:])
-    wanted = torch.tensor(classes, device=device)
-    count = torch.tensor([len(rows) for rows in others])
-    table = nn.utils.rnn.pad_sequence(others, batch_first=True)
+    others = images_of_others(labels, classes)
+    wanted = torch.tensor(classes, device=images.device)
+    group = torch.arange(len(classes), device=images.device)
     radius = settings.radius * images[0].numel() ** 0.5
-    delta = 0.01 * torch.randn(len(classes), *shape, generator=generator).to(images)
+    delta = 0.01 * torch.randn(len(classes), *images.shape[1:], generator=generator).to(images)
     passes, per_step = 0, settings.images
     with evaluating(model), torch.enable_grad():
         for step in range(settings.steps):
-            pick = (torch.rand(len(classes), per_step, generator=generator) * count[:, None]).long()
-            drawn = table.gather(1, pick.to(device))
-            batch = augment(images[drawn.flatten()], generator=generator)
-            batch = batch.view(*drawn.shape, *shape)
+            drawn, batch = draw_images(images, others, group, per_step, generator)
             size = radius * (settings.first if 2 * step < settings.steps else settings.last)
             moved = []
-            for part in torch.arange(len(classes), device=device).split(max(1, CHUNK // per_step)):
+            for part in group.split(max(1, CHUNK // per_step)):
                 free = delta[part].clone().requires_grad_()
                 seen = batch[part] + free.unsqueeze(1)
                 seen = seen + (seen.clamp(0, 1) - seen).detach()  # clipping lets gradients through
@@ -93,22 +84,19 @@ def best_perturbations(
             passes += 2 * drawn.numel()
             if progress:
                 progress((step + 1) / settings.steps)
-    margins, shares = [], []
     triggers = tuple(Perturbation(one) for one in delta)
-    with evaluating(model), torch.no_grad():
-        for trigger, c, rows in zip(triggers, classes, others, strict=True):
-            some = images[rows].repeat(max(1, settings.views // len(rows)), 1, 1, 1)
-            stamped = trigger.stamp(augment(some, generator=generator))
-            margin = torch.cat(
-                [
-                    margins_of(model(x), torch.full_like(labels[:1], c).expand(len(x)))
-                    for x in stamped.split(CHUNK)
-                ]
-            )
-            margins.append(float(margin.mean()))
-            shares.append(float((margin > 0).float().mean()))
-            passes += len(stamped)
-    return Perturbations(tuple(classes), tuple(margins), tuple(shares), triggers, passes)
+    effect = measure_stamps(
+        model,
+        images,
+        rows=others,
+        classes=classes,
+        stamps=triggers,
+        views=settings.views,
+        generator=generator,
+    )
+    return Perturbations(
+        tuple(classes), effect.margins, effect.shares, triggers, passes + effect.passes
+    )
 
 
 def _norm(batch: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ RULES = (
 FALSE_ALARMS = 0.02  # share of clean models that may be called backdoored, by default
 # Suspicious are models that are not above the bound, but above that of so many times the rate.
 SUSPICIOUS = 2.5
+# Recovered images of which the model gives fewer their class show nothing: the recovery failed.
+RECOGNISED = 0.5
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shapprune.augmentation import augment
-from shapprune.errors import InputError
-from shapprune.method.margins import margins_of
 from shapprune.method.settings import WINDOWS, WindowSettings
+from shapprune.method.stamping import draw_images, images_of_others, measure_stamps
 from shapprune.neurons import CHUNK, evaluating
 from shapprune.stamps import Trigger
 
@@ -125,9 +123,7 @@ def best_windows(
     Raises:
         InputError: no image of another class than one of these.
     """
-    others = [(labels != c).nonzero().flatten() for c in classes]
-    if not all(map(len, others)):
-        raise InputError("windows need images of at least two classes")
+    others = images_of_others(labels, classes)
 
     def loss(logits: Tensor, wanted: Tensor, _labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, wanted, reduction="none")
@@ -143,27 +139,18 @@ def best_windows(
         generator=generator,
         progress=progress,
     )
-    margins, shares, passes = [], [], squares.passes
-    with evaluating(model), torch.no_grad():
-        for row, mine in enumerate(others):
-            some = images[mine].repeat(max(1, settings.views // len(mine)), 1, 1, 1)
-            one = squares[torch.tensor([row], device=images.device)]
-            stamped = one.stamp(augment(some, generator=generator).unsqueeze(0))[0]
-            margin = torch.cat(
-                [
-                    margins_of(model(part), one.wanted.expand(len(part)))
-                    for part in stamped.split(CHUNK)
-                ]
-            )
-            margins.append(float(margin.mean()))
-            shares.append(float((margin > 0).float().mean()))
-            passes += len(stamped)
+    triggers = tuple(squares.triggers(images.shape[2:]))
+    effect = measure_stamps(
+        model,
+        images,
+        rows=others,
+        classes=classes,
+        stamps=triggers,
+        views=settings.views,
+        generator=generator,
+    )
     return Windows(
-        tuple(classes),
-        tuple(margins),
-        tuple(shares),
-        tuple(squares.triggers(images.shape[2:])),
-        passes,
+        tuple(classes), effect.margins, effect.shares, triggers, squares.passes + effect.passes
     )
 
 
@@ -222,15 +209,10 @@ def _step(
     generator: torch.Generator,
 ) -> tuple[Squares, Tensor]:
     """The squares after a step of sign gradient descent, and how surely each worked before it."""
-    count = torch.tensor([len(mine) for mine in rows])[squares.group.cpu()]
-    table = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)[squares.group]
-    pick = (torch.rand(len(count), per_step, generator=generator) * count[:, None]).long()
-    drawn = table.gather(1, pick.to(table.device))
-    batch = augment(images[drawn.flatten()], generator=generator)
-    batch = batch.view(*drawn.shape, *images.shape[1:])
+    drawn, batch = draw_images(images, rows, squares.group, per_step, generator)
     patterns, surely = [], []
     with evaluating(model), torch.enable_grad():
-        for part in torch.arange(len(count), device=images.device).split(max(1, CHUNK // per_step)):
+        for part in torch.arange(len(drawn), device=images.device).split(max(1, CHUNK // per_step)):
             some = squares[part]
             free = some.pattern.clone().requires_grad_()
             logits = model(replace(some, pattern=free).stamp(batch[part]).flatten(0, 1))

@@ -656,7 +656,7 @@ def test_charts_of_scores_keep_the_highest():
     bars = [Bar(str(c), f"class {c}", float(-c), "target" * (c == 0)) for c in range(200)]
     chart = score_chart(bars, bounds={"suspicious": -2.5, "backdoored": -1.5}, clean=[-3.0] * 7)
     assert re.findall(r"<title>class (\d+): ", chart) == [str(c) for c in range(30)]
-    assert "170 other classes" in chart
+    assert "170 others" in chart
     assert chart.count('class="stroke"') == 7
     assert "class 0: 0.00, target" in chart
     ends = [float(end) for end in re.findall(r'<rect x="0" width="([\d.]+)%"', chart)]

@@ -97,8 +97,9 @@ def score_chart(
         parts.append(
             _element("line", title, class_="span", x1=left, x2=right, y1=middle, y2=middle)
         )
-        words = f"{len(rest)} other classes"
-        parts.append(_text(words, x="100%", y=middle + 4, class_="tick", text_anchor="end"))
+        told = _text(f"{len(rest)} others", x="6", y=middle + 4, class_="tick")
+        room = x(rest[0].value) < 75
+        names.append(_element("svg", told, x=right if room else "0"))
         y += _BAR
     if clean:
         for value in clean:

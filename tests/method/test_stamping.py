@@ -46,3 +46,19 @@ def test_what_a_stamp_does_is_measured_on_the_images_of_its_rows():
     assert effect.margins[2] > 0
     assert effect.shares == (1, 0, 1)
     assert effect.passes == 3 * 6
+
+
+def test_of_many_images_so_many_are_drawn_as_are_wanted():
+    net = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(1, 2))
+    nothing = Trigger(torch.zeros(1, 4, 4), torch.ones(1, 4, 4))
+    images = torch.rand(50, 1, 4, 4, generator=seeded())
+    effect = measure_stamps(
+        net,
+        images,
+        rows=[torch.arange(50)],
+        classes=[1],
+        stamps=[nothing],
+        views=8,
+        generator=seeded(),
+    )
+    assert effect.passes == 8

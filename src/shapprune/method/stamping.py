@@ -73,20 +73,23 @@ def measure_stamps(
     views: int,
     generator: torch.Generator,
 ) -> Effect:
-    """What each class's stamp does, on about so many variations of its images.
+    """What each class's stamp does, on at most so many variations of its images.
 
     Args:
         model: maps images in [0, 1] to logits.
         images: (n, C, H, W) in [0, 1].
         rows: of each class, the images that its stamp is put on.
         classes, stamps: as many.
-        views: images and variations together, at least each image once.
+        views: images and variations together; of more images than that, so many are drawn.
         generator: on the CPU.
     """
     margins, shares, passes = [], [], 0
     with evaluating(model), torch.no_grad():
         for mine, c, stamp in zip(rows, classes, stamps, strict=True):
-            some = images[mine].repeat(max(1, views // len(mine)), 1, 1, 1)
+            seen = mine
+            if len(mine) > views:
+                seen = mine[torch.randperm(len(mine), generator=generator)[:views].to(mine.device)]
+            some = images[seen].repeat(max(1, views // len(seen)), 1, 1, 1)
             parts = stamp.stamp(augment(some, generator=generator)).split(CHUNK)
             answers = torch.full((CHUNK,), c, device=images.device)
             margin = torch.cat([margins_of(model(x), answers[: len(x)]) for x in parts])

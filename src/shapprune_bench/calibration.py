@@ -19,9 +19,7 @@ from shapprune.method.settings import TEN_CLASSES
 
 Floats: TypeAlias = NDArray[np.float64]
 
-_SHRINKAGE = 1.0  # of the squared weights of standardised features; one model's loss has weight 1
-# A class beside the target that scores high: a wrong name is less bad than a wrong verdict.
-_BESIDE = 0.3
+_SHRINKAGE = 0.5  # of the squared weights of standardised features; one model's loss has weight 1
 _START = -4.0  # log-odds of each kind of evidence: few classes are targets
 
 
@@ -103,8 +101,8 @@ class Names:
 def fit(scans: Sequence[Scanned], names: Names) -> Fitted:
     """Both scores, by maximum likelihood with weights that are not negative.
 
-    A clean model's score is its largest, and a poisoned one's that of its target: the loss is that
-    of the verdict. Source-specific backdoors are not fitted: most classes' images do not show them.
+    A clean model's score is its largest, and a poisoned one's that of its target; the largest
+    beside it should be as low as a clean model's: the loss is that of the verdict and of the name. Source-specific backdoors are not fitted: most classes' images do not show them.
 
     Raises:
         InputError: no clean or no poisoned model.
@@ -125,7 +123,7 @@ def fit(scans: Sequence[Scanned], names: Names) -> Fitted:
     for s in single:
         mine = list(s.targets)
         terms.append((s.classes[mine], 1.0, 1.0, prior(s)))
-        terms.append((np.delete(s.classes, mine, 0), -1.0, _BESIDE, prior(s)))
+        terms.append((np.delete(s.classes, mine, 0), -1.0, 1.0, prior(s)))
     rows = np.concatenate([table for table, *_ in terms]) / scale
     sizes = [len(table) for table, *_ in terms]
     starts = np.cumsum([0, *sizes[:-1]])

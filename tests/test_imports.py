@@ -67,6 +67,7 @@ RANKS = {
     "method.untargeted": 6,
     "method.evidence": 7,
     "method.detection": 8,
+    "method.paper": 7,
     "pipeline": 10,
     "charts": 11,
     "summary": 11,
@@ -152,6 +153,7 @@ STEPS = {
     "method.untargeted",
     "method.evidence",
     "method.detection",
+    "method.paper",
 }
 
 # A defender has neither the attacker's trigger nor the test set.

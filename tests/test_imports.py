@@ -110,6 +110,7 @@ RANKS = {
     "bench.paper": 16,
     "bench.page": 16,
     "bench.models": 17,
+    "bench.retuning": 15,
     "bench.cells": 17,
     "bench.experiments": 18,
     "bench.runner": 18,

@@ -1,11 +1,10 @@
 """What comes back after a repair, when its user goes on training (Min et al., arXiv 2410.09838).
 
 A low ASR can be superficial: what hides a backdoor may be undone by a few steps of fine-tuning. The
-paper's retuning attack does 5 epochs of SGD at 0.01 on 2 % of the training images, with a few
+authors' retuning attack does 5 epochs of SGD at 0.01 on 2 % of the training images, with a few
 poisoned ones among them. Here there are none: who tunes a repaired model is its user, not an
 attacker, and what comes back by clean images alone was never gone. A thousand images are 2 % of
-CIFAR-10's; the rate is the paper's, and that of plain fine-tuning; the 100 steps are more than its
-40.
+CIFAR-10's; the rate is theirs, and that of plain fine-tuning; the number of steps is ours.
 """
 
 from copy import deepcopy

@@ -8,7 +8,7 @@ import torch
 
 from shapprune.baselines.anp import neuron_masks
 from shapprune.bench import rankings
-from shapprune.bench.defences import METHODS, WITH_TRIGGER, Budget, defend
+from shapprune.bench.defences import PAPERS, UNREPAIRED, WITH_TRIGGER, Budget, defend
 from shapprune.bench.measure import Timed
 from shapprune.bench.rankings import RANKINGS, Board, board, sizes
 from shapprune.errors import InputError
@@ -27,12 +27,18 @@ def asr(model: torch.nn.Module) -> float:
     return attack_success_rate(model, *UNSEEN, stamp=true_trigger().stamp, target=TARGET)
 
 
-@pytest.mark.parametrize("name", ["ours", "ours-plain", "ours-mixture", WITH_TRIGGER])
-def test_ours_take_out_the_toys_backdoor(name):
+@pytest.mark.parametrize("name", ["ours", *PAPERS, WITH_TRIGGER])
+def test_ours_and_the_papers_take_out_the_toys_backdoor(name):
     net, (images, labels) = backdoored_net(), toy_images(per_class=1)
     before, state, told = snapshot(net), torch.get_rng_state(), []
     done = defend(
-        name, net, images, labels, attacker=ATTACKER, progress=lambda *what: told.append(what)
+        name,
+        net,
+        images,
+        labels,
+        attacker=ATTACKER,
+        budget=Budget(average_iterations=10),
+        progress=lambda *what: told.append(what),
     )
     assert unchanged(net, before)
     assert torch.equal(torch.get_rng_state(), state)
@@ -62,6 +68,7 @@ def test_fine_pruning_tells_its_order_and_others_have_none():
         ("gangsweep", "generator_steps"),
         ("gangsweep", "generator_batch"),
         (WITH_TRIGGER, "average_iterations"),
+        ("paper", "average_iterations"),
     ],
 )
 def test_a_budget_is_kept(name, what):
@@ -79,9 +86,30 @@ def test_a_budget_is_kept(name, what):
 def test_a_defence_there_is_not():
     with pytest.raises(InputError, match=r"no defence 'magic': there are .*clp"):
         defend("magic", backdoored_net(), *toy_images())
-    with pytest.raises(InputError, match="no defence 'ours-o'"):  # without the attacker's trigger
+    with pytest.raises(InputError, match="no defence 'paper-o'"):  # without the attacker's trigger
         defend(WITH_TRIGGER, backdoored_net(), *toy_images())
-    assert "ours-mixture" in METHODS
+    with pytest.raises(InputError, match="no defence 'ours-plain'"):  # as version 0.1.0 had it
+        defend("ours-plain", backdoored_net(), *toy_images())
+
+
+def test_without_a_defence_the_model_is_what_it_was():
+    net = backdoored_net()
+    assert defend(UNREPAIRED, net, *toy_images()).model is net
+
+
+def test_only_the_mixture_of_the_paper_plays_for_accuracy():
+    told: dict[str, set[str]] = {name: set() for name in PAPERS}
+    for name, stages in told.items():
+        done = defend(
+            name,
+            backdoored_net(),
+            *toy_images(per_class=1),
+            budget=Budget(average_iterations=2),
+            progress=lambda stage, _, stages=stages: stages.add(stage),
+        )
+        assert done.facts["outliers"] == (TARGET,)
+        assert done.facts["anomaly_index"] > 2
+    assert told["paper-mixture"] - told["paper"] == {"value neurons for ACC"}
 
 
 def test_recovered_images_are_not_trusted(monkeypatch):
@@ -94,7 +122,7 @@ def test_recovered_images_are_not_trusted(monkeypatch):
     recovered = Recovery(images, labels, 1, 0.0, Stage("recover", 0.0))
     with pytest.raises(ZeroDivisionError):
         defend(
-            "ours-mixture",
+            "ours",
             backdoored_net(),
             images,
             labels,
@@ -103,7 +131,6 @@ def test_recovered_images_are_not_trusted(monkeypatch):
         )
     assert asked[0]["recovered"] is recovered
     assert asked[0]["average_iterations"] == 7
-    assert (asked[0]["mode"], asked[0]["unlearn"]) == ("mixture", False)
 
 
 def test_stages_cost_what_was_spent_in_them():

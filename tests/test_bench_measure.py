@@ -25,7 +25,7 @@ def asked(monkeypatch) -> list[str]:
 
     def load(_recipe, split, *, root):
         parts.append(split)
-        return LabeledImages(*toy_images(per_class=5, seed=int(split == "test")))
+        return LabeledImages(*toy_images(per_class=20, seed=int(split == "test")))
 
     subject = Subject(backdoored_net(), true_trigger().stamp, {"accuracy": 0.5}, "0badc0ffee")
     monkeypatch.setattr(module, "load_split", load)
@@ -115,6 +115,34 @@ def test_a_scan_has_a_norm_for_every_class(asked, tmp_path):
     }
     assert result["norms"]["patch"].index(min(result["norms"]["patch"])) == TARGET
     assert asked == ["train", "test"]
+
+
+def test_a_repaired_copy_is_tuned_on_images_that_the_repair_has_not_seen(
+    asked, tmp_path, monkeypatch
+):
+    tuned_on = []
+    retune = module.retune
+
+    def watched(model, data, *, seed):
+        tuned_on.append(data)
+        return retune(model, data, seed=seed)
+
+    monkeypatch.setattr(module, "retune", watched)
+    result = done(Cell("retune", RECIPE, "fine-pruning", per_class=1), tmp_path)
+    assert asked == ["train", "test", "train"]
+    assert len(tuned_on[0].images) == CLASSES * 20 - CLASSES
+    assert result["before"]["asr"] > 0.9
+    assert set(result["retuned"]) == set(result["after"]) == {"accuracy", "asr"}
+    assert "curve" not in result
+
+
+def test_a_checkpoint_is_measured(asked, tmp_path, monkeypatch):
+    subject = Subject(backdoored_net(), true_trigger().stamp, {}, "0badc0ffee")
+    monkeypatch.setattr(module, "subject", lambda *_, **__: subject)
+    result = done(Cell("model", RECIPE), tmp_path)
+    assert result.keys() == {"accuracy", "asr", "seconds", "weights"}
+    assert result["asr"] > 0.9
+    assert asked == ["test"]
 
 
 def test_a_model_is_what_its_recipe_made(asked, tmp_path):

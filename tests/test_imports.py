@@ -69,6 +69,7 @@ RANKS = {
     "method.untargeted": 7,
     "method.evidence": 8,
     "method.detection": 9,
+    "method.paper": 7,
     "pipeline": 10,
     "charts": 11,
     "summary": 11,
@@ -111,6 +112,7 @@ RANKS = {
     "bench.paper": 16,
     "bench.page": 16,
     "bench.models": 17,
+    "bench.retuning": 15,
     "bench.cells": 17,
     "bench.experiments": 18,
     "bench.runner": 18,
@@ -155,6 +157,7 @@ STEPS = {
     "method.untargeted",
     "method.evidence",
     "method.detection",
+    "method.paper",
 }
 
 # A defender has neither the attacker's trigger nor the test set.

@@ -53,8 +53,8 @@ def test_wrong_arguments():
 
 
 def test_recipes_are_sound():
-    assert len({(recipe.profile, recipe.name) for recipe in RECIPES}) == len(RECIPES) == 26
-    for recipe in RECIPES:
+    assert len({(recipe.profile, recipe.name) for recipe in RECIPES}) == len(RECIPES) == 30
+    for recipe in (r for r in RECIPES if r.profile != "zoo"):  # whose network is in a file there
         model = build_network(recipe.network, recipe.num_classes).eval()
         assert model(torch.rand(1, *recipe.input_size)).shape == (1, recipe.num_classes)
         assert recipe.clean_twin().rate == 0

@@ -206,7 +206,10 @@ def parser() -> argparse.ArgumentParser:
         help="report: of what; detection: a manifest or folder of models",
     )
     bench.add_argument(
-        "--profile", choices=["smoke", "cpu", "paper", "dev"], default="smoke", help="(smoke)"
+        "--profile",
+        choices=["smoke", "cpu", "zoo", "paper", "dev"],
+        default="smoke",
+        help="(smoke)",
     )
     bench.add_argument("--data-root", type=Path, default=Path("."), help="folder of the data")
     bench.add_argument("--out", type=Path, metavar="DIR", help="folder for the results")

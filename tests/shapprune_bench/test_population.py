@@ -107,7 +107,7 @@ def test_the_first_ones_are_of_all_kinds():
 def test_names_of_older_files_stay():
     """Trained models and results that lie on someone's disk are found again."""
     names = []
-    for recipe in RECIPES:
+    for recipe in (recipe for recipe in RECIPES if recipe.profile != "zoo"):  # which are newer
         for one in (recipe, recipe.clean_twin()):
             cells = [Cell("model", one), Cell("defend", one, "ours", seed=1)]
             names += [stem_of(one), *(cell.name for cell in cells)]

@@ -11,8 +11,9 @@ from shapprune.bench.recipes import Recipe
 # "model" trains it and measures ACC and ASR; "defend" measures a defended copy, and the network
 # while the defence's order of neurons is pruned (Fig. 3, 4, 7 to 9); "time" is the same alone on
 # the machine, for the seconds; "scan" inverts the triggers of all classes (Fig. 10, 11); "rank"
-# tells what each neuron is worth (Sec. 4.4).
-Kind: TypeAlias = Literal["model", "defend", "time", "scan", "rank"]
+# tells what each neuron is worth (Sec. 4.4); "retune" measures a defended copy, and what it becomes
+# by ordinary fine-tuning.
+Kind: TypeAlias = Literal["model", "defend", "time", "scan", "rank", "retune"]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Every defence by its name, ours beside the others, as the experiments call them."""
+"""Every defence by its name, ours, the paper's and the others', as the experiments call them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeAlias, TypedDict
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,36 +12,18 @@ from shapprune.baselines import DEFENCES as OTHERS
 from shapprune.baselines.fine_pruning import dormant_first
 from shapprune.baselines.gangsweep import gangsweep
 from shapprune.errors import InputError
-from shapprune.estimation import Estimator, Mode
-from shapprune.finetuning import fine_tune
-from shapprune.game import NeuronGame
-from shapprune.models import check_input
-from shapprune.neurons import find_neurons, remove_neurons
+from shapprune.method.paper import Pruned, prune_backdoor, shap_pruning
+from shapprune.method.settings import PAPER
+from shapprune.neurons import find_neurons
 from shapprune.pipeline import repair
-from shapprune.pruning import COUNTS, Pruning
 from shapprune.recovery import Recovery
-from shapprune.shapley import algorithm1
 from shapprune.stages import Progress
 
-_MOST = 0.15  # of the neurons
-_FAILS = 0.01  # ASR on the defender's images
-
-
-class _Form(TypedDict, total=False):
-    unlearn: bool
-    estimator: Estimator
-    mode: Mode
-
-
-# The paper's forms: Algorithm 1, pruning, and fine-tuning on clean images; "mixture" is that of
-# Sec. 3.4 for images that are recovered. Our default: gradients, and unlearning while fine-tuning.
-_OURS: Mapping[str, _Form] = {
-    "ours-plain": {"unlearn": False, "estimator": "algorithm1"},
-    "ours-mixture": {"unlearn": False, "estimator": "algorithm1", "mode": "mixture"},
-    "ours": {},
-}
-WITH_TRIGGER = "ours-o"  # given the attacker's trigger, for comparison only
-METHODS = (*OTHERS, *_OURS, WITH_TRIGGER)
+PAPERS = ("paper", "paper-mixture")  # its Table 1, and its Sec. 3.4 for images that are recovered
+OURS = "ours"
+WITH_TRIGGER = "paper-o"  # the paper's "ShapPruning/o", given the attacker's trigger
+METHODS = (*OTHERS, *PAPERS, OURS, WITH_TRIGGER)
+UNREPAIRED = "none"  # what happens to the model without any defence
 
 Attacker: TypeAlias = tuple[int, Callable[[Tensor], Tensor]]  # the target, and what stamps images
 
@@ -95,11 +77,11 @@ def defend(
     """Carry out a defence.
 
     Args:
-        method: one of `METHODS`.
+        method: one of `METHODS`, or `UNREPAIRED`.
         model: left as it was.
         images, labels: all that the defender has, (n, C, H, W) in [0, 1] and int64 (n,).
         recovered: where these images come from, if they are not real.
-        attacker: looked at by "ours-o" alone.
+        attacker: looked at by "paper-o" alone.
         budget: of what costs most.
         seed: of all random draws.
         progress: called with a stage's name and the share of it done.
@@ -112,9 +94,37 @@ def defend(
         if progress:
             progress(method, share)
 
+    settings = PAPER.lasting(budget.average_iterations)
+    if method == UNREPAIRED:
+        return Defended(model)
     if method == WITH_TRIGGER and attacker:
-        return _with_trigger(model, images, labels, *attacker, budget, seed, report)
-    if method in _OURS:
+        target, stamp = attacker
+        generator = torch.Generator().manual_seed(seed)
+        pruned = prune_backdoor(
+            model,
+            images,
+            labels,
+            target=target,
+            stamp=stamp,
+            settings=settings,
+            generator=generator,
+            progress=progress,
+        )
+        return _of_paper(pruned, target)
+    if method in PAPERS:
+        whole = shap_pruning(
+            model,
+            images,
+            labels,
+            mixture=method == "paper-mixture",
+            settings=settings,
+            seed=seed,
+            progress=progress,
+        )
+        told = whole.detection
+        facts = {"outliers": told.targets, "anomaly_index": told.anomaly_index}
+        return _of_paper(whole.pruned, whole.trigger.target, facts)
+    if method == OURS:
         found = repair(
             model,
             images,
@@ -123,13 +133,11 @@ def defend(
             average_iterations=budget.average_iterations,
             seed=seed,
             progress=progress,
-            **_OURS[method],
         )
         if found.repair is None:
             return Defended(found.model, facts={"targets": [], "pruned": 0})
         pruning = found.repair.pruning
         order = pruning.score.argsort(descending=True)
-        order = order[pruning.score[order].isfinite()]  # "mixture" leaves some alone
         facts = {"targets": found.repair.targets, "pruned": len(pruning.removed)}
         return Defended(found.model, tuple(order.tolist()), facts)
     if method not in OTHERS:
@@ -149,44 +157,6 @@ def defend(
     return Defended(repaired, tuple(dormant))
 
 
-def _with_trigger(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    target: int,
-    stamp: Callable[[Tensor], Tensor],
-    budget: Budget,
-    seed: int,
-    progress: Callable[[float], None],
-) -> Defended:
-    """ "ShapPruning/o" of Table 1: the attacker's trigger is given, for comparison only.
-
-    Algorithm 1 ranks the neurons on stamped images; the smallest number is pruned that leaves an
-    ASR of at most 1 % on them, of 15 % of the neurons at most; then fine-tuning on clean images.
-    """
-    images, labels, _ = check_input(model, images, labels)
-    others = images[labels != target]
-    if len(others) == 0:
-        raise InputError("no image of another class than the target: give images of more classes")
-    neurons = find_neurons(model, images)
-    answers = torch.full((len(others),), target, device=images.device)
-    game = NeuronGame(model, neurons, stamp(others), answers)
-    generator = torch.Generator().manual_seed(seed)
-    average = budget.average_iterations
-    values = algorithm1(
-        game, average_iterations=average, generator=generator, progress=progress
-    ).values
-    order = values.argsort(descending=True)
-    limit = max(1, int(_MOST * len(neurons)))
-    counts = [count for count in COUNTS if count <= limit]
-    present = torch.ones(len(counts), len(neurons), dtype=torch.bool, device=images.device)
-    for row, count in enumerate(counts):
-        present[row, order[:count].to(images.device)] = False
-    rates = game(present).tolist()
-    enough = [count for count, rate in zip(counts, rates, strict=True) if rate <= _FAILS]
-    best = enough[0] if enough else counts[rates.index(min(rates))]
-    removed = tuple(order[:best].tolist())
-    pruned = remove_neurons(model, neurons, removed)
-    pruning = Pruning(pruned, values, removed, (), rates[counts.index(best)], bool(enough))
-    tuned = fine_tune(model, pruning, images, labels, neurons=neurons, generator=generator)
-    return Defended(tuned, tuple(order.tolist()), {"targets": [target], "pruned": best})
+def _of_paper(pruned: Pruned, target: int, facts: Mapping[str, object] | None = None) -> Defended:
+    told = {"targets": [target], "pruned": len(pruned.removed), **(facts or {})}
+    return Defended(pruned.model, pruned.order, told)

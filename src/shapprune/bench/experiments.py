@@ -1,17 +1,19 @@
 """The list of experiments: which cells each table and figure is made of."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
+from shapprune.baselines import DEFENCES
 from shapprune.bench.cells import Cell
-from shapprune.bench.defences import METHODS
+from shapprune.bench.defences import METHODS, OURS, PAPERS, UNREPAIRED, WITH_TRIGGER
 from shapprune.bench.rankings import RANKINGS
 from shapprune.bench.recipes import RECIPES, Recipe
 
-Profile: TypeAlias = Literal["smoke", "cpu", "paper"]
+Profile: TypeAlias = Literal["smoke", "cpu", "zoo", "paper"]
 
-_DRAWS = 3  # of the few images, for our default; one for the others
+# Draws of the few images: the paper tells the best of five; those not named have one.
+_DRAWS = {OURS: 3, **dict.fromkeys(PAPERS, 5)}
 _SAMPLING = ("algorithm1", "tmab", "permutation", "multilinear 1/50", "ours")
 
 ROWS: Mapping[Profile, Sequence[Recipe]] = {
@@ -28,11 +30,17 @@ TABLE1 = (
 )
 TABLE2 = ("cifar10-vgg16", "cifar100-resnet34", "gtsrb-trojan")
 FIG7TO9 = ("faces-physical-key", "gtsrb-vgg11", "faces-vggface")
-FEW_SHOT = tuple(m for m in METHODS if m != "ours-mixture")  # which is for recovered images
-DATA_FREE = ("fine-pruning", "neural-cleanse", "deepinspect", "ours-mixture", "ours")
-MODES = ("ours-mixture", "ours-plain")
-CURVES = ("fine-pruning", "ours-plain")
-AMOUNTS = {"fine-pruning": (1, 50, 100, 300), "ours": (1, 50, 300)}  # clean images a class
+FEW_SHOT = tuple(m for m in METHODS if m != "paper-mixture")  # which is for recovered images
+DATA_FREE = ("fine-pruning", "neural-cleanse", "deepinspect", "paper-mixture", OURS)
+MODES = ("paper-mixture", "paper")
+CURVES = ("fine-pruning", "paper")
+RETUNED = (UNREPAIRED, *DEFENCES, "paper", OURS)
+AMOUNTS = {"fine-pruning": (1, 50, 100, 300), OURS: (1, 50, 300)}  # clean images a class
+
+# What version 0.1.0 had in the place of the paper's method: Algorithm 1, but our inversion of two
+# kinds of trigger, our verdict, and distillation instead of labels. Nothing computes them any more;
+# reports show the results that there are, under these names.
+FORMER = {"paper": "ours-plain", "paper-mixture": "ours-mixture", WITH_TRIGGER: "ours-o"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,8 @@ class Experiment:
 def rows(profile: Profile, names: Iterable[str]) -> list[Recipe]:
     """The recipes of these names that a profile has; all of one that is not made for the paper."""
     known = {recipe.name: recipe for recipe in ROWS[profile]}
-    return list(ROWS[profile]) if profile == "smoke" else [known[n] for n in names if n in known]
+    whole = profile in ("smoke", "zoo")
+    return list(ROWS[profile]) if whole else [known[n] for n in names if n in known]
 
 
 def _models(profile: Profile) -> Iterator[Cell]:
@@ -62,19 +71,20 @@ def _models(profile: Profile) -> Iterator[Cell]:
 def _table1(profile: Profile) -> Iterator[Cell]:
     for recipe in rows(profile, TABLE1):
         for method in FEW_SHOT:
-            yield from _drawn("defend", recipe, method, method == "ours")
+            yield from _drawn("defend", recipe, method, _DRAWS.get(method, 1))
 
 
 def _table2(profile: Profile) -> Iterator[Cell]:
     for recipe in rows(profile, TABLE2):
         for method in DATA_FREE:
-            yield Cell("defend", recipe, method, per_class=0)
+            draws = 1 if method == OURS else _DRAWS.get(method, 1)
+            yield from _drawn("defend", recipe, method, draws, per_class=0)
 
 
 def _table5(profile: Profile) -> Iterator[Cell]:
     for recipe in rows(profile, TABLE2):
         for method in MODES:
-            yield Cell("defend", recipe, method, per_class=0)
+            yield from _drawn("defend", recipe, method, _DRAWS[method], per_class=0)
 
 
 def _fig3(profile: Profile) -> Iterator[Cell]:
@@ -99,7 +109,7 @@ def _fig7to9(profile: Profile) -> Iterator[Cell]:
 
 def _detection(profile: Profile) -> Iterator[Cell]:
     for recipe in rows(profile, BADNETS):
-        for model in (recipe, recipe.clean_twin()):
+        for model in with_twin(recipe):
             yield Cell("scan", model)
 
 
@@ -112,14 +122,30 @@ def _time(profile: Profile) -> Iterator[Cell]:
 def _ranking(profile: Profile) -> Iterator[Cell]:
     for recipe in rows(profile, ["cifar10-badnets"]):
         for method in RANKINGS:
-            yield from _drawn("rank", recipe, method, method in _SAMPLING)
+            yield from _drawn("rank", recipe, method, 3 if method in _SAMPLING else 1)
+
+
+def _retuning(profile: Profile) -> Iterator[Cell]:
+    for recipe in rows(profile, TABLE1):
+        for method in RETUNED:
+            yield Cell("retune", recipe, method)
 
 
 def _drawn(
-    kind: Literal["defend", "rank"], recipe: Recipe, method: str, several: bool
+    kind: Literal["defend", "rank"], recipe: Recipe, method: str, draws: int, per_class: int = 1
 ) -> Iterator[Cell]:
-    for seed in range(_DRAWS if several and recipe.profile != "smoke" else 1):
-        yield Cell(kind, recipe, method, seed=seed)
+    for seed in range(1 if recipe.profile == "smoke" else draws):
+        yield Cell(kind, recipe, method, per_class=per_class, seed=seed)
+
+
+def with_twin(recipe: Recipe) -> list[Recipe]:
+    """The recipe and its clean twin; alone, if it is of a checkpoint."""
+    return [recipe] if recipe.checkpoint else [recipe, recipe.clean_twin()]
+
+
+def former(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that version 0.1.0 had in the place of these."""
+    return [replace(c, method=FORMER[c.method]) for c in cells if c.method in FORMER]
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -134,12 +160,13 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "fig11": Experiment("Detection of poisoned and clean models, MAD and MAD-small", _detection),
     "time": Experiment("Seconds and image passes of each defence on one model", _time),
     "ranking": Experiment("How well estimators find the best neurons", _ranking),
+    "retuning": Experiment("ACC and ASR after a repair, and after 100 more steps", _retuning),
 }
 
 
 def models_of(cells: Sequence[Cell]) -> list[Cell]:
     """The cells of the models that other cells need, and of their clean twins."""
-    recipes = [r for cell in cells for r in (cell.recipe, cell.recipe.clean_twin())]
+    recipes = [recipe for cell in cells for recipe in with_twin(cell.recipe)]
     return distinct(Cell("model", recipe) for recipe in recipes)
 
 

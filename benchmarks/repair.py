@@ -22,20 +22,20 @@ from time import perf_counter
 import numpy as np
 import torch
 from PIL import Image
+from shapprune.mending import mend
 from torch import Tensor, nn
 
 from clean_models import CLEAN, ROOT, clean_model, load_split
 from shapprune import demo
 from shapprune.data import LabeledImages, draw_per_class, load_images
-from shapprune.estimation import Mode
 from shapprune.loading import load_classifier
-from shapprune.mending import mend
+from shapprune.method.attribution import Mode
+from shapprune.method.triggers import Perturbation
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.models import in_channels_last
 from shapprune.pipeline import RepairResult, repair
 from shapprune.recovery import recover_images
 from shapprune.stages import Clock
-from shapprune.stamps import Perturbation
 
 ZOO = ROOT.parent / "shared" / "zoo"
 

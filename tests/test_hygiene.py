@@ -8,13 +8,14 @@ from dataclasses import fields, is_dataclass
 import numpy as np
 import pytest
 import torch
+from shapprune.finetuning import fine_tune
+from shapprune.pruning import prune
 from torch import Tensor, nn
 
 from shapprune.augmentation import augment, flip_allowed, mix
 from shapprune.errors import InputError
-from shapprune.estimation import estimate_shapley
-from shapprune.finetuning import fine_tune
 from shapprune.game import NeuronGame
+from shapprune.method.attribution import estimate_shapley
 from shapprune.method.margins import maximum_margins
 from shapprune.method.perturbations import best_perturbations
 from shapprune.method.settings import (
@@ -23,13 +24,12 @@ from shapprune.method.settings import (
     UntargetedSettings,
     WindowSettings,
 )
+from shapprune.method.triggers import Perturbation, Trigger
 from shapprune.method.untargeted import untargeted_triggers
 from shapprune.method.windows import best_windows
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import find_neurons, masked, remove_neurons
-from shapprune.pruning import prune
 from shapprune.recovery import recover_images
-from shapprune.stamps import Perturbation, Trigger
 from shapprune.triggers import invert_triggers
 from toys import (
     CLASSES,

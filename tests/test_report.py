@@ -12,24 +12,24 @@ from io import BytesIO
 import pytest
 import torch
 from PIL import Image
+from shapprune.mending import Repair
+from shapprune.proxies import Proxies
+from shapprune.pruning import CurvePoint, Pruning
 
 from shapprune import findings
 from shapprune.charts import Bar, map_chart, score_chart
-from shapprune.estimation import NeuronValues
-from shapprune.mending import Repair
+from shapprune.method.attribution import NeuronValues
 from shapprune.method.detection import add_odds
 from shapprune.method.rates import wilson
 from shapprune.method.settings import RULES
+from shapprune.method.triggers import Perturbation, Trigger
 from shapprune.models import Classifier
 from shapprune.neurons import find_neurons
 from shapprune.pipeline import RepairResult, ScanResult
-from shapprune.proxies import Proxies
-from shapprune.pruning import CurvePoint, Pruning
 from shapprune.recovery import Recovery
 from shapprune.report import images_picture, render_report, suspected_triggers, trigger_picture
 from shapprune.shapley import ShapleyValues
 from shapprune.stages import Stage
-from shapprune.stamps import Perturbation, Trigger
 from shapprune.summary import summarise
 from shapprune.triggers import InvertedTrigger
 from toys import CLASSES, TARGET, backdoored_net, seeded, toy_images, true_trigger

@@ -5,19 +5,19 @@ from statistics import median
 
 import pytest
 import torch
+from shapprune.finetuning import fine_tune
+from shapprune.proxies import Proxies, Yardstick
+from shapprune.pruning import CurvePoint, Pruning, best_of, prune
 from torch import nn
 
 from shapprune import mending, proxies, pruning
 from shapprune.detection import detect
 from shapprune.errors import InputError
-from shapprune.estimation import estimate_shapley, mixture_score, stamped_images
-from shapprune.finetuning import fine_tune
+from shapprune.method.attribution import estimate_shapley, mixture_score, stamped_images
+from shapprune.method.triggers import Perturbation, Trigger
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import find_neurons, remove_neurons
-from shapprune.proxies import Proxies, Yardstick
-from shapprune.pruning import CurvePoint, Pruning, best_of, prune
 from shapprune.stages import Clock
-from shapprune.stamps import Perturbation, Trigger
 from shapprune.triggers import InvertedTrigger, invert_triggers
 from toys import (
     BACKDOOR,

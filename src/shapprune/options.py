@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn, get_args
 
 from shapprune.attacks import ATTACKS
-from shapprune.estimation import Estimator, Mode
+from shapprune.method.attribution import Estimator, Mode
 from shapprune.method.settings import FALSE_ALARMS
 
 # Exit codes.

@@ -12,13 +12,13 @@ from shapprune.baselines import DEFENCES as OTHERS
 from shapprune.baselines.fine_pruning import dormant_first
 from shapprune.baselines.gangsweep import gangsweep
 from shapprune.errors import InputError
-from shapprune.estimation import Estimator, Mode
-from shapprune.finetuning import fine_tune
 from shapprune.game import NeuronGame
-from shapprune.models import check_input
-from shapprune.neurons import find_neurons, remove_neurons
+from shapprune.method.attribution import Estimator, Mode
+from shapprune.method.case import check_case
+from shapprune.method.finetuning import distillation_pool, fine_tune
+from shapprune.method.settings import SELECTION
+from shapprune.neurons import find_neurons
 from shapprune.pipeline import repair
-from shapprune.pruning import COUNTS, Pruning
 from shapprune.recovery import Recovery
 from shapprune.shapley import algorithm1
 from shapprune.stages import Progress
@@ -130,7 +130,7 @@ def defend(
         pruning = found.repair.pruning
         order = pruning.score.argsort(descending=True)
         order = order[pruning.score[order].isfinite()]  # "mixture" leaves some alone
-        facts = {"targets": found.repair.targets, "pruned": len(pruning.removed)}
+        facts = {"targets": found.repair.targets, "pruned": len(found.repair.removed)}
         return Defended(found.model, tuple(order.tolist()), facts)
     if method not in OTHERS:
         raise InputError(f"no defence {method!r}: there are {', '.join(METHODS)}")
@@ -164,7 +164,8 @@ def _with_trigger(
     Algorithm 1 ranks the neurons on stamped images; the smallest number is pruned that leaves an
     ASR of at most 1 % on them, of 15 % of the neurons at most; then fine-tuning on clean images.
     """
-    images, labels, _ = check_input(model, images, labels)
+    case = check_case(model, images, labels)
+    model, images, labels = case.model, case.images, case.labels
     others = images[labels != target]
     if len(others) == 0:
         raise InputError("no image of another class than the target: give images of more classes")
@@ -178,7 +179,7 @@ def _with_trigger(
     ).values
     order = values.argsort(descending=True)
     limit = max(1, int(_MOST * len(neurons)))
-    counts = [count for count in COUNTS if count <= limit]
+    counts = [count for count in SELECTION.counts if count <= limit]
     present = torch.ones(len(counts), len(neurons), dtype=torch.bool, device=images.device)
     for row, count in enumerate(counts):
         present[row, order[:count].to(images.device)] = False
@@ -186,7 +187,6 @@ def _with_trigger(
     enough = [count for count, rate in zip(counts, rates, strict=True) if rate <= _FAILS]
     best = enough[0] if enough else counts[rates.index(min(rates))]
     removed = tuple(order[:best].tolist())
-    pruned = remove_neurons(model, neurons, removed)
-    pruning = Pruning(pruned, values, removed, (), rates[counts.index(best)], bool(enough))
-    tuned = fine_tune(model, pruning, images, labels, neurons=neurons, generator=generator)
+    pool = distillation_pool(case, generator=generator)
+    tuned = fine_tune(model, pool, neurons=neurons, removed=removed, generator=generator)
     return Defended(tuned, tuple(order.tolist()), {"targets": [target], "pruned": best})

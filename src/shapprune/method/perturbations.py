@@ -16,8 +16,8 @@ from shapprune.augmentation import augment
 from shapprune.errors import InputError
 from shapprune.method.margins import margins_of
 from shapprune.method.settings import PERTURBATIONS, PerturbationSettings
+from shapprune.method.triggers import Perturbation
 from shapprune.neurons import CHUNK, evaluating
-from shapprune.stamps import Perturbation
 
 
 @dataclass(frozen=True, eq=False)

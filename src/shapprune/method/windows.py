@@ -19,8 +19,8 @@ from shapprune.augmentation import augment
 from shapprune.errors import InputError
 from shapprune.method.margins import margins_of
 from shapprune.method.settings import WINDOWS, WindowSettings
+from shapprune.method.triggers import Trigger
 from shapprune.neurons import CHUNK, evaluating
-from shapprune.stamps import Trigger
 
 Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Literal, NoReturn, get_args
 
 from shapprune.attacks import ATTACKS
 from shapprune.method.attribution import Estimator, Mode
@@ -109,11 +109,12 @@ def parser() -> argparse.ArgumentParser:
     _add_out(recover, required=True)
     repair.add_argument(
         "--force-target",
-        type=_at_least(0),
+        type=_target,
         action="append",
         default=[],
         metavar="C",
-        help="repair this class whatever the verdict; may be repeated",
+        help="repair this class whatever the verdict, or y+1 where images of each class are sent "
+        "to the next; may be repeated",
     )
     repair.add_argument(
         "--no-unlearn",
@@ -270,6 +271,11 @@ def _add_out(command: argparse.ArgumentParser, *, required: bool) -> None:
         "--out", type=Path, required=required, metavar="DIR", help="folder for the results"
     )
     command.add_argument("--overwrite", action="store_true", help="write into a folder that exists")
+
+
+def _target(text: str) -> int | Literal["y+1"]:
+    """A class, or where all go one further."""
+    return "y+1" if text == "y+1" else _at_least(0)(text)
 
 
 def _at_least(least: int) -> Callable[[str], int]:

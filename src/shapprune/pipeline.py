@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from shapprune.method.detection import Basis, Judgement, Verdict, judge, shipped
 from shapprune.method.evidence import Evidence, gather
 from shapprune.method.repair import Repair, repair_case
 from shapprune.method.settings import FALSE_ALARMS
-from shapprune.method.triggers import Target, TargetMap, all_to_one, check_map
+from shapprune.method.triggers import Target, TargetMap, all_to_all, all_to_one, check_map
 from shapprune.metrics import accuracy
 from shapprune.model.adapted import unwrap
 from shapprune.models import cast_like
@@ -174,7 +175,7 @@ def repair(
     labels: Tensor | None = None,
     *,
     recovered: Recovery | None = None,
-    force_targets: Sequence[Target] = (),
+    force_targets: Sequence[Target | Literal["y+1"]] = (),
     false_alarms: float = FALSE_ALARMS,
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
@@ -193,7 +194,7 @@ def repair(
         model, images, labels, recovered: see `scan`; the model is left as it was.
         force_targets: what to repair whatever the verdict: classes that images of all others are
             sent to, or maps, which say for each class where its images are sent, None where they
-            are left alone (see `all_to_all`); none to trust the scan.
+            are left alone; "y+1" sends each to the next. None at all to trust the scan.
         false_alarms: see `scan`.
         unlearn: whether fine-tuning also unlearns the inverted triggers; without it the recipe
             is the paper's plain one.
@@ -238,7 +239,9 @@ def repair(
     return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages), smaller)
 
 
-def _map(target: Target, classes: int) -> TargetMap:
+def _map(target: Target | Literal["y+1"], classes: int) -> TargetMap:
+    if target == "y+1":
+        return all_to_all(classes)
     if isinstance(target, int):
         return all_to_one(target, classes)
     return check_map(target, classes)

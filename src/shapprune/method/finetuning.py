@@ -44,7 +44,7 @@ def distillation_pool(
     """Thousands of images out of few: shifted, turned, bent and mixed with each other.
 
     The teacher is believed or not image by image, see `believed`: those that it sends to a target
-    although both of their parts are of other classes are left out.
+    although they are made of an image of another class, mixed or not, are left out.
 
     Args:
         case: its model is the teacher.
@@ -64,9 +64,7 @@ def distillation_pool(
         varied = torch.where(some.to(varied.device), change(varied, generator=generator), varied)
     mixed = mix(*varied.split(size), generator=generator)
     if maps:
-        answers = predict(teacher, mixed)
-        one_class, other = labels[drawn].split(size)
-        trusted = believed(maps, one_class, answers) | believed(maps, other, answers)
+        trusted = believed(maps, labels[drawn[:size]], predict(teacher, mixed))
         mixed = mixed[trusted] if bool(trusted.any()) else mixed
     logits, parts = [], []
     with evaluating(teacher), torch.no_grad():

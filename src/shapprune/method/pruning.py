@@ -30,7 +30,7 @@ class Pruning:
     score: Tensor
     curve: tuple[CurvePoint, ...]
 
-    def removed(self, count: int) -> tuple[int, ...]:
+    def first(self, count: int) -> tuple[int, ...]:
         """The first ``count`` neurons, most harmful first."""
         return tuple(self.score.argsort(descending=True)[:count].tolist())
 

@@ -15,7 +15,7 @@ from shapprune.method.evidence import Evidence
 from shapprune.method.finetuning import distillation_pool, fine_tune
 from shapprune.method.pruning import Pruning, prune
 from shapprune.method.selection import Candidate, Way, choose
-from shapprune.method.settings import KINDS_OF_TRIGGER, REFINEMENT, SELECTION
+from shapprune.method.settings import EVALUATION, KINDS_OF_TRIGGER, REFINEMENT, SELECTION
 from shapprune.method.triggers import Stamp, TargetMap, targets_of
 from shapprune.neurons import Neurons, find_neurons, remove_neurons
 from shapprune.stages import Clock, part_of
@@ -124,7 +124,7 @@ def repair_case(
                 prune(case.model, score=score, evaluator=evaluator, count=count, progress=part)
             )
             candidates += [
-                Candidate("pruned", i, prunings[i].removed(point.removed), 1, point.proxies)
+                Candidate("pruned", i, prunings[i].first(point.removed), 1, point.proxies)
                 for point in prunings[i].curve
                 if count in (None, point.removed)
             ]
@@ -132,8 +132,7 @@ def repair_case(
     with clock.stage(f"fine-tune for {of}") as report:
         pool = distillation_pool(case, maps, generator=generator())
         starts = _starts(candidates, count)
-        for i, start in enumerate(starts):
-            stamped = SELECTION.with_pruning if start.removed else SELECTION.without
+        for i, (start, stamped) in enumerate(starts):
             tuned = fine_tune(
                 case.model,
                 pool,
@@ -176,12 +175,20 @@ def repair_case(
     )
 
 
-def _starts(candidates: Sequence[Candidate], count: int | None) -> list[Candidate]:
-    """What is tuned: of the pruned networks the one that keeps most and answers least to the
-    triggers, and the original."""
-    some = [c for c in candidates if len(c.removed) == count or (count is None and c.removed)]
-    best = max(some, key=lambda c: c.proxies.kept.value - c.proxies.asr.value)
-    return [best] if count is not None else [best, candidates[0]]
+def _starts(candidates: Sequence[Candidate], count: int | None) -> list[tuple[Candidate, float]]:
+    """What is tuned, and the share of a batch that is stamped meanwhile.
+
+    Of the pruned networks that keep enough, the one with the least ASR; and the original, which
+    takes more unlearning. Where pruning costs too much, the original twice.
+    """
+    if count is not None:
+        some = [c for c in candidates if len(c.removed) == count]
+        return [(min(some, key=lambda c: c.proxies.asr.value), SELECTION.with_pruning)]
+    some = [c for c in candidates if c.removed and c.proxies.kept.value >= SELECTION.start_kept]
+    if not some:
+        return [(candidates[0], share) for share in (SELECTION.gently, SELECTION.without)]
+    best = min(some, key=lambda c: c.proxies.asr.value)
+    return [(best, SELECTION.with_pruning), (candidates[0], SELECTION.without)]
 
 
 def repair_triggers(
@@ -235,8 +242,9 @@ def _found_by_scan(
 ) -> list[InvertedTrigger]:
     """The best windows of targets whose patches are small, and the best perturbations likewise.
 
-    They cost nothing more, and an attacker's square is more like an opaque window than like the
-    smallest mask that works.
+    Those that move nearly all images: they cost nothing more, and an attacker's square is more
+    like an opaque window than like the smallest mask that works. What moves half of them is no
+    short cut, and to unlearn it costs accuracy.
     """
     found = []
     for kind, best in (("patch", evidence.windows), ("perturbation", evidence.perturbations)):
@@ -246,7 +254,8 @@ def _found_by_scan(
                 place = best.classes.index(target)
                 stamp: Stamp = best.triggers[place]
                 share = best.shares[place]
-                found.append(InvertedTrigger(mapping, stamp, stamp.norm, share, 0))
+                if share >= EVALUATION.works:
+                    found.append(InvertedTrigger(mapping, stamp, stamp.norm, share, 0))
     return found
 
 

@@ -204,7 +204,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         type=Path,
         metavar="RESULTS",
-        help="report: of what; detection: a manifest or folder of models",
+        help="report: of what; detection, repair: a manifest or folder of models",
     )
     bench.add_argument(
         "--profile", choices=["smoke", "cpu", "paper", "dev"], default="smoke", help="(smoke)"
@@ -218,19 +218,24 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster's head, or local")
     bench.add_argument("--rows", nargs="+", metavar="NAME", help="only these models (all)")
     bench.add_argument("--methods", nargs="+", metavar="NAME", help="only these (all)")
-    bench.add_argument("--draws", type=_at_least(1), default=1, help="detection: scans a model (1)")
+    bench.add_argument("--draws", type=_at_least(1), default=1, help="runs a model (1)")
     bench.add_argument(
         "--per-class",
         type=_at_least(0),
         default=1,
         metavar="N",
-        help="detection: clean images a class (1); 0: images are recovered from the weights",
+        help="detection, repair: clean images a class (1); 0: they are recovered",
     )
     bench.add_argument(
         "--calibrate",
         type=Path,
         metavar="FILE",
         help="detection: fit scores and bounds to these models, and write them",
+    )
+    bench.add_argument(
+        "--by-verdict",
+        action="store_true",
+        help="repair: what the verdict names, and not the targets of the manifest",
     )
     bench.add_argument("--retry-failed", action="store_true", help="compute again what failed")
     bench.add_argument("--dry-run", action="store_true", help="print the plan and stop")

@@ -37,8 +37,8 @@ For each model:
   backdoored nor as clean. False if left out.
 - ``attack``, ``network``: words to sort results by; ``group``: models of a group are siblings, and
   are never on both sides of a split. By default each is a group of its own.
-- ``accuracy``, ``asr``: ACC and ASR in [0, 1]; ``trigger``: a file that `attacked_images` reads, for
-  the scorer of repairs. Null or left out where unknown.
+- ``accuracy``, ``asr``: ACC and ASR in [0, 1]; ``trigger``: a file that `attacked_images` reads,
+  for the scorer of repairs. Null or left out where unknown.
 """
 
 import json

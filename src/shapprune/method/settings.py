@@ -199,11 +199,11 @@ class TuningSettings:
     learning_rate: float = 1e-3
     operations: float = 2e11
     least: int = 120
-    most: int = 480
+    most: int = 400
     feature_weight: float = 0.3
     temperature: float = 2.0
     amplification: float = 4.0
-    growth: int = 2
+    growth: int = 1
     fade: float = 0.5
 
 
@@ -229,7 +229,7 @@ class SelectionSettings:
     start_kept: float = 0.9
     with_pruning: float = 0.25
     without: float = 0.5
-    gently: float = 0.125
+    gently: float = 0.2
     between: tuple[float, ...] = (1 / 2, 3 / 4)
     asr: float = 0.05
 

@@ -178,17 +178,22 @@ def repair_case(
 def _starts(candidates: Sequence[Candidate], count: int | None) -> list[tuple[Candidate, float]]:
     """What is tuned, and the share of a batch that is stamped meanwhile.
 
-    Of the pruned networks that keep enough, the one with the least ASR; and the original, which
-    takes more unlearning. Where pruning costs too much, the original twice.
+    Of the pruned networks that keep enough, the one with the least ASR; and the original. Where
+    pruning costs too much, the original twice. The more ASR is left, the more is stamped.
     """
+
+    def with_share(start: Candidate) -> tuple[Candidate, float]:
+        low, high = SELECTION.least_stamped, SELECTION.most_stamped
+        return start, low + start.proxies.asr.value * (high - low)
+
     if count is not None:
         some = [c for c in candidates if len(c.removed) == count]
-        return [(min(some, key=lambda c: c.proxies.asr.value), SELECTION.with_pruning)]
+        return [with_share(min(some, key=lambda c: c.proxies.asr.value))]
+    original = candidates[0]
     some = [c for c in candidates if c.removed and c.proxies.kept.value >= SELECTION.start_kept]
     if not some:
-        return [(candidates[0], share) for share in (SELECTION.gently, SELECTION.without)]
-    best = min(some, key=lambda c: c.proxies.asr.value)
-    return [(best, SELECTION.with_pruning), (candidates[0], SELECTION.without)]
+        return [(original, SELECTION.gently), with_share(original)]
+    return [with_share(min(some, key=lambda c: c.proxies.asr.value)), with_share(original)]
 
 
 def repair_triggers(

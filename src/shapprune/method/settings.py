@@ -217,8 +217,9 @@ class SelectionSettings:
         least_kept: where fewer of the original's right answers are kept, no more are removed.
         start_kept: what a pruned network must keep to be tuned: what pruning broke, ten images do
             not mend (`cifar10_badnets` without 16 neurons: 82.1 / 1.0; as it is: 84.4 / 1.5).
-        with_pruning, without, gently: share of a batch that is stamped where neurons are removed,
-            where none is, and where none is for a second time.
+        least_stamped, most_stamped: share of a batch that is stamped where pruning left no ASR,
+            and where it left all of it: as much unlearning as there is left to do.
+        gently: that share where the original is tuned a second time.
         between: weights of the tuned network in those between it and the pruned one.
         asr: bound of the upper end of the ASR proxy's interval.
     """
@@ -227,8 +228,8 @@ class SelectionSettings:
     most: float = 0.15
     least_kept: float = 0.5
     start_kept: float = 0.9
-    with_pruning: float = 0.25
-    without: float = 0.5
+    least_stamped: float = 1 / 8
+    most_stamped: float = 1 / 2
     gently: float = 0.2
     between: tuple[float, ...] = (1 / 2, 3 / 4)
     asr: float = 0.05

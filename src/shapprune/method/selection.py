@@ -39,13 +39,17 @@ def choose(
 ) -> tuple[int, bool]:
     """Of the candidates whose ASR is low enough, the one that keeps most of the original's answers.
 
-    If none's is, the one with the least ASR. Where two are level, the earlier one.
+    If none's is, the one with the least ASR, at the upper end of its interval. Where two are
+    level, the earlier one. What keeps too few answers is no repair, and is only taken where
+    nothing else is there.
 
     Returns:
         The place of the candidate, and whether its ASR is low enough.
     """
-    places = range(len(candidates))
+    every = range(len(candidates))
+    useful = [i for i in every if candidates[i].proxies.kept.value >= settings.least_kept]
+    places = useful or every
     enough = [i for i in places if is_sufficient(candidates[i].proxies, settings)]
     if enough:
         return max(enough, key=lambda i: candidates[i].proxies.kept.value), True
-    return min(places, key=lambda i: candidates[i].proxies.asr.value), False
+    return min(places, key=lambda i: candidates[i].proxies.asr.high), False

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from clean_models import ROOT
 from repair import Subject, machine, subjects
 from shapprune.data import draw_per_class
-from shapprune.estimation import stamped_images
 from shapprune.game import Metric, NeuronGame
+from shapprune.method.attribution import stamped_images
+from shapprune.method.triggers import Perturbation, Stamp, Trigger
 from shapprune.models import in_channels_last
 from shapprune.neurons import Neurons, find_neurons
 from shapprune.shapley import algorithm1
-from shapprune.stamps import Perturbation, Stamp, Trigger
 from shapprune.triggers import Kind, invert_triggers
 from vggs import WIDTHS, vgg
 

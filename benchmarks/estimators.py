@@ -15,8 +15,8 @@ from boards import OUT, Board, board, rounded, subject_of, write
 from repair import machine, score
 from shapprune.bench.rankings import found, sizes
 from shapprune.data import LabeledImages
-from shapprune.estimation import estimate_shapley
 from shapprune.game import NeuronGame
+from shapprune.method.attribution import estimate_shapley
 from shapprune.neurons import remove_neurons
 from shapprune.shapley import ShapleyValues, algorithm1, multilinear, permutation, tmab
 

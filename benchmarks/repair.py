@@ -4,8 +4,7 @@
 file a run, skips those that are there, and makes the table README.md beside them. The zoo and the
 data are those of ../shared. The pipeline gets the weights and one image a class of the training
 part, drawn with the seed, or with `--data-free` the weights alone; the true trigger and the test
-part come in afterwards, here. `--modes` also repairs by the other ways to combine the Shapley
-values, from the same inverted triggers.
+part come in afterwards, here.
 """
 
 import argparse
@@ -27,15 +26,11 @@ from torch import Tensor, nn
 from clean_models import CLEAN, ROOT, clean_model, load_split
 from shapprune import demo
 from shapprune.data import LabeledImages, draw_per_class, load_images
-from shapprune.estimation import Mode
 from shapprune.loading import load_classifier
-from shapprune.mending import mend
+from shapprune.method.triggers import Perturbation
 from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.models import in_channels_last
 from shapprune.pipeline import RepairResult, repair
 from shapprune.recovery import recover_images
-from shapprune.stages import Clock
-from shapprune.stamps import Perturbation
 
 ZOO = ROOT.parent / "shared" / "zoo"
 
@@ -106,9 +101,7 @@ def score(model: nn.Module, subject: Subject, test: LabeledImages) -> dict[str, 
     return scores
 
 
-def run(
-    name: str, subject: Subject, seed: int, data_free: bool, modes: Sequence[Mode]
-) -> dict[str, object]:
+def run(name: str, subject: Subject, seed: int, data_free: bool) -> dict[str, object]:
     model, given = subject.load(), subject.split("train")
     few = draw_per_class(given, per_class=1, generator=torch.Generator().manual_seed(seed))
     start = perf_counter()
@@ -123,26 +116,6 @@ def run(
     seconds = perf_counter() - start
     test = subject.split("test")
     triggers = result.repair.triggers if result.repair else ()
-    by_mode = {}
-    for mode in modes if triggers else ():
-        clock = Clock(None)
-        repaired = mend(
-            in_channels_last(model, few.images),
-            few.images,
-            few.labels,
-            triggers=triggers,
-            mode=mode,
-            trusted=not data_free,
-            seed=seed,
-            clock=clock,
-        )
-        by_mode[mode] = {
-            "pruned_neurons": len(repaired.pruning.removed),
-            "pruning_sufficient": repaired.pruning.sufficient,
-            "pruned": score(repaired.pruning.model, subject, test),
-            "after": score(repaired.model, subject, test),
-            "stages": [vars(stage) for stage in clock.stages],
-        }
     return {
         "model": name,
         "seed": seed,
@@ -151,8 +124,8 @@ def run(
         "verdict": result.scan.verdict,
         "targets": result.scan.targets,
         "score": score_of(result),
-        "pruned_neurons": len(result.repair.pruning.removed) if result.repair else 0,
-        "pruning_sufficient": result.repair.pruning.sufficient if result.repair else None,
+        "pruned_neurons": len(result.repair.removed) if result.repair else 0,
+        "sufficient": result.repair.sufficient if result.repair else None,
         "inverted_asr": [
             100
             * attack_success_rate(
@@ -161,9 +134,7 @@ def run(
             for t in triggers
         ],
         "before": score(model, subject, test),
-        "pruned": score(result.repair.pruning.model, subject, test) if result.repair else None,
         "after": score(result.model, subject, test),
-        "modes": by_mode,
         "seconds": seconds,
         "stages": [vars(stage) for stage in result.stages],
         **machine(),
@@ -216,7 +187,7 @@ def table(folder: Path) -> str:
             spread([r["before"]["accuracy"] - r["after"]["accuracy"] for r in some]),
             f"{some[0]['before']['asr']:.1f}" if poisoned else "–",
             spread([r["after"]["asr"] for r in some]) if poisoned else "–",
-            spread([r["pruned"]["asr"] for r in some if r["pruned"]]) if poisoned else "–",
+            spread([r["pruned"]["asr"] for r in some if r.get("pruned")]) if poisoned else "–",
             spread([r["pruned_neurons"] for r in some], 0),
             spread([r["seconds"] for r in some], 0),
         ]
@@ -260,7 +231,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--models", nargs="+")
     parser.add_argument("--data-free", action="store_true")
-    parser.add_argument("--modes", nargs="+", choices=("normal", "mixture"), default=[])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     results = ROOT / "benchmarks" / "results"
@@ -272,7 +242,7 @@ def main() -> None:
             file = arguments.out / f"{name}_{seed}.json"
             if file.exists():
                 continue
-            one = run(name, known[name], seed, arguments.data_free, arguments.modes)
+            one = run(name, known[name], seed, arguments.data_free)
             file.write_text(json.dumps(one, indent=1) + "\n")
             print(
                 name,
@@ -280,7 +250,6 @@ def main() -> None:
                 one["targets"],
                 one["score"]["highest"],
                 one["before"],
-                one["pruned"],
                 one["after"],
                 f"{one['seconds']:.0f}s",
                 flush=True,

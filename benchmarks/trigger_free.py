@@ -43,8 +43,8 @@ from shapprune.bench.experiments import ROWS
 from shapprune.bench.recipes import Recipe, load_split
 from shapprune.data import draw_per_class
 from shapprune.detection import detect
-from shapprune.estimation import estimate_shapley, mixture_score
 from shapprune.game import NeuronGame
+from shapprune.method.attribution import estimate_shapley, mixture_score
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.models import in_channels_last
 from shapprune.neurons import Neurons, evaluating, find_neurons, hooked, masked

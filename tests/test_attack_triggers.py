@@ -30,7 +30,7 @@ from shapprune.attacks import (
 )
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
-from shapprune.stamps import Perturbation, Trigger
+from shapprune.method.triggers import Perturbation, Trigger
 from test_attacks import fresh_net
 from toys import CLASSES, SIDE, TARGET, seeded, snapshot, toy_images, unchanged
 

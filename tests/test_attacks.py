@@ -20,9 +20,9 @@ from shapprune.attacks import (
 )
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
+from shapprune.method.triggers import Trigger
 from shapprune.metrics import accuracy
 from shapprune.neurons import find_neurons
-from shapprune.stamps import Trigger
 from toys import (
     CLASSES,
     SIDE,

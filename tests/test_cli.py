@@ -97,21 +97,24 @@ def test_verdicts_and_their_exit_codes(given, tmp_path, capsys, monkeypatch, bou
 EVERYWHERE = Score(1e3, {})  # of no single target: above all classes
 
 
-def test_a_map_is_told_and_cannot_be_repaired(given, tmp_path, capsys, monkeypatch):
+def test_a_map_is_told_and_repaired(given, tmp_path, capsys, monkeypatch):
     ship(monkeypatch, by(-1e9, -1e8, EVERYWHERE))
     command = ["repair", given / "net.safetensors", *options(given, out=tmp_path / "out")]
-    assert main([str(part) for part in command]) == 1
+    assert main([str(part) for part in [*command, "--neurons", 1]]) == 0
     told = capsys.readouterr().out
     assert re.search(r"verdict: backdoored, no single target: \d→\d, \d→\d.* \(score 1000", told)
-    assert "the weights are left as they are: a backdoor without a single target cannot be" in told
+    assert "pruned 1 of 16 neurons, unlearned the trigger" in told
     run = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert (run["target_classes"], run["repaired"], run["unrepaired"]) == ([], False, True)
+    assert (run["target_classes"], run["repaired"], run["unrepaired"]) == ([], True, False)
+    assert run["repaired_maps"] == [run["mapping"]]
+    assert not run["forced"]
     assert len(run["mapping"]) == CLASSES
     assert any(to is not None for to in run["mapping"])
     assert all(to != c for c, to in enumerate(run["mapping"]))
     assert "Where the images go" in (tmp_path / "out" / "report.html").read_text()
     own, written = backdoored_net().state_dict(), tmp_path / "out" / "repaired.safetensors"
-    assert all(torch.equal(tensor, own[name]) for name, tensor in load_file(written).items())
+    changed = [n for n, tensor in load_file(written).items() if not torch.equal(tensor, own[n])]
+    assert "head.weight" in changed
 
 
 def test_what_is_suspected_is_repaired_and_said(given, tmp_path, capsys, monkeypatch):
@@ -337,6 +340,12 @@ def test_missing_options_and_commands(capsys):
     assert "--out" in complaint(capsys, "repair", "x", "--arch", "a:b", "--num-classes", 3)
     assert "COMMAND" in complaint(capsys)
     assert "invalid choice" in complaint(capsys, "mend")
+
+
+def test_forced_targets():
+    given = ["repair", "net.pt", "--arch", "a:b", "--num-classes", "3", "--out", "o"]
+    forced = parser().parse_args([*given, "--force-target", "2", "--force-target", "y+1"])
+    assert forced.force_target == [2, "y+1"]
 
 
 def test_forced_targets_out_of_range(given, capsys, tmp_path):

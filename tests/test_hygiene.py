@@ -10,27 +10,31 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shapprune.augmentation import augment, flip_allowed, mix
+from shapprune.augmentation import augment, bend, flip_allowed, mix
 from shapprune.errors import InputError
-from shapprune.estimation import estimate_shapley
-from shapprune.finetuning import fine_tune
 from shapprune.game import NeuronGame
+from shapprune.method.attribution import estimate_shapley
+from shapprune.method.case import Case
+from shapprune.method.evaluation import Evaluator
+from shapprune.method.finetuning import Pool, distillation_pool, fine_tune
 from shapprune.method.margins import maximum_margins
 from shapprune.method.perturbations import best_perturbations
+from shapprune.method.pruning import prune
 from shapprune.method.settings import (
     MarginSettings,
     PerturbationSettings,
+    PoolSettings,
+    TuningSettings,
     UntargetedSettings,
     WindowSettings,
 )
+from shapprune.method.triggers import Perturbation, Trigger, all_to_one
 from shapprune.method.untargeted import untargeted_triggers
 from shapprune.method.windows import best_windows
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import find_neurons, masked, remove_neurons
-from shapprune.pruning import prune
 from shapprune.recovery import recover_images
-from shapprune.stamps import Perturbation, Trigger
-from shapprune.triggers import invert_triggers
+from shapprune.triggers import InvertedTrigger, invert_triggers
 from toys import (
     CLASSES,
     TARGET,
@@ -107,40 +111,41 @@ def margins(model, images, _labels, generator):
     )
 
 
-def pruning(model, images, labels, generator):
-    return prune(
-        model,
-        images,
-        labels,
-        neurons=NEURONS,
-        score=SCORE,
-        triggers=TRIGGERS,
+INVERTED = [
+    InvertedTrigger(all_to_one(target, CLASSES), stamp, stamp.norm, 1.0, 1)
+    for target, stamp in TRIGGERS
+]
+
+
+def case_of(model, images, labels) -> Case:
+    return Case(model, images, labels, CLASSES, True, False)
+
+
+def evaluator_of(model, images, labels, generator) -> Evaluator:
+    case = case_of(model, images, labels)
+    return Evaluator(case, INVERTED, neurons=NEURONS, generator=generator)
+
+
+def pruning(model, images, labels, generator, **options):
+    measure = evaluator_of(model, images, labels, generator)
+    return prune(model, score=SCORE, evaluator=measure, **options)
+
+
+def pool_of(model, images, labels, generator) -> Pool:
+    return distillation_pool(
+        case_of(model, images, labels),
+        settings=PoolSettings(images=32, least=8),
         generator=generator,
     )
 
 
-PRUNING = prune(
-    backdoored_net(),
-    *toy_images(),
-    neurons=NEURONS,
-    score=SCORE,
-    triggers=TRIGGERS,
-    count=2,
-    generator=seeded(),
-)
+POOL = pool_of(backdoored_net(), *toy_images(), seeded())
 
 
-def tuning(model, images, labels, generator, **options):
+def tuning(model, _images, _labels, generator, **options):
+    settings = TuningSettings(least=2, most=2, batch_size=8)
     return fine_tune(
-        model,
-        PRUNING,
-        images,
-        labels,
-        neurons=NEURONS,
-        steps=2,
-        batch_size=8,
-        generator=generator,
-        **options,
+        model, POOL, neurons=NEURONS, removed=[0], settings=settings, generator=generator, **options
     )
 
 
@@ -157,7 +162,8 @@ DRAWING = {
     "recover": recovery,
     "prune": pruning,
     "fine_tune": tuning,
-    "fine_tune, triggers": lambda *given: tuning(*given, triggers=TRIGGERS),
+    "fine_tune, triggers": lambda *given: tuning(*given, stamps=[stamp for _, stamp in TRIGGERS]),
+    "pool": pool_of,
 }
 STAGES = {
     **DRAWING,
@@ -177,6 +183,7 @@ STAGES = {
 }
 PURE = {
     "augment": lambda images, generator: augment(images, generator=generator, flip=True),
+    "bend": lambda images, generator: bend(images, generator=generator),
     "mix": lambda images, generator: mix(images, images.flip(0), generator=generator),
     "trigger": lambda images, _: true_trigger().stamp(images),
     "perturbation": lambda images, _: Perturbation(torch.full((3, 12, 12), 0.5)).stamp(images),
@@ -240,12 +247,11 @@ def test_pure_functions_stay_pure(function):
 
 
 def test_results_of_earlier_stages_stay_as_they_were():
-    given = (TRIGGERS, SCORE, PRUNING)
-    before, model = [part.clone() for part in tensors(given)], snapshot(PRUNING.model)
+    given = (TRIGGERS, SCORE, POOL)
+    before = [part.clone() for part in tensors(given)]
     for stage in DRAWING.values():
         stage(backdoored_net(), *toy_images(), seeded())
     assert all(map(torch.equal, tensors(given), before))
-    assert unchanged(PRUNING.model, model)
 
 
 @every_stage
@@ -373,9 +379,9 @@ def test_an_interrupted_progress_leaves_no_trace():
     with pytest.raises(KeyboardInterrupt):
         estimate_shapley(model, images, labels, triggers=TRIGGERS, samples=4, **given)
     with pytest.raises(KeyboardInterrupt):
-        prune(model, images, labels, score=SCORE, triggers=TRIGGERS, **given)
+        pruning(model, images, labels, seeded(), progress=interrupt)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(model, PRUNING, images, labels, batch_size=4, **given)
+        fine_tune(model, POOL, **given)
     assert unchanged(model, before)
 
 

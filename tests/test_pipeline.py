@@ -1,5 +1,6 @@
 """The main path on the hand-wired network, and what it refuses."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -7,16 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from shapprune import pipeline
+from shapprune import pipeline, triggers
 from shapprune.errors import InputError
+from shapprune.method import attribution, case
+from shapprune.method import repair as repair_module
 from shapprune.method.detection import Judgement, shipped
+from shapprune.method.evaluation import Evaluator
 from shapprune.method.evidence import Evidence
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import remove_neurons
 from shapprune.pipeline import repair, scan
 from shapprune.recovery import Recovery
 from shapprune.stages import Stage
-from shapprune.triggers import KINDS
 from toys import (
     CLASSES,
     TARGET,
@@ -48,7 +51,7 @@ def test_the_backdoor_is_found_and_removed(net, repaired):
     assert repaired.scan.verdict == "backdoored"
     assert repaired.scan.targets == (TARGET,)
     assert repaired.repair.targets == (TARGET,)
-    assert backdoor_neuron() in repaired.repair.pruning.removed
+    assert repaired.repair.sufficient
     wanted = {"stamp": true_trigger().stamp, "target": TARGET}
     assert attack_success_rate(net, *UNSEEN, **wanted) > 0.9
     assert attack_success_rate(repaired.model, *UNSEEN, **wanted) < 0.05
@@ -78,7 +81,7 @@ def test_forced_plain_repair_of_a_network_without_backdoor():
     result = repair(clean, IMAGES, LABELS, force_targets=[1], unlearn=False, count=2, seed=0)
     assert result.repair.targets == (1,)
     assert not result.repair.unlearned
-    assert len(result.repair.pruning.removed) == 2
+    assert len(result.repair.removed) == 2
     assert result.scan.verdict == "clean"
     assert not result.unrepaired
     unforced = repair(clean, IMAGES, LABELS, seed=0)
@@ -95,8 +98,7 @@ def test_progress_tells_each_stage_to_its_end(net):
 
 
 def test_a_scan_holds_no_repair(net, repaired, monkeypatch):
-    for stage in ("refine_triggers", "mend"):
-        monkeypatch.setattr(pipeline, stage, lambda *_, **__: pytest.fail("a repair"))
+    monkeypatch.setattr(pipeline, "repair_case", lambda *_, **__: pytest.fail("a repair"))
     assert scan(net, IMAGES, LABELS, seed=0).judgement == repaired.scan.judgement
 
 
@@ -123,32 +125,57 @@ def test_what_is_found_or_suspected_is_repaired(net, monkeypatch, verdict):
     assert forced.repair.targets == (3,)
 
 
-@pytest.mark.parametrize("verdict", ["backdoored", "suspicious"])
-def test_a_map_is_left_unrepaired(net, monkeypatch, verdict):
+@pytest.mark.parametrize("forced", [[], ["y+1"], [(*range(1, CLASSES), 0)]])
+def test_what_is_repaired_is_a_map(net, monkeypatch, forced):
     mapping = (*range(1, CLASSES), 0)
-    monkeypatch.setattr(pipeline, "judge", says(verdict, (), mapping))
+    monkeypatch.setattr(pipeline, "judge", says("backdoored", (), mapping))
+    maps = []
+
+    def carried_out(case, found, **_):
+        maps.extend(found)
+        raise InterruptedError
+
+    monkeypatch.setattr(pipeline, "repair_case", carried_out)
+    with pytest.raises(InterruptedError):
+        repair(net, IMAGES, LABELS, force_targets=forced)
+    assert maps == [mapping]
+
+
+def test_a_map_of_which_nothing_is_known_is_left_unrepaired(net, monkeypatch):
+    monkeypatch.setattr(pipeline, "judge", says("backdoored", (), (None,) * CLASSES))
     result = repair(net, IMAGES, LABELS)
-    assert result.scan.mapping == mapping
     assert result.unrepaired
     assert result.model is net
     assert result.stages == result.scan.stages
-    assert not repair(net, IMAGES, LABELS, count=1, force_targets=[3]).unrepaired
 
 
-def test_only_kinds_whose_triggers_are_small_are_repaired(net, monkeypatch):
-    """A perturbation of the toy's target is as large as any: the class itself."""
-    seen = []
+def test_a_run_asks_once_whether_images_may_be_mirrored_and_checks_its_model_once(monkeypatch):
+    """The evaluator is made once, too, and measures each network once."""
+    counts: Counter[str] = Counter()
 
-    def refine(*_, kinds, **__):
-        seen.append(list(kinds))
-        raise InterruptedError
+    def counted(module, name):
+        original = getattr(module, name)
 
-    monkeypatch.setattr(pipeline, "refine_triggers", refine)
-    for targets in ([TARGET], [0]):
-        with pytest.raises(InterruptedError):
-            repair(net, IMAGES, LABELS, force_targets=targets)
-    assert seen[0] == ["patch"]
-    assert seen[1] == list(KINDS)  # none is small
+        def call(*given, **options):
+            counts[name] += 1
+            return original(*given, **options)
+
+        monkeypatch.setattr(module, name, call)
+
+    net, measured = backdoored_net(), []
+    for module, name in ((case, "flip_allowed"), (case, "examine"), (repair_module, "Evaluator")):
+        counted(module, name)
+    for module in (triggers, attribution):
+        monkeypatch.setattr(module, "flip_allowed", lambda *_: pytest.fail("asked again"))
+    original = Evaluator._measure
+    monkeypatch.setattr(
+        Evaluator, "_measure", lambda self, model: measured.append(model) or original(self, model)
+    )
+    found = repair(net, IMAGES, LABELS, count=1)
+    assert counts == {"flip_allowed": 1, "examine": 1, "Evaluator": 1}
+    # The original as it is and without a neuron by each score, the tuned one, and two between.
+    orders = {found.repair.candidates[i].removed for i in range(2)}
+    assert len(measured) == 1 + len(orders) + 3
 
 
 @pytest.mark.parametrize(
@@ -223,3 +250,5 @@ def test_refused_models_and_targets(net):
         scan(nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), IMAGES, LABELS % 2)
     with pytest.raises(InputError, match="cannot be a target"):
         repair(net, IMAGES, LABELS, force_targets=[CLASSES])
+    with pytest.raises(InputError, match=r"names 2 classes, and the model has 8"):
+        repair(net, IMAGES, LABELS, force_targets=[(1, 0)])

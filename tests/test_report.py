@@ -16,21 +16,22 @@ from PIL import Image
 
 from shapprune import findings
 from shapprune.charts import Bar, map_chart, score_chart
-from shapprune.estimation import NeuronValues
-from shapprune.mending import Repair
+from shapprune.method.attribution import NeuronValues
 from shapprune.method.detection import add_odds
+from shapprune.method.evaluation import Proxies, Share
+from shapprune.method.pruning import CurvePoint, Pruning
 from shapprune.method.rates import wilson
-from shapprune.method.settings import RULES
+from shapprune.method.repair import Repair
+from shapprune.method.selection import Candidate
+from shapprune.method.settings import RULES, SELECTION
+from shapprune.method.triggers import Perturbation, Trigger, all_to_one
 from shapprune.models import Classifier
 from shapprune.neurons import find_neurons
 from shapprune.pipeline import RepairResult, ScanResult
-from shapprune.proxies import Proxies
-from shapprune.pruning import CurvePoint, Pruning
 from shapprune.recovery import Recovery
 from shapprune.report import images_picture, render_report, suspected_triggers, trigger_picture
 from shapprune.shapley import ShapleyValues
 from shapprune.stages import Stage
-from shapprune.stamps import Perturbation, Trigger
 from shapprune.summary import summarise
 from shapprune.triggers import InvertedTrigger
 from toys import CLASSES, TARGET, backdoored_net, seeded, toy_images, true_trigger
@@ -71,13 +72,20 @@ def _calibration(monkeypatch) -> None:
     ship(monkeypatch)
 
 
+def proxies(accuracy: float, agreement: float, asr: float, high: float = 0.03) -> Proxies:
+    def share(value: float) -> Share:
+        return Share(value, value - 0.05, min(1, value + 0.05))
+
+    return Proxies(
+        share(accuracy), share(agreement), share(agreement), Share(asr, 0, high), (0, 0, asr)
+    )
+
+
 def repair_of(target: int) -> Repair:
     values = torch.linspace(1, -1, len(NEURONS))
     shapley = ShapleyValues(values, values.abs(), torch.full((len(NEURONS),), 9), 9)
     curve = tuple(
-        CurvePoint(
-            k, Proxies(0.9 - k / 50, 1 - k / 20, 1 - k / 20, max(0, 1 - k), (max(0, 1 - k),) * 3)
-        )
+        CurvePoint(k, proxies(0.9 - k / 50, 1 - k / 20, max(0, 1 - k)))
         for k in (0, 1, 2, 3, 4, 6, 8)
     )
     stamps = (true_trigger(), true_trigger().amplified(0.1), perturbation())
@@ -85,17 +93,24 @@ def repair_of(target: int) -> Repair:
     neurons = replace(
         NEURONS, layers=tuple(replace(a, name=f"network.{a.name}") for a in NEURONS.layers)
     )
+    mapping = all_to_one(target, CLASSES)
+    after = proxies(0.88, 0.95, 0.01)
     return Repair(
         MODEL,
-        (target,),
-        tuple(InvertedTrigger(target, stamp, stamp.norm, 0.98, 200) for stamp in stamps),
+        (mapping,),
+        tuple(InvertedTrigger(mapping, stamp, stamp.norm, 0.98, 200) for stamp in stamps),
         neurons,
-        NeuronValues("multilinear", "difference", shapley, shapley, (values,), 9),
-        Pruning(MODEL, values, REMOVED, curve, 0.01, True),
+        NeuronValues("multilinear", "difference", shapley, shapley, None, (values,), 9),
+        Pruning(values, curve),
+        (
+            Candidate("pruned", 0, REMOVED, 1, curve[2].proxies),
+            Candidate("tuned", 0, REMOVED, 1, after),
+        ),
+        1,
         True,
-        Proxies(0.9, 1.0, 1.0, 1.0, (1.0, 1.0, 1.0)),
-        Proxies(0.86, 0.9, 0.92, 0.0, (0.0, 0.0, 0.0)),
-        Proxies(0.88, 0.95, 0.97, 0.01, (0.0, 0.0, 0.03)),
+        True,
+        proxies(0.9, 1.0, 1.0),
+        after,
     )
 
 
@@ -217,12 +232,15 @@ def test_summary_of_a_repair():
     ]
     assert run["neurons_total"] == len(NEURONS)
     rates = {"accuracy": 0.88, "agreement": 0.95, "kept": 0.95}
-    assert run["curve"][1] == {"removed": 1, **rates, "asr": 0, "asr_by_trigger": [0, 0, 0]}
-    assert run["after"] == {
-        **(rates | {"kept": 0.97}),
-        "asr": 0.01,
-        "asr_by_trigger": [0, 0, 0.03],
-    }
+    point = run["curve"][1]
+    assert point.items() >= {"removed": 1, **rates, "asr": 0, "asr_by_trigger": [0, 0, 0]}.items()
+    assert point["intervals"]["accuracy"] == pytest.approx([0.83, 0.93])
+    assert (run["sufficient"], run["asr_bound"]) == (True, SELECTION.asr)
+    assert run["repaired_maps"] == [[5, 5, 5, 5, 5, None, 5, 5]]
+    assert run["candidates"][run["chosen"]]["way"] == "tuned"
+    after = {**rates, "asr": 0.01, "asr_by_trigger": [0, 0, 0.01]}
+    assert run["after"].items() >= after.items()
+    assert run["after"]["intervals"]["asr"] == [0, 0.03]
     assert [t["kind"] for t in run["triggers"]] == ["patch", "patch", "perturbation"]
     assert (run["seconds"], run["passes"], run["seed"]) == (1.75, 1000, 3)
     assert set(run["versions"]) == {"shapprune", "python", "torch"}
@@ -413,7 +431,7 @@ CARRIES = "This model carries a backdoor"
         ("two targets", f"{CARRIES}; its targets are classes 5 “name”, 1 “name”.", "Do not use"),
         ("repair", f"{CARRIES}; its target is class 5 “name”.", "A repaired copy is in"),
         ("map scan", f"{CARRIES} without a single target.", "to another one: 0→1, 1→2"),
-        ("map", f"{CARRIES} without a single target.", "yet: the weights were left as they were"),
+        ("map", f"{CARRIES} without a single target.", "told: the weights were left as they were"),
         ("clean scan", "No backdoor was found.", "A clean verdict is no proof."),
         (
             "clean",
@@ -584,14 +602,14 @@ def test_the_snippet_loads_what_was_given():
 
 def test_bad_repairs_are_told():
     result = result_of("repair")
-    bad = replace(result.repair, after=Proxies(0.5, 0.6, 0.7, 0.4, (0.4, 0.4, 0.4)))
+    bad = replace(result.repair, after=proxies(0.5, 0.6, 0.4, 0.5), sufficient=False)
     images, labels = toy_images()
     page = render_report(
         replace(result, repair=bad), images=images, labels=labels, about={}, class_names=None
     )
-    assert "The repair is not complete" in page
+    assert "The repair is not sufficient" in page
     assert "The repair cost much" in page
-    assert "The repair is not complete" not in page_of("repair")
+    assert "The repair is not sufficient" not in page_of("repair")
 
 
 # Pictures and charts

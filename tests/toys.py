@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shapprune.stamps import Trigger
+from shapprune.method.triggers import Trigger
 
 CLASSES = 8
 SIDE = 12

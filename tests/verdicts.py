@@ -19,11 +19,11 @@ from shapprune.method.detection import (
 from shapprune.method.evidence import Evidence
 from shapprune.method.margins import Margins
 from shapprune.method.perturbations import Perturbations
+from shapprune.method.triggers import Perturbation
 from shapprune.method.untargeted import Untargeted, UntargetedTrigger
 from shapprune.method.windows import Windows
 from shapprune.pipeline import ScanResult
 from shapprune.stages import Stage
-from shapprune.stamps import Perturbation
 from toys import CLASSES, SIDE, TARGET, seeded, true_trigger
 
 POPULATION = "hand-made readers"

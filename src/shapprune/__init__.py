@@ -12,25 +12,28 @@ from shapprune.compact_files import load_compact, save_compact
 from shapprune.data import LabeledImages, load_images
 from shapprune.detection import Detection, combine, detect
 from shapprune.errors import InputError
-from shapprune.estimation import NeuronValues, estimate_shapley
-from shapprune.finetuning import fine_tune
 from shapprune.game import NeuronGame
 from shapprune.loading import load_classifier
+from shapprune.method.attribution import NeuronValues, estimate_shapley
+from shapprune.method.case import Case, check_case
+from shapprune.method.evaluation import Evaluator, Proxies
+from shapprune.method.finetuning import distillation_pool, fine_tune
+from shapprune.method.pruning import Pruning, prune
+from shapprune.method.triggers import Perturbation, Trigger, all_to_all
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.models import Classifier
 from shapprune.neurons import Neurons, find_neurons
 from shapprune.pipeline import RepairResult, ScanResult, repair, scan
-from shapprune.proxies import Proxies
-from shapprune.pruning import Pruning, prune
 from shapprune.recovery import Recovery, recover_images
-from shapprune.stamps import Perturbation, Trigger
 from shapprune.triggers import Inversion, InvertedTrigger, invert_triggers
 from shapprune.weights import save_weights
 
 __all__ = [
+    "Case",
     "Classifier",
     "Compact",
     "Detection",
+    "Evaluator",
     "InputError",
     "Inversion",
     "InvertedTrigger",
@@ -46,9 +49,12 @@ __all__ = [
     "ScanResult",
     "Trigger",
     "accuracy",
+    "all_to_all",
     "attack_success_rate",
+    "check_case",
     "combine",
     "detect",
+    "distillation_pool",
     "estimate_shapley",
     "find_neurons",
     "fine_tune",

@@ -106,3 +106,26 @@ def mix(
     weight = torch.where(kind < share / 2, blend, 1 - inside.float())
     weight = torch.where(kind < share, weight, 1.0).to(images)
     return weight * images + (1 - weight) * others
+
+
+def bend(
+    images: Tensor, *, generator: torch.Generator, nodes: int = 5, strength: float = 0.12
+) -> Tensor:
+    """Each image bent smoothly, by a field of its own: an elastic distortion (Simard et al. 2003).
+
+    Objects of other shapes, as other hands write digits.
+
+    Args:
+        images: (n, C, H, W).
+        generator: on the CPU.
+        nodes: a side, whose random shifts are interpolated.
+        strength: standard deviation of the shifts at most, as a share of half of a side.
+    """
+    n, _, height, width = images.shape
+    size = strength * torch.rand(n, 1, 1, 1, generator=generator)
+    shifts = size * torch.randn(n, 2, nodes, nodes, generator=generator)
+    field = F.interpolate(shifts, (height, width), mode="bicubic", align_corners=True)
+    still = torch.eye(2, 3).expand(n, 2, 3)
+    grid = F.affine_grid(still, [n, 1, height, width], align_corners=False)
+    grid = (grid + field.permute(0, 2, 3, 1)).to(images)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)

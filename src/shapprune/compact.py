@@ -151,7 +151,7 @@ def make_compact(
         tuple(taken),
         tuple(Left(*place, why) for place, why in left.items()),
         (_size(model), _size(result)),
-        (_operations(model, images), _operations(result, images)),
+        (operations(model, images), operations(result, images)),
         difference,
     )
 
@@ -346,7 +346,8 @@ def _size(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _operations(model: nn.Module, images: Tensor) -> int:
+def operations(model: nn.Module, images: Tensor) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one of the images."""
     counter: Any = FlopCounterMode(display=False)
     with evaluating(model), torch.no_grad(), counter:
         model(images[:1])

@@ -10,9 +10,9 @@ from shapprune.method.detection import Judgement
 from shapprune.method.evidence import Evidence
 from shapprune.method.perturbations import Perturbations
 from shapprune.method.rates import Rate
+from shapprune.method.triggers import Perturbation, Stamp, Trigger
 from shapprune.method.untargeted import Untargeted, UntargetedTrigger
 from shapprune.method.windows import Windows
-from shapprune.stamps import Perturbation, Stamp, Trigger
 
 NO_SINGLE_TARGET = "no single target"
 TOO_FEW = "the data are too few to say"

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Literal, NoReturn, get_args
 
 from shapprune.attacks import ATTACKS
-from shapprune.estimation import Estimator, Mode
+from shapprune.method.attribution import Estimator, Mode
 from shapprune.method.settings import FALSE_ALARMS
 
 # Exit codes.
@@ -109,11 +109,12 @@ def parser() -> argparse.ArgumentParser:
     _add_out(recover, required=True)
     repair.add_argument(
         "--force-target",
-        type=_at_least(0),
+        type=_target,
         action="append",
         default=[],
         metavar="C",
-        help="repair this class whatever the verdict; may be repeated",
+        help="repair this class whatever the verdict, or y+1 where images of each class are sent "
+        "to the next; may be repeated",
     )
     repair.add_argument(
         "--no-unlearn",
@@ -203,7 +204,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         type=Path,
         metavar="RESULTS",
-        help="report: of what; detection: a manifest or folder of models",
+        help="report: of what; detection, repair: a manifest or folder of models",
     )
     bench.add_argument(
         "--profile",
@@ -220,19 +221,24 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster's head, or local")
     bench.add_argument("--rows", nargs="+", metavar="NAME", help="only these models (all)")
     bench.add_argument("--methods", nargs="+", metavar="NAME", help="only these (all)")
-    bench.add_argument("--draws", type=_at_least(1), default=1, help="detection: scans a model (1)")
+    bench.add_argument("--draws", type=_at_least(1), default=1, help="runs a model (1)")
     bench.add_argument(
         "--per-class",
         type=_at_least(0),
         default=1,
         metavar="N",
-        help="detection: clean images a class (1); 0: images are recovered from the weights",
+        help="detection, repair: clean images a class (1); 0: they are recovered",
     )
     bench.add_argument(
         "--calibrate",
         type=Path,
         metavar="FILE",
         help="detection: fit scores and bounds to these models, and write them",
+    )
+    bench.add_argument(
+        "--by-verdict",
+        action="store_true",
+        help="repair: what the verdict names, and not the targets of the manifest",
     )
     bench.add_argument("--retry-failed", action="store_true", help="compute again what failed")
     bench.add_argument("--dry-run", action="store_true", help="print the plan and stop")
@@ -273,6 +279,11 @@ def _add_out(command: argparse.ArgumentParser, *, required: bool) -> None:
         "--out", type=Path, required=required, metavar="DIR", help="folder for the results"
     )
     command.add_argument("--overwrite", action="store_true", help="write into a folder that exists")
+
+
+def _target(text: str) -> int | Literal["y+1"]:
+    """A class, or where all go one further."""
+    return "y+1" if text == "y+1" else _at_least(0)(text)
 
 
 def _at_least(least: int) -> Callable[[str], int]:

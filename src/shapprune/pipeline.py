@@ -2,25 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from shapprune.compact import Compact, make_compact
-from shapprune.errors import InputError
-from shapprune.estimation import Estimator, Mode
-from shapprune.mending import Repair, mend, refine_triggers
+from shapprune.method.attribution import Estimator, Mode
+from shapprune.method.case import Case, check_case
 from shapprune.method.detection import Basis, Judgement, Verdict, judge, shipped
 from shapprune.method.evidence import Evidence, gather
-from shapprune.method.settings import FALSE_ALARMS, KINDS_OF_TRIGGER
+from shapprune.method.repair import Repair, repair_case
+from shapprune.method.settings import FALSE_ALARMS
+from shapprune.method.triggers import Target, TargetMap, all_to_all, all_to_one, check_map
 from shapprune.metrics import accuracy
 from shapprune.model.adapted import unwrap
-from shapprune.model.examination import examine
-from shapprune.models import cast_like, check_input, in_channels_last, in_full_precision
+from shapprune.models import cast_like
 from shapprune.recovery import Recovery
 from shapprune.stages import Clock, Progress, Stage
-from shapprune.triggers import KINDS, Kind, invert_triggers
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +83,13 @@ class RepairResult:
     compact: Compact | None = None
 
     @property
+    def forced(self) -> bool:
+        """Whether something else was repaired than what the scan names."""
+        if self.repair is None:
+            return False
+        return set(self.repair.maps) != set(_suspected(self.scan))
+
+    @property
     def unrepaired(self) -> bool:
         """Whether the model is not clean, and yet was left as it is."""
         return self.scan.verdict != "clean" and self.repair is None
@@ -121,41 +127,26 @@ def scan(
     Raises:
         InputError: what does not fit, in one line.
     """
-    case = _checked(model, images, labels, recovered)
-    return _scan(case, false_alarms=false_alarms, seed=seed, progress=progress)
+    case = _case(model, images, labels, recovered)
+    return _scan(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
 
 
-@dataclass(frozen=True, eq=False)
-class _Case:
-    """What is examined, checked once.
-
-    Attributes:
-        model: fit for the search: of full precision, answering in logits with gradients.
-        images, labels: on its device and of its type.
-        classes: that it tells apart.
-        recovered: where the images come from, if they were not given.
-    """
-
-    model: nn.Module
-    images: Tensor
-    labels: Tensor
-    classes: int
-    recovered: Recovery | None
-
-
-def _checked(
+def _case(
     model: nn.Module, images: Tensor | None, labels: Tensor | None, recovered: Recovery | None
-) -> _Case:
+) -> Case:
     if recovered:
-        images, labels = recovered.images, recovered.labels
-    model = in_full_precision(model)
-    images, labels, classes = check_input(model, images, labels)
-    model = examine(model, images, labels=None if recovered else labels)
-    return _Case(in_channels_last(model, images), images, labels, classes, recovered)
+        return check_case(model, recovered.images, recovered.labels, real=False)
+    return check_case(model, images, labels)
 
 
-def _scan(case: _Case, *, false_alarms: float, seed: int, progress: Progress | None) -> ScanResult:
-    recovered = case.recovered
+def _scan(
+    case: Case,
+    recovered: Recovery | None,
+    *,
+    false_alarms: float,
+    seed: int,
+    progress: Progress | None,
+) -> ScanResult:
     before = [recovered.stage] if recovered else []
     basis: Basis = "images" if recovered is None else "recovered" if recovered.layers else "margins"
     shipped(basis).bound(false_alarms)  # told before the search
@@ -185,42 +176,13 @@ def _scan(case: _Case, *, false_alarms: float, seed: int, progress: Progress | N
     )
 
 
-def _kinds_of(
-    case: _Case, scanned: ScanResult, targets: Sequence[int], *, seed: int, clock: Clock
-) -> list[Kind]:
-    """The kinds of trigger of which a target's is small; all, if none is.
-
-    A trigger of the other kinds is the class itself: natural, and to be left alone.
-    """
-    ordinary = [c for c in reversed(scanned.judgement.ranking) if c not in targets]
-    found = []
-    for kind in KINDS:
-        with clock.stage(f"invert a {kind} for the targets and ordinary classes") as report:
-            inversion = invert_triggers(
-                case.model,
-                case.images,
-                case.labels,
-                targets=[*targets, *ordinary[: KINDS_OF_TRIGGER.ordinary]],
-                kind=kind,
-                steps=KINDS_OF_TRIGGER.steps,
-                per_step=KINDS_OF_TRIGGER.images,
-                generator=torch.Generator().manual_seed(seed),
-                progress=report,
-            )
-            clock.count(inversion.passes)
-        usual = median(inversion.norms[len(targets) :] or inversion.norms)
-        if min(inversion.norms[: len(targets)]) <= KINDS_OF_TRIGGER.small * usual:
-            found.append(kind)
-    return found or list(KINDS)
-
-
 def repair(
     model: nn.Module,
     images: Tensor | None = None,
     labels: Tensor | None = None,
     *,
     recovered: Recovery | None = None,
-    force_targets: Sequence[int] = (),
+    force_targets: Sequence[Target | Literal["y+1"]] = (),
     false_alarms: float = FALSE_ALARMS,
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
@@ -233,13 +195,16 @@ def repair(
 ) -> RepairResult:
     """Scan a classifier and take out the backdoor that is found, or suspected.
 
-    A backdoor without a single target is found but not repaired yet, and where the data are too few
-    to say and no class stands out, there is nothing to repair (`RepairResult.unrepaired`).
+    Where the data are too few to say and no class stands out, there is nothing to repair
+    (`RepairResult.unrepaired`).
+
     The repaired copy has the types of the model's tensors, be they of half precision.
 
     Args:
         model, images, labels, recovered: see `scan`; the model is left as it was.
-        force_targets: classes to repair whatever the verdict; none to trust the scan.
+        force_targets: what to repair whatever the verdict: classes that images of all others are
+            sent to, or maps, which say for each class where its images are sent, None where they
+            are left alone; "y+1" sends each to the next. None at all to trust the scan.
         false_alarms: see `scan`.
         unlearn: whether fine-tuning also unlearns the inverted triggers; without it the recipe
             is the paper's plain one.
@@ -251,35 +216,22 @@ def repair(
     Raises:
         InputError: what does not fit, in one line.
     """
-    case = _checked(model, images, labels, recovered)
-    for target in force_targets:
-        if not 0 <= target < case.classes:
-            raise InputError(f"class {target} cannot be a target: expected 0 .. {case.classes - 1}")
-    scanned = _scan(case, false_alarms=false_alarms, seed=seed, progress=progress)
-    targets = tuple(dict.fromkeys(force_targets)) or scanned.targets
-    if not targets:
+    case = _case(model, images, labels, recovered)
+    forced = [_map(target, case.classes) for target in force_targets]
+    scanned = _scan(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
+    maps = tuple(dict.fromkeys(forced)) or _suspected(scanned)
+    if not maps:
         return RepairResult(model, scanned, None, scanned.stages)
     clock = Clock(progress)
-    triggers = refine_triggers(
-        case.model,
-        case.images,
-        case.labels,
-        targets=targets,
-        kinds=_kinds_of(case, scanned, targets, seed=seed, clock=clock),
-        seed=seed,
-        clock=clock,
-    )
-    story = mend(
-        case.model,
-        case.images,
-        case.labels,
-        triggers=triggers,
+    story = repair_case(
+        case,
+        maps,
+        evidence=scanned.evidence,
         unlearn=unlearn,
         estimator=estimator,
         mode=mode,
         average_iterations=average_iterations,
         count=count,
-        trusted=recovered is None,
         seed=seed,
         clock=clock,
     )
@@ -288,10 +240,26 @@ def repair(
     if compact:
         with clock.stage("take pruned channels away"):
             smaller = make_compact(
-                story.model, case.images, neurons=story.neurons, removed=story.pruning.removed
+                story.model, case.images, neurons=story.neurons, removed=story.removed
             )
         smaller = replace(smaller, model=unwrap(smaller.model))
         cast_like(smaller.model, model)
     story = replace(story, model=unwrap(story.model))
     cast_like(story.model, model)
     return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages), smaller)
+
+
+def _map(target: Target | Literal["y+1"], classes: int) -> TargetMap:
+    if target == "y+1":
+        return all_to_all(classes)
+    if isinstance(target, int):
+        return all_to_one(target, classes)
+    return check_map(target, classes)
+
+
+def _suspected(scanned: ScanResult) -> tuple[TargetMap, ...]:
+    """What the verdict names: a map for each target, or the one map that there is."""
+    classes = scanned.evidence.classes
+    if scanned.mapping and any(to is not None for to in scanned.mapping):
+        return (check_map(scanned.mapping, classes),)
+    return tuple(all_to_one(target, classes) for target in scanned.targets)

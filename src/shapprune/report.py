@@ -20,10 +20,10 @@ from shapprune import charts, findings
 from shapprune.files import printable
 from shapprune.findings import Finding, class_findings, untargeted_findings
 from shapprune.method import detection
+from shapprune.method.pruning import Pruning
 from shapprune.method.settings import RECOGNISED, SUSPICIOUS
+from shapprune.method.triggers import Stamp, Trigger
 from shapprune.pipeline import RepairResult, ScanResult
-from shapprune.pruning import Pruning
-from shapprune.stamps import Stamp, Trigger
 from shapprune.summary import kind_of, summarise
 from shapprune.triggers import KINDS
 
@@ -107,7 +107,7 @@ def render_report(
         side=_side(scan),
         sheet=_data(images_picture(scan.recovered.images[:_SHEET])) if scan.recovered else "",
         cards=_cards(result, images, labels, names),
-        curve=_curve(repair.pruning) if repair else Markup(""),
+        curve=_curve(repair.pruning, len(repair.removed)) if repair else Markup(""),
         legend=charts.legend(),
         style=charts.STYLE,
         meter=charts.meter,
@@ -204,7 +204,7 @@ def _triggers(result: ScanResult | RepairResult, target: int) -> list[_Found]:
     repair = result.repair if isinstance(result, RepairResult) else None
     found: dict[str, _Found] = {}
     if repair and target in repair.targets:
-        mine = (trigger for trigger in repair.triggers if trigger.target == target)
+        mine = (trigger for trigger in repair.triggers if target in trigger.mapping)
         for trigger in sorted(mine, key=lambda trigger: (trigger.asr < 0.9, trigger.norm)):
             name = kind_of(trigger)
             found.setdefault(name, _Found(name, trigger.stamp, trigger.asr))
@@ -345,12 +345,13 @@ def _side(scan: ScanResult) -> str:
     return "{} × {}".format(*findings.window_side(windows.triggers[0])) if windows else ""
 
 
-def _curve(pruning: Pruning) -> Markup:
+def _curve(pruning: Pruning, chosen: int) -> Markup:
     series = {
-        name: [getattr(point.proxies, name) for point in pruning.curve] for name in charts.SERIES
+        name: [getattr(point.proxies, name).value for point in pruning.curve]
+        for name in charts.SERIES
     }
     removed = [point.removed for point in pruning.curve]
-    return charts.curve_chart(removed, series, chosen=len(pruning.removed))
+    return charts.curve_chart(removed, series, chosen=chosen)
 
 
 def _tensor(stamp: Stamp) -> Tensor:

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 from shapprune.compact import Compact
-from shapprune.mending import Repair
 from shapprune.method import detection
+from shapprune.method.evaluation import Proxies, Share
 from shapprune.method.evidence import Evidence
 from shapprune.method.perturbations import Perturbations
-from shapprune.method.settings import RULES
+from shapprune.method.repair import Repair
+from shapprune.method.settings import RULES, SELECTION
+from shapprune.method.triggers import Trigger
 from shapprune.method.windows import Windows
 from shapprune.models import Classifier
 from shapprune.pipeline import RepairResult, ScanResult
-from shapprune.proxies import Proxies
-from shapprune.stamps import Trigger
 from shapprune.triggers import InvertedTrigger, Kind
 
 
@@ -69,7 +69,7 @@ def summarise(
     if isinstance(result, RepairResult):
         facts |= {"repaired": result.repair is not None, "unrepaired": result.unrepaired}
         if result.repair:
-            facts |= {"forced": set(result.repair.targets) != set(scan.targets)}
+            facts |= {"forced": result.forced}
             facts |= _repair(result.repair)
         facts |= {"compact": _compact(result.compact) if result.compact else None}
     facts |= {
@@ -132,7 +132,7 @@ def _reaches(found: Windows | Perturbations | None) -> dict[str, object] | None:
 
 
 def _repair(repair: Repair) -> dict[str, object]:
-    neurons, values, removed = repair.neurons, repair.values, repair.pruning.removed
+    neurons, values, removed = repair.neurons, repair.values, repair.removed
     score, asr = repair.pruning.score.tolist(), values.asr.values.tolist()
     accuracy = values.accuracy.values.tolist() if values.accuracy else None
     prefix = _prefix(repair.model)
@@ -141,6 +141,7 @@ def _repair(repair: Repair) -> dict[str, object]:
     places = [(layer.removeprefix(prefix), channel) for layer, channel in located]
     return {
         "repaired_classes": repair.targets,
+        "repaired_maps": repair.maps,
         "estimator": values.estimator,
         "mode": values.mode,
         "unlearned": repair.unlearned,
@@ -159,15 +160,26 @@ def _repair(repair: Repair) -> dict[str, object]:
             {"layer": name, "pruned": [n for n, _ in places].count(name), "total": layer.size}
             for name, layer in zip(layers, neurons.layers, strict=True)
         ],
-        "pruning_sufficient": repair.pruning.sufficient,
+        "sufficient": repair.sufficient,
+        "asr_bound": SELECTION.asr,
         "curve": [
             {"removed": point.removed, **_proxies(point.proxies)} for point in repair.pruning.curve
         ],
         "before": _proxies(repair.before),
-        "pruned": _proxies(repair.pruned),
         "after": _proxies(repair.after),
+        "candidates": [
+            {
+                "way": candidate.way,
+                "score": candidate.score,
+                "removed": len(candidate.removed),
+                "weight": candidate.weight,
+                **_proxies(candidate.proxies),
+            }
+            for candidate in repair.candidates
+        ],
+        "chosen": repair.chosen,
         "triggers": [
-            {"target": t.target, "kind": kind_of(t), "norm": t.norm, "asr": t.asr}
+            {"map": t.mapping, "kind": kind_of(t), "norm": t.norm, "asr": t.asr}
             for t in repair.triggers
         ],
     }
@@ -200,7 +212,12 @@ def _prefix(model: nn.Module) -> str:
 
 
 def _proxies(proxies: Proxies) -> dict[str, object]:
-    return {**vars(proxies)}
+    shares = {name: share for name, share in vars(proxies).items() if isinstance(share, Share)}
+    return {
+        **{name: share.value for name, share in shares.items()},
+        "asr_by_trigger": proxies.asr_by_trigger,
+        "intervals": {name: (share.low, share.high) for name, share in shares.items()},
+    }
 
 
 def plain(value: object) -> object:

@@ -113,23 +113,21 @@ def show_repair(result: RepairResult) -> None:
     repair = result.repair
     if result.unrepaired and result.scan.judgement.undecided:
         tell("the weights are left as they are: no class stands out that could be repaired")
-    elif result.unrepaired:
-        tell(
-            "the weights are left as they are: a backdoor without a single target cannot be "
-            "repaired yet"
-        )
     elif repair is None:
         tell("the weights are left as they are")
     else:
         if result.scan.verdict == "suspicious":
             tell("repaired on suspicion: measure the repaired copy against the original")
         tell(
-            f"pruned {len(repair.pruning.removed)} of {len(repair.neurons)} neurons, "
+            f"pruned {len(repair.removed)} of {len(repair.neurons)} neurons, "
             f"{'unlearned the trigger, ' if repair.unlearned else ''}"
-            f"ASR of the inverted trigger {repair.before.asr:.0%} → {repair.after.asr:.0%}, "
-            f"accuracy on the given images {repair.before.accuracy:.0%} → "
-            f"{repair.after.accuracy:.0%}"
+            f"ASR of the inverted trigger {repair.before.asr.value:.0%} → "
+            f"{repair.after.asr.value:.0%} (up to {repair.after.asr.high:.0%}), "
+            f"accuracy on the given images {repair.before.accuracy.value:.0%} → "
+            f"{repair.after.accuracy.value:.0%}"
         )
+        if not repair.sufficient:
+            say("warning: the repair is not sufficient: the inverted trigger still works too often")
     if result.compact:
         _show_compact(result.compact)
     tell(f"{sum(stage.seconds for stage in result.stages):.0f} seconds")

@@ -102,7 +102,8 @@ def fit(scans: Sequence[Scanned], names: Names) -> Fitted:
     """Both scores, by maximum likelihood with weights that are not negative.
 
     A clean model's score is its largest, and a poisoned one's that of its target; the largest
-    beside it should be as low as a clean model's: the loss is that of the verdict and of the name. Source-specific backdoors are not fitted: most classes' images do not show them.
+    beside it should be as low as a clean model's: the loss is that of the verdict and of the name.
+    Source-specific backdoors are not fitted: most classes' images do not show them.
 
     Raises:
         InputError: no clean or no poisoned model.

@@ -37,8 +37,8 @@ For each model:
   backdoored nor as clean. False if left out.
 - ``attack``, ``network``: words to sort results by; ``group``: models of a group are siblings, and
   are never on both sides of a split. By default each is a group of its own.
-- ``accuracy``, ``asr``: ACC and ASR in [0, 1]; ``trigger``: a file that `load_trigger` reads. For
-  the reader's information; null or left out where unknown.
+- ``accuracy``, ``asr``: ACC and ASR in [0, 1]; ``trigger``: a file that `attacked_images` reads,
+  for the scorer of repairs. Null or left out where unknown.
 """
 
 import json
@@ -54,6 +54,7 @@ from shapprune.models import Classifier
 
 FORMAT = 1
 NAME = "population.json"
+_TRIGGERS = ("trigger.npz", "samples.npz")  # of a sub-folder
 
 TrueTarget: TypeAlias = int | tuple[int, ...] | Literal["y+1"] | None
 
@@ -122,7 +123,8 @@ def read_manifest(path: Path, *, data_root: Path | None = None) -> list[Specimen
             ``model.safetensors`` and ``case.json``: that has the fields of a manifest, but no name
             and no weights. There ``arch`` names a class of ``arch.py`` beside the sub-folders,
             ``data`` an npz file without its ending, ``trigger`` stands for ``attack``, and names
-            with the same first word (before the first "_") are a group.
+            with the same first word (before the first "_") are a group. The attacker's trigger
+            is ``trigger.npz`` or ``samples.npz`` beside the model, see `attacked_images`.
         data_root: the folder of the data, instead of the manifest's; a folder of sub-folders has
             ``data`` beside it.
 
@@ -153,7 +155,7 @@ def _read_cases(folder: Path, root: Path) -> list[Specimen]:
             "weights": f"{name}/model.safetensors",
             "arch": f"arch.py:{case.get('arch')}",
             "data": f"{case['data']}.npz" if case.get("data") else None,
-            "trigger": None,
+            "trigger": next((f"{name}/{f}" for f in _TRIGGERS if (file.parent / f).exists()), None),
         }
         found.append(_specimen(facts, folder, root, str(file)))
     if not found:

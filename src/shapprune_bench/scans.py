@@ -44,14 +44,17 @@ class Scan:
 
     def facts(self) -> dict[str, object]:
         """As JSON has it; without the folders that the models lie in."""
-        specimen = self.specimen
-        known = asdict(specimen) | {
-            "weights": specimen.weights.name,
-            "arch": Path(specimen.arch).name if ".py:" in specimen.arch else specimen.arch,
-            "data": Path(specimen.data).name if specimen.data else None,
-            "trigger": specimen.trigger and specimen.trigger.name,
-        }
-        return {**asdict(self), "specimen": known}
+        return {**asdict(self), "specimen": specimen_facts(self.specimen)}
+
+
+def specimen_facts(specimen: Specimen) -> dict[str, object]:
+    """A model as JSON has it, without the folders that its files lie in."""
+    return asdict(specimen) | {
+        "weights": specimen.weights.name,
+        "arch": Path(specimen.arch).name if ".py:" in specimen.arch else specimen.arch,
+        "data": Path(specimen.data).name if specimen.data else None,
+        "trigger": specimen.trigger and specimen.trigger.name,
+    }
 
 
 def measure(task: Scan) -> dict[str, object]:

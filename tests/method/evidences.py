@@ -7,9 +7,9 @@ import torch
 from shapprune.method.evidence import Evidence
 from shapprune.method.margins import Margins
 from shapprune.method.perturbations import Perturbations
+from shapprune.method.triggers import Perturbation, Stamp, Trigger
 from shapprune.method.untargeted import Untargeted, UntargetedKind, UntargetedTrigger
 from shapprune.method.windows import Windows
-from shapprune.stamps import Perturbation, Stamp, Trigger
 
 SHAPE = (1, 4, 4)
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from shapprune.errors import InputError
 from shapprune.method.stamping import draw_images, images_of_others, measure_stamps
-from shapprune.stamps import Trigger
+from shapprune.method.triggers import Trigger
 from toys import seeded
 
 

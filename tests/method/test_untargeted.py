@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from shapprune.errors import InputError
 from shapprune.method.evidence import untargeted_features
+from shapprune.method.triggers import Perturbation, Trigger
 from shapprune.method.untargeted import UntargetedTrigger, untargeted_triggers
-from shapprune.stamps import Perturbation, Trigger
 from toys import CLASSES, SIDE, backdoored_net, seeded, toy_images
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from shapprune.attacks.poisoning import Attacked, Plan, train_poisoned
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
-from shapprune.stamps import Perturbation
+from shapprune.method.triggers import Perturbation
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from shapprune.attacks.poisoning import Attacked, Plan, train_poisoned
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
-from shapprune.stamps import Trigger
+from shapprune.method.triggers import Trigger
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from shapprune.attacks.badnets import in_pixels, square_trigger
 from shapprune.attacks.poisoning import Attacked, Plan, train_poisoned
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
-from shapprune.stamps import Trigger
+from shapprune.method.triggers import Trigger
 
 PATTERNS = ("checkerboard", "noise", "plain")
 PLACES = ("corner", "centre", "random")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from shapprune.attacks.poisoning import Attacked, Plan, train_poisoned
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
-from shapprune.stamps import Trigger
+from shapprune.method.triggers import Trigger
 
 _FINER = 8  # drawn so many times larger, then averaged, so that edges are smooth at any size
 _FRAME = (0.05, 0.04, 0.04)

@@ -13,7 +13,7 @@ from torch import nn
 from shapprune.attacks.poisoning import Attacked, Plan, train_poisoned
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
-from shapprune.stamps import Perturbation
+from shapprune.method.triggers import Perturbation
 
 
 @dataclass(frozen=True)

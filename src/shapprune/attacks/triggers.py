@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from shapprune.errors import InputError
 from shapprune.files import describe, list_names
+from shapprune.method.triggers import Perturbation, Trigger, check_stamped
 from shapprune.neurons import CHUNK
-from shapprune.stamps import Perturbation, Trigger, check_stamped
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from shapprune.attacks.badnets import in_pixels, square_trigger
 from shapprune.attacks.poisoning import Attacked, Plan, poison_as_planned, train_as_planned
 from shapprune.data import LabeledImages
 from shapprune.errors import InputError
-from shapprune.stamps import Trigger
+from shapprune.method.triggers import Trigger
 
 _BATCH = 64
 

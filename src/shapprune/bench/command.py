@@ -23,7 +23,8 @@ from shapprune.given import pick_device
 from shapprune.options import CLEAN, ERROR, INTERRUPTED
 from shapprune.terminal import say, tell, write_results
 
-_ON_POPULATIONS = ("population", "detection")  # of models, by the package shapprune_bench
+_ON_MANIFESTS = ("detection", "repair")
+_ON_POPULATIONS = ("population", *_ON_MANIFESTS)  # of models, by the package shapprune_bench
 
 
 def bench(arguments: argparse.Namespace) -> int:
@@ -33,7 +34,8 @@ def bench(arguments: argparse.Namespace) -> int:
         InputError: what it cannot do, in one line.
     """
     profile, out = arguments.profile, arguments.out
-    if arguments.what != "detection" and (profile == "dev") != (arguments.what == "population"):
+    only_dev, any_profile = arguments.what == "population", arguments.what in _ON_MANIFESTS
+    if not any_profile and (profile == "dev") != only_dev:
         has = "the profile dev alone" if profile != "dev" else "no profile dev"
         raise InputError(f"{arguments.what} has {has}, got --profile {profile}")
     if arguments.what == "report":
@@ -53,6 +55,10 @@ def bench(arguments: argparse.Namespace) -> int:
         from shapprune_bench.detection import measure_detection
 
         return measure_detection(arguments)
+    if arguments.what == "repair":
+        from shapprune_bench.repairs import measure_repair
+
+        return measure_repair(arguments)
     cells = list(EXPERIMENTS[arguments.what].cells(profile))
     if not cells:
         raise InputError(f"{arguments.what} has no rows in the profile {profile}")

@@ -138,7 +138,8 @@ def defend(
             return Defended(found.model, facts={"targets": [], "pruned": 0})
         pruning = found.repair.pruning
         order = pruning.score.argsort(descending=True)
-        facts = {"targets": found.repair.targets, "pruned": len(pruning.removed)}
+        order = order[pruning.score[order].isfinite()]  # "mixture" leaves some alone
+        facts = {"targets": found.repair.targets, "pruned": len(found.repair.removed)}
         return Defended(found.model, tuple(order.tolist()), facts)
     if method not in OTHERS:
         raise InputError(f"no defence {method!r}: there are {', '.join(METHODS)}")

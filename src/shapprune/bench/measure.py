@@ -18,17 +18,17 @@ from shapprune.bench.recipes import Recipe, load_split
 from shapprune.bench.retuning import retune, unseen
 from shapprune.data import LabeledImages, draw_per_class
 from shapprune.errors import InputError
+from shapprune.method.settings import SELECTION
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import find_neurons, masked
 from shapprune.passes import Passes, counting
-from shapprune.pruning import COUNTS
 from shapprune.recovery import Recovery, recover_images
 from shapprune.stages import Progress
 from shapprune.triggers import KINDS, invert_triggers
 
 _SCORED = 1000  # test images that pruning curves are measured on
 _MOST = 0.25  # of the neurons on a curve, as in Fig. 3
-_COUNTS = (*COUNTS, 384, 512, 768, 1024, 1536, 2048)
+_COUNTS = (*SELECTION.counts, 384, 512, 768, 1024, 1536, 2048)
 # Average iterations of the truth about a ranking: the paper's 5,000, and what two cores can do.
 _TRUTH = {"smoke": 100, "cpu": 500, "zoo": 500, "paper": 5000}
 # At full length, Algorithm 1 and GangSweep would take two cores some hours each.

@@ -20,8 +20,8 @@ from shapprune.bench.recipes import Recipe, fresh_network, make
 from shapprune.errors import InputError
 from shapprune.files import describe, write_whole
 from shapprune.loading import load_classifier
+from shapprune.method.triggers import Perturbation, Stamp
 from shapprune.passes import counting
-from shapprune.stamps import Perturbation, Stamp
 from shapprune.weights import weights_bytes
 
 

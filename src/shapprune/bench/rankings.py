@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from shapprune.baselines.anp import neuron_masks
 from shapprune.baselines.clp import channel_sensitivity
 from shapprune.baselines.fine_pruning import dormant_first
-from shapprune.estimation import estimate_shapley, stamped_images
 from shapprune.game import NeuronGame
+from shapprune.method.attribution import estimate_shapley, stamped_images
+from shapprune.method.triggers import Stamp
 from shapprune.neurons import Neurons, find_neurons
 from shapprune.shapley import ShapleyValues, algorithm1, multilinear, permutation, tmab
 from shapprune.stages import Progress
-from shapprune.stamps import Stamp
 from shapprune.triggers import invert_triggers
 
 ITERATIONS = 50  # average iterations of Algorithm 1, the paper's; others spend no more

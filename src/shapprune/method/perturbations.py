@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from shapprune.method.settings import PERTURBATIONS, PerturbationSettings
 from shapprune.method.stamping import draw_images, images_of_others, measure_stamps
+from shapprune.method.triggers import Perturbation
 from shapprune.neurons import CHUNK, evaluating
-from shapprune.stamps import Perturbation
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Every number that the verdict rests on, once, with where it comes from.
+"""Every number that the verdict and the repair rest on, once, with where it comes from.
 
 What is fitted to a population (coefficients and bounds) stands in `calibration.json`, which
 ``shapprune bench detection --calibrate`` writes.
@@ -125,6 +125,121 @@ class KindSettings:
     small: float = 0.75
 
 
+@dataclass(frozen=True)
+class RefineSettings:
+    """Of the inversions that a repair works with: two starts of each kind and target.
+
+    Attributes:
+        starts: triggers a target and kind.
+        steps, images: of the inversion, and a target in each step.
+        gate: the share of images that must be moved.
+    """
+
+    starts: int = 2
+    steps: int = 200
+    images: int = 16
+    gate: float = 0.97
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Of the proxies.
+
+    Attributes:
+        views: variations of the images, at least.
+        resamples: of the source images, for intervals.
+        forms: pixels that a trigger grows by and times that it is as strong, strongest first.
+            Eight times as strong and a pixel wider it follows the true ASR (docs/method.md); on
+            `cifar10_badnets` a patch that is wider does nothing, and the next form is taken.
+        works: ASR of a form that works on the original.
+    """
+
+    views: int = 200
+    resamples: int = 400
+    forms: tuple[tuple[int, float], ...] = ((1, 8), (1, 4), (0, 8), (0, 4), (0, 2), (0, 1))
+    works: float = 0.95
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """Of the images that are distilled on.
+
+    Attributes:
+        images: how many, if memory allows.
+        least: how many at least.
+        memory: bytes for what layers read of them.
+        warped, bent: shares of them that are turned and zoomed, and that are bent. Without bending
+            and with 512 images, ten digits cost `verazuo_mnist` a point more (docs/notes/repair-2).
+    """
+
+    images: int = 2048
+    least: int = 256
+    memory: int = 512 << 20
+    warped: float = 0.5
+    bent: float = 0.5
+
+
+@dataclass(frozen=True)
+class TuningSettings:
+    """Of fine-tuning, the same for all networks (compared in docs/notes/repair-2.md).
+
+    Attributes:
+        batch_size, learning_rate: of Adam, with a cosine schedule.
+        operations: multiply-accumulates that all steps may cost, a way back counted as two ways
+            forward: what a small network saves goes into more steps. On LeNets 400 steps cost
+            less accuracy than 160, and still take seconds.
+        least, most: steps.
+        feature_weight: weight of what layers read against the logits, a layer.
+        temperature: of the softened answers (Hinton et al. 2015).
+        amplification: how much stronger than the smallest trigger that works an attacker's may be
+            expected to be.
+        growth: pixels that a patch grows by, at most.
+        fade: share of the steps over which removed neurons fade out.
+    """
+
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    operations: float = 2e11
+    least: int = 120
+    most: int = 400
+    feature_weight: float = 0.3
+    temperature: float = 2.0
+    amplification: float = 4.0
+    growth: int = 1
+    fade: float = 0.5
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """Of the candidates and the rule that takes one.
+
+    Attributes:
+        counts: of neurons that are removed.
+        most: largest share of the neurons that is.
+        curve_kept: where fewer of the original's right answers are kept, no more are removed.
+        least_kept: a network that keeps fewer is no repair: two neurons take the backdoor out of
+            `abl_wrn_grid` and 13 points of accuracy with it.
+        start_kept: what a pruned network must keep to be tuned: what pruning broke, ten images do
+            not mend (`cifar10_badnets` without 16 neurons: 82.1 / 1.0; as it is: 84.4 / 1.5).
+        least_stamped, most_stamped: share of a batch that is stamped where pruning left no ASR,
+            and where it left all of it: as much unlearning as there is left to do.
+        gently: that share where the original is tuned a second time.
+        between: weights of the tuned network in those between it and the pruned one.
+        asr: bound of the upper end of the ASR proxy's interval.
+    """
+
+    counts: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+    most: float = 0.15
+    curve_kept: float = 0.5
+    least_kept: float = 0.8
+    start_kept: float = 0.9
+    least_stamped: float = 1 / 8
+    most_stamped: float = 1 / 2
+    gently: float = 0.2
+    between: tuple[float, ...] = (1 / 2, 3 / 4)
+    asr: float = 0.05
+
+
 # Odds are told as of a network of so many classes: those of more have less, each in proportion.
 TEN_CLASSES = 10
 
@@ -136,6 +251,11 @@ WINDOWS = WindowSettings()
 PERTURBATIONS = PerturbationSettings()
 UNTARGETED = UntargetedSettings()
 KINDS_OF_TRIGGER = KindSettings()
+REFINEMENT = RefineSettings()
+EVALUATION = EvaluationSettings()
+POOL = PoolSettings()
+TUNING = TuningSettings()
+SELECTION = SelectionSettings()
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from shapprune.augmentation import augment
 from shapprune.errors import InputError
 from shapprune.method.margins import margins_of
+from shapprune.method.triggers import Stamp
 from shapprune.neurons import CHUNK, evaluating
-from shapprune.stamps import Stamp
 
 
 def images_of_others(labels: Tensor, classes: Sequence[int]) -> list[Tensor]:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from shapprune.augmentation import augment
 from shapprune.errors import InputError
 from shapprune.method.settings import UNTARGETED, UntargetedSettings
+from shapprune.method.triggers import Stamp, Trigger
 from shapprune.method.windows import search_squares
 from shapprune.metrics import predict
 from shapprune.neurons import evaluating
-from shapprune.stamps import Stamp, Trigger
 from shapprune.triggers import FAMILIES, KINDS, Kind
 
 UntargetedKind: TypeAlias = Literal["patch", "perturbation", "window"]

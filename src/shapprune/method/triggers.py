@@ -1,15 +1,84 @@
-"""What an attacker, real or suspected, puts on an image."""
+"""What an attacker, real or suspected, puts on an image, and which answers are wanted then."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from shapprune.errors import InputError
 
-# How much stronger than the smallest trigger that works an attacker's may be expected to be.
-AMPLIFICATION = 4.0
+# What a backdoor wants: for each class of images the class that they are sent to, None where they
+# are left alone.
+TargetMap: TypeAlias = tuple[int | None, ...]
+
+Target: TypeAlias = int | TargetMap  # a class that images of all others are sent to, or a map
+
+NOT_ATTACKED = -1  # among the wanted answers of images
+
+
+def all_to_one(target: int, classes: int) -> TargetMap:
+    """Every image to one class.
+
+    Raises:
+        InputError: no such class.
+
+    >>> all_to_one(1, 3)
+    (1, None, 1)
+    """
+    if not 0 <= target < classes:
+        raise InputError(f"class {target} cannot be a target: expected 0 .. {classes - 1}")
+    return tuple(None if c == target else target for c in range(classes))
+
+
+def all_to_all(classes: int) -> TargetMap:
+    """Every image to the class after its own.
+
+    >>> all_to_all(3)
+    (1, 2, 0)
+    """
+    return tuple((c + 1) % classes for c in range(classes))
+
+
+def check_map(mapping: TargetMap, classes: int) -> TargetMap:
+    """The map, with None for classes that are sent to themselves.
+
+    Raises:
+        InputError: another length than the number of classes, no such classes, or no class that
+            is attacked.
+    """
+    if len(mapping) != classes:
+        raise InputError(f"a map names {len(mapping)} classes, and the model has {classes}")
+    wrong = [to for to in mapping if to is not None and not 0 <= to < classes]
+    if wrong:
+        raise InputError(f"class {wrong[0]} cannot be a target: expected 0 .. {classes - 1}")
+    found = tuple(None if to == c else to for c, to in enumerate(mapping))
+    if all(to is None for to in found):
+        raise InputError("a map must send at least one class to another")
+    return found
+
+
+def targets_of(maps: Sequence[TargetMap]) -> tuple[int, ...]:
+    """The classes that images are sent to, each once, in order of appearance.
+
+    >>> targets_of([(1, None, 1), (None, 2, None)])
+    (1, 2)
+    """
+    return tuple(dict.fromkeys(to for mapping in maps for to in mapping if to is not None))
+
+
+def wanted_answers(target: Target, labels: Tensor) -> Tensor:
+    """The class that each image of a label (n,) is sent to: int64 (n,), or `NOT_ATTACKED`.
+
+    >>> wanted_answers((2, None, None), torch.tensor([0, 1, 0, 2])).tolist()
+    [2, -1, 2, -1]
+    """
+    if isinstance(target, int):
+        return torch.full_like(labels, target).masked_fill(labels == target, NOT_ATTACKED)
+    table = [NOT_ATTACKED if to is None else to for to in target]
+    return torch.tensor(table, device=labels.device)[labels]
 
 
 def check_stamped(images: Tensor, shape: tuple[int, ...]) -> None:

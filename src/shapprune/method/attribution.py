@@ -1,4 +1,4 @@
-"""Shapley values of a network's neurons, for the backdoor and for the accuracy."""
+"""Shapley values of a network's neurons, for the backdoor and for the accuracy (Eq. 1 to 3)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from shapprune.augmentation import augment, flip_allowed
 from shapprune.errors import InputError
 from shapprune.game import Metric, NeuronGame
+from shapprune.method.triggers import NOT_ATTACKED, Stamp, Target, wanted_answers
 from shapprune.neurons import Neurons
 from shapprune.shapley import ShapleyValues, algorithm1, multilinear
 from shapprune.stages import part_of
-from shapprune.stamps import Stamp
 
 Estimator: TypeAlias = Literal["multilinear", "algorithm1"]
 Mode: TypeAlias = Literal["difference", "mixture", "normal"]
@@ -31,6 +31,7 @@ class NeuronValues:
         estimator, mode: which ones.
         asr: values for the ASR of the inverted triggers.
         accuracy: values for ACC, or None where the estimator does without.
+        margin: values for the target on maximum-margin inputs, or None where there are none.
         scores: float (n,) each, what neurons are pruned by, largest first. More than one is left
             to pruning to choose among.
         passes: image passes; a backward pass counts as two.
@@ -40,6 +41,7 @@ class NeuronValues:
     mode: Mode
     asr: ShapleyValues
     accuracy: ShapleyValues | None
+    margin: ShapleyValues | None
     scores: tuple[Tensor, ...]
     passes: int
 
@@ -50,11 +52,13 @@ def estimate_shapley(
     labels: Tensor,
     *,
     neurons: Neurons,
-    triggers: Sequence[tuple[int, Stamp]],
+    triggers: Sequence[tuple[Target, Stamp]],
+    extremes: tuple[Tensor, Tensor] | None = None,
     estimator: Estimator = "multilinear",
     mode: Mode | None = None,
     samples: int = 1024,
     average_iterations: float = 50,
+    flip: bool | None = None,
     generator: torch.Generator,
     progress: Callable[[float], None] | None = None,
 ) -> NeuronValues:
@@ -64,7 +68,10 @@ def estimate_shapley(
         model: left as it was.
         images, labels: clean, (n, C, H, W) and (n,).
         neurons: see `find_neurons`.
-        triggers: (target class, trigger) pairs; the game is played on images stamped by all.
+        triggers: (target, trigger) pairs; the game is played on images stamped by all.
+        extremes: maximum-margin inputs (m, C, H, W) and the classes int64 (m,) that they are of.
+            They need no trigger: the same game on them gives another score, in the mode
+            "difference" only.
         estimator: "multilinear" (gradients) or "algorithm1" (the paper's).
         mode: what neurons are pruned by: the value for the ASR alone ("normal"); less the positive
             part of that for the accuracy ("difference"); or, of the neurons with the least value
@@ -72,6 +79,7 @@ def estimate_shapley(
             neurons to choose from. None: "difference" of gradients, "normal" of the paper's.
         samples: gradients that "multilinear" draws for each of the two games.
         average_iterations: of "algorithm1".
+        flip: whether mirrored images keep their meaning; None to ask the model.
         generator: on the CPU.
         progress: called with the share of the work done.
 
@@ -86,7 +94,9 @@ def estimate_shapley(
     # A backdoor saturates the probability, and the logarithm still has a gradient there.
     metric: Metric = "success" if estimator == "algorithm1" else "log-probability"
     mode = mode or ("normal" if estimator == "algorithm1" else "difference")
-    parts = 1 if mode == "normal" else 2
+    if mode != "difference":
+        extremes = None
+    parts = 1 if mode == "normal" else 3 if extremes else 2
 
     def values(game: NeuronGame, part: int) -> ShapleyValues:
         report = part_of(progress, part, parts)
@@ -101,18 +111,23 @@ def estimate_shapley(
     backdoor = NeuronGame(model, neurons, stamped, answers, metric=metric)
     if mode == "normal":
         asr = values(backdoor, 0)
-        return NeuronValues(estimator, mode, asr, None, (asr.values,), backdoor.passes)
-    flip = flip_allowed(model, images)
+        return NeuronValues(estimator, mode, asr, None, None, (asr.values,), backdoor.passes)
+    flip = flip_allowed(model, images) if flip is None else flip
     varied = torch.cat([images, *(augment(images, generator=generator, flip=flip) for _ in "abc")])
     clean = NeuronGame(model, neurons, varied, labels.repeat(4), metric=metric)
     asr, accuracy = values(backdoor, 0), values(clean, 1)
-    scores = (
-        [asr.values - accuracy.values.clamp(min=0)]
-        if mode == "difference"
-        else [mixture_score(asr.values, accuracy.values, share) for share in _SHARES]
-    )
     passes = backdoor.passes + clean.passes
-    return NeuronValues(estimator, mode, asr, accuracy, tuple(scores), passes)
+    if mode == "mixture":
+        mixtures = [mixture_score(asr.values, accuracy.values, share) for share in _SHARES]
+        return NeuronValues(estimator, mode, asr, accuracy, None, tuple(mixtures), passes)
+    cost, margin = accuracy.values.clamp(min=0), None
+    scores = [asr.values - cost]
+    if extremes:
+        surest = NeuronGame(model, neurons, *extremes, metric=metric)
+        margin = values(surest, 2)
+        scores.append(margin.values - cost)
+        passes += surest.passes
+    return NeuronValues(estimator, mode, asr, accuracy, margin, tuple(scores), passes)
 
 
 def mixture_score(asr: Tensor, accuracy: Tensor, share: float) -> Tensor:
@@ -130,13 +145,18 @@ def mixture_score(asr: Tensor, accuracy: Tensor, share: float) -> Tensor:
 
 
 def stamped_images(
-    images: Tensor, labels: Tensor, triggers: Sequence[tuple[int, Stamp]]
+    images: Tensor, labels: Tensor, triggers: Sequence[tuple[Target, Stamp]]
 ) -> tuple[Tensor, Tensor]:
-    """The images of other classes under each trigger, and the targets: (m, C, H, W) and (m,)."""
+    """The images that each trigger attacks, under it, and the answers that it wants: (m, C, H, W)
+    and (m,)."""
     if not triggers:
         raise InputError("expected at least one trigger")
-    stamped = [trigger.stamp(images[labels != target]) for target, trigger in triggers]
-    answers = [torch.full_like(labels[labels != target], target) for target, _ in triggers]
+    stamped, answers = [], []
+    for target, trigger in triggers:
+        wanted = wanted_answers(target, labels)
+        attacked = wanted != NOT_ATTACKED
+        stamped.append(trigger.stamp(images[attacked]))
+        answers.append(wanted[attacked])
     if not all(map(len, stamped)):
         raise InputError("no image of another class than the target: give images of more classes")
     return torch.cat(stamped), torch.cat(answers)

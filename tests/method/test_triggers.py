@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from shapprune.errors import InputError
-from shapprune.stamps import Perturbation, Trigger
+from shapprune.method.triggers import Perturbation, Trigger
 
 
 def trigger(mask: list[list[float]], *pattern: list[list[float]]) -> Trigger:

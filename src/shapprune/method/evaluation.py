@@ -1,0 +1,201 @@
+"""What the defender can measure of a network: on the few images, varied, without the attacker."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from shapprune.augmentation import augment, bend, warp
+from shapprune.errors import InputError
+from shapprune.method.case import Case
+from shapprune.method.settings import EVALUATION, EvaluationSettings
+from shapprune.method.triggers import NOT_ATTACKED, Stamp, TargetMap, wanted_answers
+from shapprune.metrics import predict
+from shapprune.neurons import Neurons, evaluating, masked
+from shapprune.triggers import InvertedTrigger
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share in [0, 1] with its 90 % interval: 5 % lie above ``high``, and 5 % below ``low``."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Proxies:
+    """What stands in for ACC and ASR on images that the defender does not have.
+
+    Attributes:
+        accuracy: of the images, augmented, those that get their label.
+        agreement: of the images, turned, zoomed and bent, those that get the original's answer.
+            Ten labels say little about accuracy; agreement far from the given images says more.
+        kept: of those that the original gives their label, the ones that keep it. A weak
+            network's other answers are easily changed, and worth nothing. Where none is right, it
+            is the agreement.
+        asr: of the images under an inverted trigger, those that it moves to the wanted answer. Each
+            trigger is taken in the strongest form that still works on the original: the
+            attacker's is stronger than the smallest that works.
+        asr_by_trigger: the same under each of the triggers alone, the shares only.
+    """
+
+    accuracy: Share
+    agreement: Share
+    kept: Share
+    asr: Share
+    asr_by_trigger: tuple[float, ...]
+
+
+class Evaluator:
+    """Measures networks on one fixed draw of varied images, each network once.
+
+    An image of another class than a target that the original sends there is not believed: its
+    answer is the backdoor's, and a repair should not agree with it. Such views are left out, as
+    `believed` does while tuning.
+
+    Args:
+        case: its model is the original.
+        triggers: inverted, at least one.
+        neurons: of the model.
+        settings: how much is measured.
+        generator: on the CPU.
+
+    Raises:
+        InputError: no triggers, or no image that they attack.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        triggers: Sequence[InvertedTrigger],
+        *,
+        neurons: Neurons,
+        settings: EvaluationSettings = EVALUATION,
+        generator: torch.Generator,
+    ) -> None:
+        if not triggers:
+            raise InputError("expected at least one trigger")
+        self._neurons, self._known = neurons, WeakKeyDictionary[nn.Module, dict[object, Proxies]]()
+        original, count = case.model, len(case.images)
+        copies = -(-settings.views // count)
+        labels = case.labels.repeat(copies)
+        sources = torch.arange(count, device=labels.device).repeat(copies)
+        images = case.images.repeat(copies, 1, 1, 1)
+        self._varied = augment(images, generator=generator, flip=case.flip_allowed)
+        far = bend(warp(self._varied, generator=generator), generator=generator)
+        answers = predict(original, far)
+        trusted = believed([trigger.mapping for trigger in triggers], labels, answers)
+        if not bool(trusted.any()):
+            trusted = ~trusted
+        self._far, self._answers = far[trusted], answers[trusted]
+        right = self._answers == labels[trusted]
+        self._right = right if bool(right.any()) else ~right
+        self._labels, self._far_sources = labels, sources[trusted]
+        self._sources = sources
+        shares = torch.randperm(len(labels), generator=generator).tensor_split(len(triggers))
+        stamped, wanted, rows = [], [], []
+        for trigger, share in zip(triggers, shares, strict=True):
+            share = share.to(labels.device)
+            aim = wanted_answers(trigger.mapping, labels[share])
+            # Those that the original sends there anyway would count as hits for ever.
+            open_ = (aim != NOT_ATTACKED) & (predict(original, self._varied[share]) != aim)
+            views, aim = self._varied[share][open_], aim[open_]
+            stamped.append(_strongest(original, trigger.stamp, views, aim, settings))
+            wanted.append(aim)
+            rows.append(share[open_])
+        if not any(map(len, wanted)):
+            raise InputError(
+                "no image of another class than the target: give images of more classes"
+            )
+        self._parts = [len(part) for part in wanted]
+        self._stamped, self._wanted = torch.cat(stamped), torch.cat(wanted)
+        self._rows = torch.cat(rows)  # of the views without a trigger
+        weights = torch.ones(count).expand(settings.resamples, count)
+        drawn = torch.multinomial(weights, count, replacement=True, generator=generator)
+        self._resamples = torch.stack([torch.bincount(row, minlength=count) for row in drawn])
+
+    def __call__(self, model: nn.Module, removed: Sequence[int] = ()) -> Proxies:
+        """What is known of a model, with some of its neurons removed.
+
+        Args:
+            model: the original, or a copy whose weights do not change any more.
+            removed: neurons that are masked meanwhile.
+        """
+        known = self._known.setdefault(model, {})
+        key = tuple(removed)
+        if key not in known:
+            if removed:
+                keep = torch.ones(1, len(self._neurons), device=self._varied.device)
+                keep[:, list(removed)] = 0
+                with evaluating(model), masked(model, self._neurons, keep):
+                    known[key] = self._measure(model)
+            else:
+                known[key] = self._measure(model)
+        return known[key]
+
+    def _measure(self, model: nn.Module) -> Proxies:
+        same = predict(model, self._far) == self._answers
+        plain = predict(model, self._varied)
+        hits = predict(model, self._stamped) == self._wanted
+        hits &= plain[self._rows] != self._wanted  # a trigger does not move what goes there anyway
+        return Proxies(
+            self._share(plain == self._labels, self._sources),
+            self._share(same, self._far_sources),
+            self._share(same[self._right], self._far_sources[self._right]),
+            self._share(hits, self._sources[self._rows]),
+            tuple(
+                float(part.float().mean()) if len(part) else 0.0 for part in hits.split(self._parts)
+            ),
+        )
+
+    def _share(self, hits: Tensor, sources: Tensor) -> Share:
+        """Ten images in 24 views each are ten observations: whole images are resampled."""
+        each = torch.stack(
+            [
+                torch.bincount(sources, weights=w, minlength=self._resamples.shape[1])
+                .cpu()
+                .double()
+                for w in (hits.double(), torch.ones_like(hits, dtype=torch.float64))
+            ]
+        )
+        drawn = self._resamples.double() @ each.T
+        shares = drawn[:, 0] / drawn[:, 1].clamp(min=1)
+        value = float(hits.float().mean())
+        return Share(value, *(float(shares.quantile(q)) for q in (0.05, 0.95)))
+
+
+def believed(maps: Sequence[TargetMap], labels: Tensor, answers: Tensor) -> Tensor:
+    """Which answers are not the backdoor's: bool (n,).
+
+    An image is not believed if the original gives it the answer that a map wants for its label.
+    A target's own images are always believed.
+
+    >>> believed([(2, None, None)], torch.tensor([0, 0, 1, 2]), torch.tensor([2, 0, 2, 2])).tolist()
+    [False, True, True, True]
+    """
+    taken = [answers == wanted_answers(mapping, labels) for mapping in maps]
+    return ~torch.stack(taken).any(0)
+
+
+def _strongest(
+    original: nn.Module, stamp: Stamp, images: Tensor, wanted: Tensor, settings: EvaluationSettings
+) -> Tensor:
+    """The images under the strongest form of a trigger that works on the original, or else under
+    the form that works best."""
+    best, rate = images, -1.0
+    for growth, strength in settings.forms:
+        form = stamp.amplified(strength)
+        for _ in range(growth):
+            form = form.grown()
+        stamped = form.stamp(images)
+        hits = (predict(original, stamped) == wanted).float()
+        works = float(hits.mean()) if len(hits) else 1.0
+        if works > rate:
+            best, rate = stamped, works
+        if works >= settings.works:
+            break
+    return best

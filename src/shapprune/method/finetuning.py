@@ -1,0 +1,226 @@
+"""Few-shot fine-tuning: a student distils what the network could, and unlearns the triggers."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shapprune.augmentation import augment, bend, mix, warp
+from shapprune.compact import operations
+from shapprune.errors import InputError
+from shapprune.method.case import Case
+from shapprune.method.evaluation import believed
+from shapprune.method.settings import POOL, TUNING, PoolSettings, TuningSettings
+from shapprune.method.triggers import Stamp, TargetMap, Trigger
+from shapprune.metrics import predict
+from shapprune.neurons import CHUNK, PRODUCERS, Neurons, evaluating, masked, zero_neurons
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Images that a student learns on, and what the network said to each, computed once.
+
+    Attributes:
+        images: (p, C, H, W) in [0, 1].
+        logits: (p, classes), the teacher's.
+        reads: what each convolution and linear layer but the first reads, (p, …) a layer.
+    """
+
+    images: Tensor
+    logits: Tensor
+    reads: tuple[Tensor, ...]
+
+
+def distillation_pool(
+    case: Case,
+    maps: Sequence[TargetMap] = (),
+    *,
+    settings: PoolSettings = POOL,
+    generator: torch.Generator,
+) -> Pool:
+    """Thousands of images out of few: shifted, turned, bent and mixed with each other.
+
+    The teacher is believed or not image by image, see `believed`: those that it sends to a target
+    although they are made of an image of another class, mixed or not, are left out.
+
+    Args:
+        case: its model is the teacher.
+        maps: of the backdoors.
+        settings: how many, and how far they go from the given ones.
+        generator: on the CPU.
+    """
+    images, labels, teacher = case.images, case.labels, case.model
+    with evaluating(teacher), torch.no_grad():
+        _, one = _reads(teacher, images[:1])
+    bytes_each = sum(read.numel() * read.element_size() for read in one)
+    size = max(settings.least, min(settings.images, settings.memory // max(1, bytes_each)))
+    drawn = torch.randint(len(images), (2 * size,), generator=generator)
+    varied = augment(images[drawn], generator=generator, flip=case.flip_allowed)
+    for change, share in ((warp, settings.warped), (bend, settings.bent)):
+        some = torch.rand(len(varied), 1, 1, 1, generator=generator) < share
+        varied = torch.where(some.to(varied.device), change(varied, generator=generator), varied)
+    mixed = mix(*varied.split(size), generator=generator)
+    if maps:
+        trusted = believed(maps, labels[drawn[:size]], predict(teacher, mixed))
+        mixed = mixed[trusted] if bool(trusted.any()) else mixed
+    logits, parts = [], []
+    with evaluating(teacher), torch.no_grad():
+        for part in mixed.split(CHUNK):
+            answer, reads = _reads(teacher, part)
+            logits.append(answer)
+            parts.append(reads)
+    return Pool(mixed, torch.cat(logits), tuple(map(torch.cat, zip(*parts, strict=True))))
+
+
+def fine_tune(
+    model: nn.Module,
+    pool: Pool,
+    *,
+    neurons: Neurons,
+    removed: Sequence[int] = (),
+    stamps: Sequence[Stamp] = (),
+    stamped: float = 0.25,
+    settings: TuningSettings = TUNING,
+    generator: torch.Generator,
+    progress: Callable[[float], None] | None = None,
+) -> nn.Module:
+    """A fine-tuned copy of a network, without some of its neurons and without its backdoor.
+
+    The student's logits and what its layers read are drawn to what the network itself had for the
+    images of the pool. What layers read says far more about an image than ten logits do, which
+    is what keeps ten images from overfitting (FitNets, Romero et al. 2015). Batch norms stay in
+    eval mode; the removed neurons put out exactly zero in the end.
+
+    With ``stamps`` the backdoor is unlearned meanwhile: a share of each batch is stamped for the
+    student, while the teacher saw it clean. Each image gets one of the triggers, up to four times
+    as strong as inverted. Removed neurons then fade out over the first half of the steps, for a
+    network without them hardly answers to the inverted triggers any more, and what does not answer
+    cannot be unlearned; the attacker's trigger would still work.
+
+    Args:
+        model: left as it was.
+        pool: of the same model, see `distillation_pool`.
+        neurons: of the model.
+        removed: numbers of neurons.
+        stamps: triggers; none for plain distillation.
+        stamped: share of a batch in [0, 1].
+        settings: of Adam and of the losses.
+        generator: on the CPU.
+        progress: called with the share of the work done.
+
+    Raises:
+        InputError: an empty pool.
+    """
+    if len(pool.images) == 0:
+        raise InputError("fine-tuning needs images")
+    student = deepcopy(model).eval().requires_grad_(True)
+    stack = StampStack.of(stamps, growth=settings.growth) if stamps else None
+    count = round(settings.batch_size * stamped) if stack else 0
+    keep = torch.ones(1, len(neurons), device=pool.images.device)
+    steps = _steps(model, pool.images, settings)
+    scales = [(reads**2).mean() + 1e-6 for reads in pool.reads]
+    optimizer = torch.optim.Adam(student.parameters(), lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    with torch.enable_grad():
+        for step in range(steps):
+            drawn = torch.randint(len(pool.images), (settings.batch_size,), generator=generator)
+            drawn = drawn.to(pool.images.device)
+            inputs = pool.images[drawn]
+            if stack:
+                marked = stack.stamp(inputs[:count], settings.amplification, generator=generator)
+                inputs = torch.cat([marked, inputs[count:]])
+            gone = step / (settings.fade * steps) if stack else 1.0
+            keep[:, list(removed)] = max(0.0, 1 - gone)
+            optimizer.zero_grad()
+            with masked(student, neurons, keep):
+                logits, reads = _reads(student, inputs)
+            loss = _divergence(logits, pool.logits[drawn], settings.temperature)
+            for read, aim, scale in zip(reads, pool.reads, scales, strict=True):
+                loss = loss + settings.feature_weight * ((read - aim[drawn]) ** 2).mean() / scale
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if progress:
+                progress((step + 1) / steps)
+    student.requires_grad_(False)
+    zero_neurons(student, neurons, removed)
+    return student
+
+
+@dataclass(frozen=True, eq=False)
+class StampStack:
+    """Triggers of both kinds as tensors, so that each image of a batch gets one of its own.
+
+    Attributes:
+        masks: (k, 1, H, W) in [0, 1]; zero for perturbations.
+        patterns: (k, C, H, W) in [0, 1].
+        deltas: (k, C, H, W); zero for patches.
+    """
+
+    masks: Tensor
+    patterns: Tensor
+    deltas: Tensor
+
+    @classmethod
+    def of(cls, stamps: Sequence[Stamp], *, growth: int = 0) -> "StampStack":
+        """Each trigger as it is, and wider by up to ``growth`` pixels. An opaque square, larger
+        than need be already, is only taken as it is."""
+        rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        for stamp in stamps:
+            opaque = isinstance(stamp, Trigger) and bool((stamp.mask * (1 - stamp.mask) == 0).all())
+            for wider in range(growth + 1):
+                if wider and not opaque:
+                    stamp = stamp.grown()
+                if isinstance(stamp, Trigger):
+                    rows.append((stamp.mask, stamp.pattern, torch.zeros_like(stamp.pattern)))
+                else:
+                    nothing = torch.zeros_like(stamp.delta)
+                    rows.append((nothing[:1], nothing, stamp.delta))
+        return cls(*map(torch.stack, zip(*rows, strict=True)))
+
+    def stamp(self, images: Tensor, most: float, *, generator: torch.Generator) -> Tensor:
+        """The images (n, C, H, W), each with a random trigger one to ``most`` times as strong."""
+        which = torch.randint(len(self.masks), (len(images),), generator=generator)
+        strength = (most ** torch.rand(len(images), generator=generator)).to(images)
+        which, strength = which.to(images.device), strength.view(-1, 1, 1, 1)
+        mask = (self.masks.to(images)[which] * strength).clamp(max=1)
+        patched = (1 - mask) * images + mask * self.patterns.to(images)[which]
+        return (patched + strength * self.deltas.to(images)[which]).clamp(0, 1)
+
+
+def _steps(model: nn.Module, images: Tensor, settings: TuningSettings) -> int:
+    """As many as the operations allow, within bounds."""
+    affordable = settings.operations / (3 * settings.batch_size * operations(model, images))
+    return max(settings.least, min(settings.most, round(affordable)))
+
+
+def _reads(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and what each convolution and linear layer reads, whatever activation is before."""
+    reads: list[Tensor] = []
+
+    def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        reads.append(inputs[0])
+
+    handles = [
+        module.register_forward_pre_hook(keep)
+        for module in model.modules()
+        if isinstance(module, PRODUCERS)
+    ]
+    try:
+        return model(images), reads[1:]  # the first reads the image itself
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL divergence of the softened answers (Hinton et al. 2015)."""
+    loss = F.kl_div(
+        F.log_softmax(student / temperature, 1),
+        F.softmax(teacher / temperature, 1),
+        reduction="batchmean",
+    )
+    return loss * temperature**2

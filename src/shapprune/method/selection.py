@@ -1,0 +1,55 @@
+"""One rule for all that a repair could give back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from shapprune.method.evaluation import Proxies
+from shapprune.method.settings import SELECTION, SelectionSettings
+
+Way: TypeAlias = Literal["pruned", "tuned", "between"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that a repair could give back, and what is known of it.
+
+    Attributes:
+        way: "pruned" only; "tuned", with neurons removed or without; or "between" these two.
+        score: which of the scores neurons were removed by.
+        removed: the neurons, most harmful first.
+        weight: of the tuned network, in one that is between; else 1.
+        proxies: what the evaluator says of it.
+    """
+
+    way: Way
+    score: int
+    removed: tuple[int, ...]
+    weight: float
+    proxies: Proxies
+
+
+def is_sufficient(proxies: Proxies, settings: SelectionSettings = SELECTION) -> bool:
+    """Whether the ASR is low enough, at the upper end of its interval."""
+    return proxies.asr.high <= settings.asr
+
+
+def choose(
+    candidates: Sequence[Candidate], settings: SelectionSettings = SELECTION
+) -> tuple[int, bool]:
+    """Of the candidates whose ASR is low enough, the one that keeps most of the original's answers.
+
+    If none's is, the one with the least ASR, at the upper end of its interval. Where two are
+    level, the earlier one. What keeps too few answers is no repair, and is only taken where
+    nothing else is there.
+
+    Returns:
+        The place of the candidate, and whether its ASR is low enough.
+    """
+    every = range(len(candidates))
+    useful = [i for i in every if candidates[i].proxies.kept.value >= settings.least_kept]
+    places = useful or every
+    enough = [i for i in places if is_sufficient(candidates[i].proxies, settings)]
+    if enough:
+        return max(enough, key=lambda i: candidates[i].proxies.kept.value), True
+    return min(places, key=lambda i: candidates[i].proxies.asr.high), False

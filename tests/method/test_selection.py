@@ -1,0 +1,29 @@
+"""The one rule, by hand."""
+
+import pytest
+
+from shapprune.method.evaluation import Proxies, Share
+from shapprune.method.selection import Candidate, choose
+from shapprune.method.settings import SelectionSettings
+
+SETTINGS = SelectionSettings(asr=0.05, least_kept=0.8)
+
+
+def candidate(kept: float, asr: float, high: float) -> Candidate:
+    share = Share(kept, kept, kept)
+    return Candidate("tuned", 0, (), 1, Proxies(share, share, share, Share(asr, 0, high), ()))
+
+
+@pytest.mark.parametrize(
+    ("cases", "chosen", "sufficient"),  # kept, ASR, its upper end
+    [
+        ([(1, 0.5, 0.6), (0.9, 0.01, 0.04), (0.8, 0, 0)], 1, True),  # keeps most of what is enough
+        ([(1, 0.5, 0.6), (0.9, 0.01, 0.06), (0.8, 0, 0)], 2, True),  # the upper end counts
+        ([(0.9, 0.01, 0.05), (0.9, 0, 0)], 0, True),  # level: the earlier
+        ([(0.9, 0.3, 0.5), (0.9, 0.2, 0.4), (0.8, 0.25, 0.3)], 2, False),  # none: the least ASR
+        ([(0.7, 0, 0), (0.9, 0.1, 0.2)], 1, False),  # what keeps too little is no repair
+        ([(0.7, 0, 0), (0.6, 0, 0)], 0, True),  # unless there is nothing else
+    ],
+)
+def test_the_rule(cases, chosen, sufficient):
+    assert choose([candidate(*case) for case in cases], SETTINGS) == (chosen, sufficient)

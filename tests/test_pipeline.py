@@ -198,7 +198,7 @@ def test_what_a_verdict_without_images_stands_on(net, layers, basis, found):
 def test_what_cannot_show_a_model_clean_never_says_so(net, monkeypatch, layers, right):
     """Margins alone, and images whose recovery failed; with bounds above all scores."""
     calibration = shipped("recovered" if layers else "margins")
-    ship(monkeypatch, replace(calibration, clean=tuple(range(1000, 1100))))
+    ship(monkeypatch, replace(calibration, clean=tuple((score,) for score in range(1000, 1100))))
     labels = LABELS if right else (LABELS + 1) % CLASSES
     images = Recovery(IMAGES, labels, layers, 0.0, Stage("recover", 0.0))
     result = repair(net, recovered=images)

@@ -23,7 +23,7 @@ def test_a_row_of_larger_weights_stands_out_by_their_mean():
     assert before is not None
     assert after is not None
     assert max(range(4), key=after.__getitem__) == 2
-    spread = float(head.weight.std(correction=0))
+    spread = float(head.weight.detach().std(correction=0))
     assert after == pytest.approx((head.weight.mean(1) / spread).tolist(), abs=1e-5)
 
 

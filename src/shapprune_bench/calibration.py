@@ -4,6 +4,7 @@ Models of one group are siblings: a score that a rate is told by comes from a fi
 of its siblings (leave one group out). The shipped coefficients are those of the fit on all.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,7 +20,9 @@ from shapprune.method.settings import TEN_CLASSES
 
 Floats: TypeAlias = NDArray[np.float64]
 
-_SHRINKAGE = 0.5  # of the squared weights of standardised features; one model's loss has weight 1
+_SHRINKAGE = 0.3  # of the squared weights of standardised features; one model's loss has weight 1
+# A class beside the target that scores high: a wrong name is less bad than a wrong verdict.
+_BESIDE = 0.3
 _START = -4.0  # log-odds of each kind of evidence: few classes are targets
 
 
@@ -120,11 +123,14 @@ def fit(scans: Sequence[Scanned], names: Names) -> Fitted:
     for row, columns in enumerate(kinds.values()):
         member[row, columns] = 1
     # Of each term of the loss the classes, what their score should be, its weight and the prior.
-    terms = [(s.classes, -1.0, len(single) / len(clean), prior(s)) for s in clean]
+    # Scans of one model share its weight, and clean models have that of the poisoned together.
+    scans_of = Counter(s.name for s in scans)
+    ratio = len({s.name for s in single}) / len({s.name for s in clean})
+    terms = [(s.classes, -1.0, ratio / scans_of[s.name], prior(s)) for s in clean]
     for s in single:
-        mine = list(s.targets)
-        terms.append((s.classes[mine], 1.0, 1.0, prior(s)))
-        terms.append((np.delete(s.classes, mine, 0), -1.0, 1.0, prior(s)))
+        mine, share = list(s.targets), 1 / scans_of[s.name]
+        terms.append((s.classes[mine], 1.0, share, prior(s)))
+        terms.append((np.delete(s.classes, mine, 0), -1.0, _BESIDE * share, prior(s)))
     rows = np.concatenate([table for table, *_ in terms]) / scale
     sizes = [len(table) for table, *_ in terms]
     starts = np.cumsum([0, *sizes[:-1]])
@@ -172,6 +178,7 @@ def _fit_untargeted(scans: Sequence[Scanned], names: Names) -> Score | None:
     table = np.stack([s.untargeted for s in known if s.untargeted is not None])
     truth = np.array([1.0 if s.no_single_target else -1.0 for s in known])
     weights = np.where(truth > 0, (truth < 0).sum() / len(found), 1.0)
+    weights /= [Counter(s.name for s in known)[s.name] for s in known]
     scale = table.std(0) + 1e-9
     rows = table / scale
 

@@ -12,7 +12,7 @@ from shapprune.method.attribution import estimate_shapley, mixture_score, stampe
 from shapprune.method.triggers import Perturbation, Trigger
 from shapprune.metrics import accuracy, attack_success_rate
 from shapprune.neurons import find_neurons, remove_neurons
-from shapprune.triggers import KINDS, invert_triggers
+from shapprune.triggers import invert_triggers
 from toys import (
     BACKDOOR,
     CLASSES,
@@ -189,7 +189,7 @@ class OneFurther(nn.Module):
 def test_inversion_for_a_map():
     """No class has a small trigger, and yet one pixel moves all images, each to its own class.
 
-    A patch: shifted by a pixel, as images are while inverting, a perturbation of six pixels is lost.
+    A patch: shifted by a pixel, as images are while inverting, a perturbation this small is lost.
     """
     images = torch.zeros(3, 1, 2, 3)
     images[:, 0, 0] = 0.9 * torch.eye(3)

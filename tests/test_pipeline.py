@@ -73,7 +73,10 @@ def test_a_repair_repeats_its_scan_and_counts_its_cost(net, repaired):
     assert all(stage.passes for stage in again.stages)
 
 
-def test_forced_plain_repair_of_a_network_without_backdoor():
+def test_forced_plain_repair_of_a_network_without_backdoor(monkeypatch):
+    # The last layer still weighs the neuron that is gone, which a signature sees.
+    calibration = replace(shipped("images"), clean=tuple((score,) for score in range(100, 200)))
+    ship(monkeypatch, calibration)
     net = backdoored_net()
     from shapprune.neurons import find_neurons
 

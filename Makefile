@@ -22,6 +22,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest tests/test_imports.py
 
 # Compares the estimators of Shapley values; needs the models of ../shared.

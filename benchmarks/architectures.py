@@ -25,8 +25,10 @@ from torch import Tensor, nn
 
 from repair import machine
 from shapprune.errors import InputError
-from shapprune.files import describe
-from shapprune.neurons import evaluating, find_neurons, masked, remove_neurons
+from shapprune.model.inference import evaluating
+from shapprune.model.masking import masked, remove_neurons
+from shapprune.model.neurons import find_neurons
+from shapprune.utils.text import describe
 
 OUT = Path(__file__).parent / "results" / "architectures"
 SHARE, TOLERANCE, CLASSES, SEED = 0.05, 1e-5, 10, 0

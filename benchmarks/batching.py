@@ -9,7 +9,8 @@ from torch import Tensor
 
 from boards import OUT, Board, board, write
 from repair import machine
-from shapprune.neurons import evaluating, masked
+from shapprune.model.inference import evaluating
+from shapprune.model.masking import masked
 
 COALITIONS, TIMES = 64, 7
 KINDS = ("walk", "random")

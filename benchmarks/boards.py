@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from clean_models import ROOT
 from repair import Subject, machine, subjects
-from shapprune.data import draw_per_class
-from shapprune.game import Metric, NeuronGame
+from shapprune.data.dataset import draw_per_class
 from shapprune.method.attribution import stamped_images
+from shapprune.method.inversion import Kind, invert_triggers
 from shapprune.method.triggers import Perturbation, Stamp, Trigger
-from shapprune.models import in_channels_last
-from shapprune.neurons import Neurons, find_neurons
+from shapprune.model.classifier import in_channels_last
+from shapprune.model.game import Metric, NeuronGame
+from shapprune.model.neurons import Neurons, find_neurons
 from shapprune.shapley import algorithm1
-from shapprune.triggers import Kind, invert_triggers
 from vggs import WIDTHS, vgg
 
 OUT = ROOT / "benchmarks" / "results" / "shapley"

@@ -25,8 +25,8 @@ from torch import nn
 import repair
 from clean_models import CACHE, ROOT, load_split
 from shapprune.attacks import BadNets, Plan
-from shapprune.data import LabeledImages
-from shapprune.weights import read_weights, save_weights
+from shapprune.checkpoints.state_dict import read_weights, save_weights
+from shapprune.data.dataset import LabeledImages
 
 OUT = ROOT / "benchmarks" / "results" / "bring_your_own"
 CLASSES, TARGET, RATE, SEED = 12, 5, 0.1, 31

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repair import machine
-from shapprune.data import load_images
+from shapprune.data.loading import load_images
 from shapprune.method.detection import judge
 from shapprune.method.evidence import features, gather, untargeted_features
-from shapprune.metrics import accuracy
+from shapprune.model.metrics import accuracy
 from shapprune.pipeline import scan
-from shapprune.report import render_report
-from shapprune.stages import Clock
+from shapprune.reporting.html import render_report
+from shapprune.utils.progress import Clock
 from shapprune_bench.networks import LeNet, pooled_cnn
 
 HERE = Path(__file__).resolve().parent

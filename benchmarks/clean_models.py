@@ -13,10 +13,11 @@ from torch import nn
 
 from networks import PlainNet, SmallResNet
 from shapprune.attacks.training import train
-from shapprune.data import LabeledImages, load_images
+from shapprune.checkpoints.state_dict import read_weights, save_weights
+from shapprune.data.dataset import LabeledImages
+from shapprune.data.loading import load_images
 from shapprune.demo import DigitCNN
-from shapprune.metrics import accuracy
-from shapprune.weights import read_weights, save_weights
+from shapprune.model.metrics import accuracy
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "benchmarks" / "cache"

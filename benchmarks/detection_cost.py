@@ -15,7 +15,7 @@ import torch
 
 from repair import machine
 from shapprune.baselines.neural_cleanse import neural_cleanse_scan
-from shapprune.data import load_images
+from shapprune.data.loading import load_images
 from shapprune.pipeline import scan
 from shapprune_bench.manifest import Specimen, read_manifest
 

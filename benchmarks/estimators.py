@@ -14,10 +14,10 @@ from torch import Tensor
 from boards import OUT, Board, board, rounded, subject_of, write
 from repair import machine, score
 from shapprune.bench.rankings import found, sizes
-from shapprune.data import LabeledImages
-from shapprune.game import NeuronGame
+from shapprune.data.dataset import LabeledImages
 from shapprune.method.attribution import estimate_shapley
-from shapprune.neurons import remove_neurons
+from shapprune.model.game import NeuronGame
+from shapprune.model.masking import remove_neurons
 from shapprune.shapley import ShapleyValues, algorithm1, multilinear, permutation, tmab
 
 ITERATIONS = 50  # average iterations of Algorithm 1, the paper's

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from shapprune.networks import Block
+from shapprune.networks.paper import Block
 
 
 class PlainNet(nn.Sequential):

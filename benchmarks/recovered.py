@@ -16,9 +16,9 @@ from torch import Tensor
 from clean_models import ROOT, clean_model
 from repair import machine, spread, subjects
 from shapprune.baselines import invert_model
-from shapprune.metrics import accuracy
-from shapprune.recovery import recover_images
-from shapprune.report import images_picture
+from shapprune.method.recovery import recover_images
+from shapprune.model.metrics import accuracy
+from shapprune.reporting.html import images_picture
 
 OUT = ROOT / "benchmarks" / "results" / "recovered"
 SEEDS = (0, 1, 2)

@@ -25,12 +25,13 @@ from torch import Tensor, nn
 
 from clean_models import CLEAN, ROOT, clean_model, load_split
 from shapprune import demo
-from shapprune.data import LabeledImages, draw_per_class, load_images
-from shapprune.loading import load_classifier
+from shapprune.checkpoints.loading import load_classifier
+from shapprune.data.dataset import LabeledImages, draw_per_class
+from shapprune.data.loading import load_images
+from shapprune.method.recovery import recover_images
 from shapprune.method.triggers import Perturbation
-from shapprune.metrics import accuracy, attack_success_rate
+from shapprune.model.metrics import accuracy, attack_success_rate
 from shapprune.pipeline import RepairResult, repair
-from shapprune.recovery import recover_images
 
 ZOO = ROOT.parent / "shared" / "zoo"
 

@@ -17,9 +17,9 @@ import torch
 from clean_models import ROOT
 from repair import machine, score, subjects
 from shapprune.baselines import DEFENCES
-from shapprune.data import draw_per_class
-from shapprune.models import in_channels_last
-from shapprune.passes import counting
+from shapprune.data.dataset import draw_per_class
+from shapprune.model.classifier import in_channels_last
+from shapprune.model.cost import counting
 
 OUT = ROOT / "benchmarks" / "results" / "rivals"
 MODELS = ("gtsrb_trojan_wm", "cifar10_badnets", "cifar10_l2inv", "demo")
@@ -105,8 +105,8 @@ def main() -> None:
         "# Other papers' defences with one clean image a class\n\nMade by "
         "`python benchmarks/rivals.py` from the JSON files beside it: ACC and ASR in per cent on "
         "the test part, with the true trigger, before → after; one run each. A pass is the "
-        "arithmetic of one image's way through the network (`shapprune.passes`). Seconds are of a "
-        "machine with other work on it.\n\n" + table()
+        "arithmetic of one image's way through the network (`shapprune.model.cost`). Seconds are "
+        "of a machine with other work on it.\n\n" + table()
     )
 
 

@@ -36,21 +36,23 @@ from torch.nn import functional as F
 
 from clean_models import CACHE, DATA, ROOT
 from repair import Subject, machine, spread, subjects
-from shapprune.augmentation import augment, flip_allowed
 from shapprune.baselines.clp import channel_sensitivity
 from shapprune.bench import models
 from shapprune.bench.experiments import ROWS
 from shapprune.bench.recipes import Recipe, load_split
-from shapprune.data import draw_per_class
-from shapprune.detection import detect
-from shapprune.game import NeuronGame
+from shapprune.checkpoints.state_dict import read_weights
+from shapprune.data.augmentation import augment, flip_allowed
+from shapprune.data.dataset import draw_per_class
 from shapprune.method.attribution import estimate_shapley, mixture_score
-from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.models import in_channels_last
-from shapprune.neurons import Neurons, evaluating, find_neurons, hooked, masked
+from shapprune.method.inversion import KINDS, invert_triggers
+from shapprune.method.outliers import detect
+from shapprune.model.classifier import in_channels_last
+from shapprune.model.game import NeuronGame
+from shapprune.model.inference import evaluating
+from shapprune.model.masking import hooked, masked
+from shapprune.model.metrics import accuracy, attack_success_rate
+from shapprune.model.neurons import Neurons, find_neurons
 from shapprune.shapley import multilinear
-from shapprune.triggers import KINDS, invert_triggers
-from shapprune.weights import read_weights
 
 OUT = ROOT / "benchmarks" / "results" / "trigger_free"
 OWN = ("mnist-badnets", "gtsrb-badnets")  # of `shapprune bench models --profile cpu`

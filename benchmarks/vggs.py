@@ -12,8 +12,8 @@ from torch import nn
 from clean_models import CACHE, load_split
 from repair import Subject, score
 from shapprune.attacks import BadNets, make_backdoored, square_trigger
-from shapprune.networks import table3_vgg
-from shapprune.weights import read_weights, save_weights
+from shapprune.checkpoints.state_dict import read_weights, save_weights
+from shapprune.networks.paper import table3_vgg
 
 # The widths of the fully connected layers, by the number of all neurons.
 WIDTHS = {"vgg_2688": (1024,), "vgg_10000": (4168, 4168)}

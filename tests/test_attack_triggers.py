@@ -28,7 +28,7 @@ from shapprune.attacks import (
     square_trigger,
     trigger_bytes,
 )
-from shapprune.data import LabeledImages
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
 from shapprune.method.triggers import Perturbation, Trigger
 from test_attacks import fresh_net

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from shapprune import demo
-from shapprune.architectures import build_network
 from shapprune.attacks import (
     BadNets,
     Learning,
@@ -18,11 +17,12 @@ from shapprune.attacks import (
     square_trigger,
     train,
 )
-from shapprune.data import LabeledImages
+from shapprune.checkpoints.architectures import build_network
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
 from shapprune.method.triggers import Trigger
-from shapprune.metrics import accuracy
-from shapprune.neurons import find_neurons
+from shapprune.model.metrics import accuracy
+from shapprune.model.neurons import find_neurons
 from toys import (
     CLASSES,
     SIDE,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from shapprune.augmentation import augment, flip_allowed, mix
+from shapprune.data.augmentation import augment, flip_allowed, mix
 from toys import backdoored_net, seeded, toy_images
 
 

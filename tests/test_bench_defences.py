@@ -12,11 +12,12 @@ from shapprune.bench.defences import PAPERS, UNREPAIRED, WITH_TRIGGER, Budget, d
 from shapprune.bench.measure import Timed
 from shapprune.bench.rankings import RANKINGS, Board, board, sizes
 from shapprune.errors import InputError
-from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.neurons import find_neurons, remove_neurons
-from shapprune.passes import counting
-from shapprune.recovery import Recovery
-from shapprune.stages import Stage
+from shapprune.method.recovery import Recovery
+from shapprune.model.cost import counting
+from shapprune.model.masking import remove_neurons
+from shapprune.model.metrics import accuracy, attack_success_rate
+from shapprune.model.neurons import find_neurons
+from shapprune.utils.progress import Stage
 from toys import TARGET, backdoored_net, snapshot, toy_images, true_trigger, unchanged
 
 UNSEEN = toy_images(per_class=10, seed=1)

@@ -11,8 +11,8 @@ from shapprune.bench.defences import FULL, Budget
 from shapprune.bench.experiments import ROWS
 from shapprune.bench.measure import measure
 from shapprune.bench.models import Subject
-from shapprune.data import LabeledImages
-from shapprune.summary import plain
+from shapprune.data.dataset import LabeledImages
+from shapprune.reporting.summary import plain
 from toys import CLASSES, TARGET, backdoored_net, toy_images, true_trigger
 
 RECIPE = replace(ROWS["smoke"][0], target=TARGET, num_classes=CLASSES, input_size=(3, 12, 12))

@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from shapprune import charts
 from shapprune.bench import paper, report, runner
 from shapprune.bench.cells import Cell
 from shapprune.bench.experiments import (
@@ -29,7 +28,8 @@ from shapprune.bench.experiments import (
 from shapprune.bench.plan import plan
 from shapprune.bench.rankings import RANKINGS, TRUTH, sizes
 from shapprune.bench.runner import read
-from shapprune.cli import main
+from shapprune.cli.main import main
+from shapprune.reporting import charts
 
 (DIGITS,) = ROWS["smoke"]
 TWIN = DIGITS.clean_twin()

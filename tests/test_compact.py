@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shapprune import demo
-from shapprune.architectures import build_network
-from shapprune.cli import main
-from shapprune.compact import Compact, make_compact
-from shapprune.compact_files import load_compact, save_compact
+from shapprune.checkpoints.architectures import build_network
+from shapprune.checkpoints.compact_files import load_compact, save_compact
+from shapprune.checkpoints.loading import load_classifier
+from shapprune.checkpoints.state_dict import save_weights
+from shapprune.cli.main import main
 from shapprune.errors import InputError
-from shapprune.loading import load_classifier
-from shapprune.models import Classifier
-from shapprune.neurons import find_neurons, remove_neurons
-from shapprune.weights import save_weights
+from shapprune.model.classifier import Classifier
+from shapprune.model.compact import Compact, make_compact
+from shapprune.model.masking import remove_neurons
+from shapprune.model.neurons import find_neurons
 from toys import backdoored_net, build, random_images, snapshot, toy_images, unchanged
 
 pytest.importorskip("torch_pruning")

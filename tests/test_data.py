@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from shapprune.data import LabeledImages, draw_per_class, load_images
+from shapprune.data.dataset import LabeledImages, draw_per_class
+from shapprune.data.loading import load_images
 from shapprune.errors import InputError
 
 SHARED = Path(__file__).parents[1] / "../shared"

@@ -17,17 +17,14 @@ from shapprune.baselines.deepinspect import deepinspect, deepinspect_scan, doubl
 from shapprune.baselines.fine_pruning import dormant_first, fine_pruning
 from shapprune.baselines.gangsweep import TriggerGenerator, gangsweep, gangsweep_scan, hinge
 from shapprune.baselines.ibau import ibau, implicit_gradient, worst_perturbation
-from shapprune.baselines.neural_cleanse import (
-    CostSchedule,
-    neural_cleanse,
-    neural_cleanse_scan,
-)
+from shapprune.baselines.neural_cleanse import CostSchedule, neural_cleanse, neural_cleanse_scan
 from shapprune.baselines.plain_finetuning import batches, blame, plain_fine_tune, unlearn
-from shapprune.detection import detect
 from shapprune.errors import InputError
-from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.neurons import find_neurons, remove_neurons
-from shapprune.passes import counting
+from shapprune.method.outliers import detect
+from shapprune.model.cost import counting
+from shapprune.model.masking import remove_neurons
+from shapprune.model.metrics import accuracy, attack_success_rate
+from shapprune.model.neurons import find_neurons
 from toys import (
     BACKDOOR,
     SIDE,

@@ -4,8 +4,8 @@ from math import exp, log
 
 import pytest
 
-from shapprune.detection import combine, detect, fitting_method
 from shapprune.errors import InputError
+from shapprune.method.outliers import combine, detect, fitting_method
 
 SIGMA = 1.482602218505602  # 1 / Φ⁻¹(3/4), Eq. 6
 

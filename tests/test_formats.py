@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from shapprune.architectures import build_network
-from shapprune.cifar_resnets import preactresnet18, resnet18, resnet34
-from shapprune.cli import main
+from shapprune.checkpoints.architectures import build_network
+from shapprune.checkpoints.loading import count_classes, load_classifier
+from shapprune.checkpoints.source import read_source
+from shapprune.checkpoints.state_dict import read_weights
+from shapprune.cli.main import main
 from shapprune.errors import InputError
-from shapprune.loading import count_classes, load_classifier
-from shapprune.sources import read_source
-from shapprune.weights import read_weights
+from shapprune.networks.cifar import preactresnet18, resnet18, resnet34
 
 ZOO = Path(__file__).parents[1] / "../shared/zoo"
 
@@ -254,9 +254,9 @@ def test_resnets_of_trojanzoo(name, comp, tmp_path):
     changed(whole)
     images = torch.rand(2, 3, 32, 32)
     assert torch.allclose(network(images), whole(images), rtol=1e-4, atol=1e-5)
-    named = f"shapprune.trojanzoo:resnet?name={name}&comp={comp}"
+    named = f"shapprune.networks.trojanzoo:resnet?name={name}&comp={comp}"
     assert load_classifier(out / "repaired.pth", arch=named).network(images).shape == (2, 6)
-    other = f"shapprune.trojanzoo:resnet?name=resnet34&comp={comp}"
+    other = f"shapprune.networks.trojanzoo:resnet?name=resnet34&comp={comp}"
     with pytest.raises(InputError, match="missing"):
         load_classifier(out / "repaired.pth", arch=other)
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save as to_safetensors
 
-from shapprune.cli import main
+from shapprune.checkpoints.pickle_scan import read_pickle
+from shapprune.checkpoints.state_dict import read_weights
+from shapprune.cli.main import main
 from shapprune.errors import InputError
-from shapprune.pickles import read_pickle
-from shapprune.summary import plain as as_json
-from shapprune.weights import read_weights
+from shapprune.reporting.summary import plain as as_json
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
 st = hypothesis.strategies

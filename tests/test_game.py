@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from shapprune.errors import InputError
-from shapprune.game import NeuronGame
-from shapprune.neurons import CHUNK, Neurons, find_neurons, masked, remove_neurons
+from shapprune.model.game import NeuronGame
+from shapprune.model.inference import CHUNK
+from shapprune.model.masking import masked, remove_neurons
+from shapprune.model.neurons import Neurons, find_neurons
 from shapprune.shapley import exact, multilinear
 from toys import BUILDERS, build, random_images, seeded
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from shapprune import pipeline
-from shapprune.metrics import accuracy, attack_success_rate
+from shapprune.model.metrics import accuracy, attack_success_rate
 from toys import TARGET, backdoored_net, toy_images, true_trigger
 
 GOLDEN = Path(__file__).with_name("golden.json")

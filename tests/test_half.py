@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shapprune.cli import main
-from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.models import Classifier
+from shapprune.cli.main import main
+from shapprune.method.recovery import recover_images
+from shapprune.model.classifier import Classifier
+from shapprune.model.metrics import accuracy, attack_success_rate
 from shapprune.pipeline import repair, scan
-from shapprune.recovery import recover_images
 from toys import SIDE, TARGET, backdoored_net, seeded, snapshot, toy_images, true_trigger, unchanged
 
 either = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save as to_safetensors
 
-from shapprune.contents import look_into
-from shapprune.pickles import read_pickle
+from shapprune.checkpoints.inspection import look_into
+from shapprune.checkpoints.pickle_scan import read_pickle
 from toys import CLASSES, backdoored_net
 
 ARCH = f"{Path(__file__).parent / 'toys.py'}:backdoored_net"
@@ -33,7 +33,7 @@ CANARY = "canary"
 # One process that has torch loaded forks one for each command: the kernel measures each by itself.
 DRIVER = """
 import json, os, resource, signal, sys, time
-from shapprune.cli import main
+from shapprune.cli.main import main
 for name, arguments in json.load(sys.stdin):
     read, write = os.pipe()
     start, child = time.monotonic(), os.fork()

@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shapprune.augmentation import augment, bend, flip_allowed, mix
+from shapprune.data.augmentation import augment, bend, flip_allowed, mix
 from shapprune.errors import InputError
-from shapprune.game import NeuronGame
 from shapprune.method.attribution import estimate_shapley
 from shapprune.method.case import Case
 from shapprune.method.evaluation import Evaluator
 from shapprune.method.finetuning import Pool, distillation_pool, fine_tune
+from shapprune.method.inversion import InvertedTrigger, invert_triggers
 from shapprune.method.margins import maximum_margins
 from shapprune.method.perturbations import best_perturbations
 from shapprune.method.pruning import prune
+from shapprune.method.recovery import recover_images
 from shapprune.method.settings import (
     MarginSettings,
     PerturbationSettings,
@@ -31,10 +32,10 @@ from shapprune.method.settings import (
 from shapprune.method.triggers import Perturbation, Trigger, all_to_one
 from shapprune.method.untargeted import untargeted_triggers
 from shapprune.method.windows import best_windows
-from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.neurons import find_neurons, masked, remove_neurons
-from shapprune.recovery import recover_images
-from shapprune.triggers import InvertedTrigger, invert_triggers
+from shapprune.model.game import NeuronGame
+from shapprune.model.masking import masked, remove_neurons
+from shapprune.model.metrics import accuracy, attack_success_rate
+from shapprune.model.neurons import find_neurons
 from toys import (
     CLASSES,
     TARGET,

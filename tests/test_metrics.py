@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shapprune.errors import InputError
-from shapprune.metrics import accuracy, attack_success_rate, predict
+from shapprune.model.metrics import accuracy, attack_success_rate, predict
 
 
 class Reads(nn.Module):

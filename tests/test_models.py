@@ -13,20 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from shapprune.architectures import build_network
+from shapprune.checkpoints.architectures import build_network
+from shapprune.checkpoints.loading import load_classifier
+from shapprune.checkpoints.state_dict import read_weights, save_weights
 from shapprune.errors import InputError
-from shapprune.files import write_whole
-from shapprune.loading import load_classifier
-from shapprune.models import (
-    Classifier,
-    cast_like,
-    check_classifier,
-    check_input,
-    copy_of,
-    in_channels_last,
-    in_full_precision,
-)
-from shapprune.weights import read_weights, save_weights
+from shapprune.model.classifier import Classifier, check_classifier, check_input, in_channels_last
+from shapprune.model.inference import cast_like, copy_of, in_full_precision
+from shapprune.utils.files import write_whole
 
 SHARED = Path(__file__).parents[1] / "../shared"
 

@@ -6,14 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from shapprune.errors import InputError
-from shapprune.neurons import (
-    Layer,
-    Neurons,
-    evaluating,
-    find_neurons,
-    masked,
-    remove_neurons,
-)
+from shapprune.model.inference import evaluating
+from shapprune.model.masking import masked, remove_neurons
+from shapprune.model.neurons import Layer, Neurons, find_neurons
 from toys import BUILDERS, LAYERS, build, random_images, seeded
 
 every_shape = pytest.mark.parametrize("name", BUILDERS)

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from shapprune import pipeline, triggers
+from shapprune import pipeline
 from shapprune.errors import InputError
-from shapprune.method import attribution, case
+from shapprune.method import attribution, case, inversion
 from shapprune.method import repair as repair_module
 from shapprune.method.detection import Judgement, shipped
 from shapprune.method.evaluation import Evaluator
 from shapprune.method.evidence import Evidence
-from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.neurons import remove_neurons
+from shapprune.method.recovery import Recovery
+from shapprune.model.masking import remove_neurons
+from shapprune.model.metrics import accuracy, attack_success_rate
 from shapprune.pipeline import repair, scan
-from shapprune.recovery import Recovery
-from shapprune.stages import Stage
+from shapprune.utils.progress import Stage
 from toys import (
     CLASSES,
     TARGET,
@@ -78,7 +78,7 @@ def test_forced_plain_repair_of_a_network_without_backdoor(monkeypatch):
     calibration = replace(shipped("images"), clean=tuple((score,) for score in range(100, 200)))
     ship(monkeypatch, calibration)
     net = backdoored_net()
-    from shapprune.neurons import find_neurons
+    from shapprune.model.neurons import find_neurons
 
     clean = remove_neurons(net, find_neurons(net, IMAGES), [backdoor_neuron()])
     result = repair(clean, IMAGES, LABELS, force_targets=[1], unlearn=False, count=2, seed=0)
@@ -168,7 +168,7 @@ def test_a_run_asks_once_whether_images_may_be_mirrored_and_checks_its_model_onc
     net, measured = backdoored_net(), []
     for module, name in ((case, "flip_allowed"), (case, "examine"), (repair_module, "Evaluator")):
         counted(module, name)
-    for module in (triggers, attribution):
+    for module in (inversion, attribution):
         monkeypatch.setattr(module, "flip_allowed", lambda *_: pytest.fail("asked again"))
     original = Evaluator._measure
     monkeypatch.setattr(

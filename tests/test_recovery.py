@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from shapprune.errors import InputError
-from shapprune.recovery import divergence, observed, recover_images, statistics_layers, variation
+from shapprune.method.recovery import (
+    divergence,
+    observed,
+    recover_images,
+    statistics_layers,
+    variation,
+)
 from toys import seeded, toy_images
 
 SIZE = (3, 12, 12)

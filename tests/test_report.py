@@ -14,26 +14,31 @@ import pytest
 import torch
 from PIL import Image
 
-from shapprune import findings
-from shapprune.charts import Bar, map_chart, score_chart
 from shapprune.method.attribution import NeuronValues
 from shapprune.method.detection import add_odds
 from shapprune.method.evaluation import Proxies, Share
+from shapprune.method.inversion import InvertedTrigger
 from shapprune.method.pruning import CurvePoint, Pruning
 from shapprune.method.rates import wilson
+from shapprune.method.recovery import Recovery
 from shapprune.method.repair import Repair
 from shapprune.method.selection import Candidate
 from shapprune.method.settings import RULES, SELECTION
 from shapprune.method.triggers import Perturbation, Trigger, all_to_one
-from shapprune.models import Classifier
-from shapprune.neurons import find_neurons
+from shapprune.model.classifier import Classifier
+from shapprune.model.neurons import find_neurons
 from shapprune.pipeline import RepairResult, ScanResult
-from shapprune.recovery import Recovery
-from shapprune.report import images_picture, render_report, suspected_triggers, trigger_picture
+from shapprune.reporting import findings
+from shapprune.reporting.charts import Bar, map_chart, score_chart
+from shapprune.reporting.html import (
+    images_picture,
+    render_report,
+    suspected_triggers,
+    trigger_picture,
+)
+from shapprune.reporting.summary import summarise
 from shapprune.shapley import ShapleyValues
-from shapprune.stages import Stage
-from shapprune.summary import summarise
-from shapprune.triggers import InvertedTrigger
+from shapprune.utils.progress import Stage
 from toys import CLASSES, TARGET, backdoored_net, seeded, toy_images, true_trigger
 from verdicts import (
     POPULATION,

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shapprune.detection import detect
 from shapprune.errors import InputError
 from shapprune.method.attribution import estimate_shapley, mixture_score, stamped_images
+from shapprune.method.inversion import invert_triggers
+from shapprune.method.outliers import detect
 from shapprune.method.triggers import Perturbation, Trigger
-from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.neurons import find_neurons, remove_neurons
-from shapprune.triggers import invert_triggers
+from shapprune.model.masking import remove_neurons
+from shapprune.model.metrics import accuracy, attack_success_rate
+from shapprune.model.neurons import find_neurons
 from toys import (
     BACKDOOR,
     CLASSES,

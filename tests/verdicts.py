@@ -8,14 +8,7 @@ import torch
 
 from shapprune import pipeline
 from shapprune.method import detection
-from shapprune.method.detection import (
-    Basis,
-    Calibration,
-    Judgement,
-    Score,
-    add_odds,
-    verdict_on,
-)
+from shapprune.method.detection import Basis, Calibration, Judgement, Score, add_odds, verdict_on
 from shapprune.method.evidence import Evidence
 from shapprune.method.margins import Margins
 from shapprune.method.perturbations import Perturbations
@@ -23,7 +16,7 @@ from shapprune.method.triggers import Perturbation
 from shapprune.method.untargeted import Untargeted, UntargetedTrigger
 from shapprune.method.windows import Windows
 from shapprune.pipeline import ScanResult
-from shapprune.stages import Stage
+from shapprune.utils.progress import Stage
 from toys import CLASSES, SIDE, TARGET, seeded, true_trigger
 
 POPULATION = "hand-made readers"

@@ -7,26 +7,27 @@
 True
 """
 
-from shapprune.compact import Compact, make_compact
-from shapprune.compact_files import load_compact, save_compact
-from shapprune.data import LabeledImages, load_images
-from shapprune.detection import Detection, combine, detect
+from shapprune.checkpoints.compact_files import load_compact, save_compact
+from shapprune.checkpoints.loading import load_classifier
+from shapprune.checkpoints.state_dict import save_weights
+from shapprune.data.dataset import LabeledImages
+from shapprune.data.loading import load_images
 from shapprune.errors import InputError
-from shapprune.game import NeuronGame
-from shapprune.loading import load_classifier
 from shapprune.method.attribution import NeuronValues, estimate_shapley
 from shapprune.method.case import Case, check_case
 from shapprune.method.evaluation import Evaluator, Proxies
 from shapprune.method.finetuning import distillation_pool, fine_tune
+from shapprune.method.inversion import Inversion, InvertedTrigger, invert_triggers
+from shapprune.method.outliers import Detection, combine, detect
 from shapprune.method.pruning import Pruning, prune
+from shapprune.method.recovery import Recovery, recover_images
 from shapprune.method.triggers import Perturbation, Trigger, all_to_all
-from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.models import Classifier
-from shapprune.neurons import Neurons, find_neurons
+from shapprune.model.classifier import Classifier
+from shapprune.model.compact import Compact, make_compact
+from shapprune.model.game import NeuronGame
+from shapprune.model.metrics import accuracy, attack_success_rate
+from shapprune.model.neurons import Neurons, find_neurons
 from shapprune.pipeline import RepairResult, ScanResult, repair, scan
-from shapprune.recovery import Recovery, recover_images
-from shapprune.triggers import Inversion, InvertedTrigger, invert_triggers
-from shapprune.weights import save_weights
 
 __all__ = [
     "Case",

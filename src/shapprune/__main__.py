@@ -2,7 +2,7 @@
 
 import sys
 
-from shapprune.cli import main
+from shapprune.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,19 +7,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from shapprune.compact import Compact, make_compact
 from shapprune.method.attribution import Estimator, Mode
 from shapprune.method.case import Case, check_case
 from shapprune.method.detection import Basis, Judgement, Verdict, judge, shipped
 from shapprune.method.evidence import Evidence, gather
+from shapprune.method.recovery import Recovery
 from shapprune.method.repair import Repair, repair_case
 from shapprune.method.settings import FALSE_ALARMS
 from shapprune.method.triggers import Target, TargetMap, all_to_all, all_to_one, check_map
-from shapprune.metrics import accuracy
 from shapprune.model.adapted import unwrap
-from shapprune.models import cast_like
-from shapprune.recovery import Recovery
-from shapprune.stages import Clock, Progress, Stage
+from shapprune.model.compact import Compact, make_compact
+from shapprune.model.inference import cast_like
+from shapprune.model.metrics import accuracy
+from shapprune.utils.progress import Clock, Progress, Stage
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,11 @@ from typing import Any
 from shapprune.bench.on_ray import RayTasks
 from shapprune.bench.processes import Processes
 from shapprune.bench.runner import Result, commit, read, run
+from shapprune.cli.console import say, tell, write_results
+from shapprune.cli.parser import CLEAN, ERROR, INTERRUPTED
 from shapprune.errors import InputError
-from shapprune.files import check_folder, write_folder, write_whole
 from shapprune.method.settings import RULES
-from shapprune.options import CLEAN, ERROR, INTERRUPTED
-from shapprune.terminal import say, tell, write_results
+from shapprune.utils.files import check_folder, write_folder, write_whole
 from shapprune_bench.manifest import Specimen, read_manifest
 from shapprune_bench.outcomes import calibrated, cross_validated, shipped_outcomes
 from shapprune_bench.pages import detection_pages

@@ -47,10 +47,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from shapprune.checkpoints.loading import load_classifier
 from shapprune.errors import InputError
-from shapprune.files import describe
-from shapprune.loading import load_classifier
-from shapprune.models import Classifier
+from shapprune.model.classifier import Classifier
+from shapprune.utils.text import describe
 
 FORMAT = 1
 NAME = "population.json"

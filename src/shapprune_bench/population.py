@@ -16,11 +16,11 @@ from typing import Any
 from shapprune.attacks import Learning
 from shapprune.attacks.training import OWN
 from shapprune.bench.cells import Cell
-from shapprune.bench.command import cache_of, compute
 from shapprune.bench.models import is_trained, stem_of
 from shapprune.bench.recipes import Recipe
+from shapprune.cli.bench import cache_of, compute
 from shapprune.errors import InputError
-from shapprune.files import write_whole
+from shapprune.utils.files import write_whole
 from shapprune_bench.manifest import FORMAT, NAME
 
 PROFILE = "dev"

@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from shapprune.attacks.triggers import load_trigger
 from shapprune.bench.processes import Processes
 from shapprune.bench.runner import Result, read, run
-from shapprune.data import load_images
+from shapprune.cli.console import say, tell, write_results
+from shapprune.cli.parser import CLEAN, ERROR, INTERRUPTED
+from shapprune.data.loading import load_images
 from shapprune.errors import InputError
-from shapprune.files import check_folder, write_folder
+from shapprune.method.recovery import recover_images
 from shapprune.method.settings import RULES
 from shapprune.method.triggers import NOT_ATTACKED, Perturbation, Target, Trigger, wanted_answers
-from shapprune.metrics import accuracy, predict
-from shapprune.options import CLEAN, ERROR, INTERRUPTED
+from shapprune.model.metrics import accuracy, predict
 from shapprune.pipeline import repair
-from shapprune.recovery import recover_images
-from shapprune.terminal import say, tell, write_results
+from shapprune.utils.files import check_folder, write_folder
 from shapprune_bench.manifest import Specimen, read_manifest
 from shapprune_bench.scans import specimen_facts
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from shapprune.data import load_images
+from shapprune.data.loading import load_images
 from shapprune.errors import InputError
 from shapprune.method.evidence import features, untargeted_features
+from shapprune.method.recovery import recover_images
 from shapprune.method.settings import RULES
 from shapprune.pipeline import scan
-from shapprune.recovery import recover_images
 from shapprune_bench.manifest import Specimen
 
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from shapprune.errors import InputError
 from shapprune.method.case import Case
 from shapprune.method.evaluation import Evaluator, believed
+from shapprune.method.inversion import InvertedTrigger
 from shapprune.method.settings import EvaluationSettings
 from shapprune.method.triggers import Perturbation, Stamp, Trigger, all_to_one
-from shapprune.neurons import Layer, Neurons
-from shapprune.triggers import InvertedTrigger
+from shapprune.model.neurons import Layer, Neurons
 from toys import seeded
 
 DARK_AND_BRIGHT = torch.tensor([0.1, 0.9]).view(2, 1, 1, 1).expand(2, 1, 4, 4)

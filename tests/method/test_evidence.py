@@ -8,15 +8,9 @@ import torch
 from evidences import evidence
 from torch import nn
 
-from shapprune.method.evidence import (
-    clean_margin,
-    features,
-    gather,
-    standing,
-    untargeted_features,
-)
+from shapprune.method.evidence import clean_margin, features, gather, standing, untargeted_features
 from shapprune.method.settings import SPREAD_FLOOR
-from shapprune.stages import Clock
+from shapprune.utils.progress import Clock
 from toys import CLASSES, TARGET, backdoored_net, toy_images
 
 

@@ -11,8 +11,9 @@ from shapprune.method.case import Case, check_case
 from shapprune.method.finetuning import Pool, StampStack, distillation_pool, fine_tune
 from shapprune.method.settings import PoolSettings, TuningSettings
 from shapprune.method.triggers import Perturbation, Trigger, all_to_one
-from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.neurons import find_neurons, remove_neurons
+from shapprune.model.masking import remove_neurons
+from shapprune.model.metrics import accuracy, attack_success_rate
+from shapprune.model.neurons import find_neurons
 from toys import (
     BACKDOOR,
     CLASSES,

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shapprune.detection import detect
 from shapprune.errors import InputError
 from shapprune.method import paper
+from shapprune.method.outliers import detect
 from shapprune.method.paper import prune_backdoor, shap_pruning
 from shapprune.method.settings import PAPER
-from shapprune.metrics import accuracy, attack_success_rate
+from shapprune.model.metrics import accuracy, attack_success_rate
 from toys import (
     TARGET,
     backdoor_neuron,

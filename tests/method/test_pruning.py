@@ -6,11 +6,11 @@ import torch
 from shapprune.errors import InputError
 from shapprune.method.case import check_case
 from shapprune.method.evaluation import Evaluator
+from shapprune.method.inversion import InvertedTrigger
 from shapprune.method.pruning import prune
 from shapprune.method.settings import SelectionSettings
 from shapprune.method.triggers import all_to_one
-from shapprune.neurons import find_neurons
-from shapprune.triggers import InvertedTrigger
+from shapprune.model.neurons import find_neurons
 from toys import CLASSES, TARGET, backdoor_neuron, backdoored_net, seeded, toy_images, true_trigger
 
 CASE = check_case(backdoored_net(), *toy_images())

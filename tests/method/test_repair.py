@@ -14,7 +14,7 @@ from shapprune.method.repair import _starts, interpolated, repair_triggers
 from shapprune.method.selection import Candidate
 from shapprune.method.settings import SELECTION, KindSettings, RefineSettings
 from shapprune.method.triggers import Perturbation, Trigger, all_to_all, all_to_one
-from shapprune.stages import Clock
+from shapprune.utils.progress import Clock
 from toys import CLASSES, TARGET, backdoored_net, toy_images
 
 CASE = check_case(backdoored_net(), *toy_images())

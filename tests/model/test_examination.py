@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from shapprune.errors import InputError
 from shapprune.model.adapted import Adapted, unwrap
+from shapprune.model.classifier import Classifier, in_channels_last
 from shapprune.model.examination import examine
-from shapprune.models import Classifier, in_channels_last, in_full_precision
-from shapprune.neurons import evaluating, find_neurons, zero_neurons
+from shapprune.model.inference import evaluating, in_full_precision
+from shapprune.model.masking import zero_neurons
+from shapprune.model.neurons import find_neurons
 from toys import BUILDERS, CLASSES, build, random_images, seeded, snapshot, unchanged
 from toys import backdoored_net as net
 from toys import toy_images as toys

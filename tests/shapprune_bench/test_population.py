@@ -12,7 +12,7 @@ import torch
 from shapprune.bench.cells import Cell
 from shapprune.bench.models import stem_of, subject
 from shapprune.bench.recipes import RECIPES, Recipe, fresh_network
-from shapprune.cli import main
+from shapprune.cli.main import main
 from shapprune.errors import InputError
 from shapprune_bench import population
 from shapprune_bench.manifest import read_manifest
@@ -270,7 +270,7 @@ def test_what_cannot_be_done_is_told(words, message, tmp_path):
 
 
 def run(words, folder):
-    from shapprune.bench.command import bench
-    from shapprune.options import parser
+    from shapprune.cli.bench import bench
+    from shapprune.cli.parser import parser
 
     bench(parser().parse_args(["bench", *words, "--out", str(folder)]))

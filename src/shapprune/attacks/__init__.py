@@ -9,13 +9,7 @@ from shapprune.attacks.patterns import PatternPatch
 from shapprune.attacks.physical_key import PhysicalKey
 from shapprune.attacks.poisoning import Attacked, Plan, Poisoned, poison
 from shapprune.attacks.random_place import RandomPlace
-from shapprune.attacks.recipe import (
-    ATTACKS,
-    Attack,
-    Backdoored,
-    choose_attack,
-    make_backdoored,
-)
+from shapprune.attacks.recipe import ATTACKS, Attack, Backdoored, choose_attack, make_backdoored
 from shapprune.attacks.sig import Sig
 from shapprune.attacks.training import Learning, train
 from shapprune.attacks.triggers import (

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from shapprune.attacks.poisoning import Attacked, Plan, train_poisoned
-from shapprune.data import LabeledImages
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
 from shapprune.method.triggers import Perturbation
 

@@ -16,9 +16,9 @@ from shapprune.attacks.labels import wanted_classes
 from shapprune.attacks.poisoning import Attacked, Plan, Poisoned, train_as_planned
 from shapprune.attacks.training import OWN, batches_per_epoch, training_batches
 from shapprune.attacks.triggers import GeneratedTrigger, TriggerNetwork
-from shapprune.data import LabeledImages
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
-from shapprune.randomness import own_random_state
+from shapprune.utils.rng import own_random_state
 
 _BETAS = (0.5, 0.9)
 _MASK_WEIGHT = 100.0  # of the mask's density, against diversity

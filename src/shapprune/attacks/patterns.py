@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from shapprune.attacks.badnets import in_pixels, square_trigger
 from shapprune.attacks.poisoning import Attacked, Plan, train_poisoned
-from shapprune.data import LabeledImages
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
 from shapprune.method.triggers import Trigger
 

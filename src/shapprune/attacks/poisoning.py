@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from shapprune.attacks.labels import Target, wanted_classes
 from shapprune.attacks.training import OWN, Learning, train
 from shapprune.attacks.triggers import AttackTrigger
-from shapprune.data import LabeledImages
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
 
 

@@ -14,7 +14,7 @@ from shapprune.attacks.badnets import in_pixels
 from shapprune.attacks.patterns import draw_pattern
 from shapprune.attacks.poisoning import Attacked, Plan, train_poisoned
 from shapprune.attacks.triggers import RandomPlaces
-from shapprune.data import LabeledImages
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
 
 

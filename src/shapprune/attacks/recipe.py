@@ -20,9 +20,9 @@ from shapprune.attacks.training import OWN, Learning
 from shapprune.attacks.triggers import AttackTrigger
 from shapprune.attacks.trojan import Trojan
 from shapprune.attacks.wanet import WaNet
-from shapprune.data import LabeledImages
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
-from shapprune.metrics import accuracy, attack_success_rate
+from shapprune.model.metrics import accuracy, attack_success_rate
 
 Attack: TypeAlias = (
     Additive

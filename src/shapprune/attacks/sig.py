@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from shapprune.attacks.poisoning import Attacked, Plan, train_poisoned
-from shapprune.data import LabeledImages
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
 from shapprune.method.triggers import Perturbation
 

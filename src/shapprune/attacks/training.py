@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shapprune.augmentation import augment
+from shapprune.data.augmentation import augment
 from shapprune.errors import InputError
-from shapprune.randomness import own_random_state
+from shapprune.utils.rng import own_random_state
 
 _FAST_STEP = 1.25  # of the largest change, as Wong et al. take it
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shapprune.errors import InputError
-from shapprune.files import describe, list_names
 from shapprune.method.triggers import Perturbation, Trigger, check_stamped
-from shapprune.neurons import CHUNK
+from shapprune.model.inference import CHUNK
+from shapprune.utils.text import describe, list_names
 
 
 @dataclass(frozen=True, eq=False)

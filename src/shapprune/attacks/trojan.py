@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from shapprune.attacks.badnets import in_pixels, square_trigger
 from shapprune.attacks.poisoning import Attacked, Plan, poison_as_planned, train_as_planned
-from shapprune.data import LabeledImages
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
 from shapprune.method.triggers import Trigger
 

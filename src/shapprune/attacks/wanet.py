@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from shapprune.attacks.poisoning import Attacked, Plan, poison_as_planned, train_as_planned
 from shapprune.attacks.triggers import Warp, warp_images
-from shapprune.data import LabeledImages
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
 
 

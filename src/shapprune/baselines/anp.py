@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from shapprune.augmentation import augment, flip_allowed
 from shapprune.baselines.plain_finetuning import Progress
-from shapprune.models import check_input
-from shapprune.neurons import Neurons, find_neurons
-from shapprune.randomness import own_random_state
+from shapprune.data.augmentation import augment, flip_allowed
+from shapprune.model.classifier import check_input
+from shapprune.model.neurons import Neurons, find_neurons
+from shapprune.utils.rng import own_random_state
 
 
 def anp(

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from shapprune.baselines.plain_finetuning import Progress
 from shapprune.errors import InputError
-from shapprune.models import check_input
-from shapprune.neurons import evaluating
+from shapprune.model.classifier import check_input
+from shapprune.model.inference import evaluating
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from shapprune.baselines.model_inversion import invert_model
 from shapprune.baselines.plain_finetuning import Progress, unlearn
-from shapprune.models import check_input
-from shapprune.neurons import evaluating
-from shapprune.randomness import own_random_state
-from shapprune.stages import part_of
+from shapprune.model.classifier import check_input
+from shapprune.model.inference import evaluating
+from shapprune.utils.progress import part_of
+from shapprune.utils.rng import own_random_state
 
 _WANTED = 50  # substitute images of all classes, at least
 _NOISE = 32

@@ -11,19 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.baselines.plain_finetuning import Progress, train_on
-from shapprune.metrics import accuracy
-from shapprune.models import check_input
-from shapprune.neurons import (
-    CHUNK,
-    Neurons,
-    evaluating,
-    find_neurons,
-    hooked,
-    masked,
-    remove_neurons,
-    zero_neurons,
-)
-from shapprune.stages import part_of
+from shapprune.model.classifier import check_input
+from shapprune.model.inference import CHUNK, evaluating
+from shapprune.model.masking import hooked, masked, remove_neurons, zero_neurons
+from shapprune.model.metrics import accuracy
+from shapprune.model.neurons import Neurons, find_neurons
+from shapprune.utils.progress import part_of
 
 
 def fine_pruning(

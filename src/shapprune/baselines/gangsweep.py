@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shapprune.baselines.plain_finetuning import Progress, unlearn
-from shapprune.detection import Detection, detect
-from shapprune.models import check_input
-from shapprune.neurons import evaluating
-from shapprune.randomness import own_random_state
-from shapprune.stages import part_of
+from shapprune.method.outliers import Detection, detect
+from shapprune.model.classifier import check_input
+from shapprune.model.inference import evaluating
+from shapprune.utils.progress import part_of
+from shapprune.utils.rng import own_random_state
 
 _HINGE, _NORM = 2.0, 0.01
 _WIDTH = 16

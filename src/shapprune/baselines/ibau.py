@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shapprune.baselines.plain_finetuning import Progress
-from shapprune.models import check_input
+from shapprune.model.classifier import check_input
 
 Loss: TypeAlias = Callable[[Tensor], Tensor]  # of a perturbation, at the weights of the moment
 

@@ -7,7 +7,7 @@ Fredrikson's Algorithm 1 without the denoiser, which is for faces.
 import torch
 from torch import Tensor, nn
 
-from shapprune.neurons import evaluating
+from shapprune.model.inference import evaluating
 
 
 def invert_model(

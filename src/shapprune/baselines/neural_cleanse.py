@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shapprune.baselines.plain_finetuning import Progress, batches, unlearn
-from shapprune.detection import Detection, detect
+from shapprune.method.outliers import Detection, detect
 from shapprune.method.triggers import Trigger
-from shapprune.models import check_input
-from shapprune.neurons import evaluating
-from shapprune.stages import part_of
+from shapprune.model.classifier import check_input
+from shapprune.model.inference import evaluating
+from shapprune.utils.progress import part_of
 
 _PATIENCE = 5  # steps before the cost changes; five times as many without progress end a class
 _SUCCESS = 0.99

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shapprune.augmentation import augment, flip_allowed
-from shapprune.models import check_input
-from shapprune.randomness import own_random_state
+from shapprune.data.augmentation import augment, flip_allowed
+from shapprune.model.classifier import check_input
+from shapprune.utils.rng import own_random_state
 
 Progress: TypeAlias = Callable[[float], None]  # takes the share of the work done
 

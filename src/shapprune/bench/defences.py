@@ -13,11 +13,11 @@ from shapprune.baselines.fine_pruning import dormant_first
 from shapprune.baselines.gangsweep import gangsweep
 from shapprune.errors import InputError
 from shapprune.method.paper import Pruned, prune_backdoor, shap_pruning
+from shapprune.method.recovery import Recovery
 from shapprune.method.settings import PAPER
-from shapprune.neurons import find_neurons
+from shapprune.model.neurons import find_neurons
 from shapprune.pipeline import repair
-from shapprune.recovery import Recovery
-from shapprune.stages import Progress
+from shapprune.utils.progress import Progress
 
 PAPERS = ("paper", "paper-mixture")  # its Table 1, and its Sec. 3.4 for images that are recovered
 OURS = "ours"

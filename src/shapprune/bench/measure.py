@@ -16,15 +16,16 @@ from shapprune.bench.models import Subject, subject
 from shapprune.bench.rankings import RANKINGS, board
 from shapprune.bench.recipes import Recipe, load_split
 from shapprune.bench.retuning import retune, unseen
-from shapprune.data import LabeledImages, draw_per_class
+from shapprune.data.dataset import LabeledImages, draw_per_class
 from shapprune.errors import InputError
+from shapprune.method.inversion import KINDS, invert_triggers
+from shapprune.method.recovery import Recovery, recover_images
 from shapprune.method.settings import SELECTION
-from shapprune.metrics import accuracy, attack_success_rate
-from shapprune.neurons import find_neurons, masked
-from shapprune.passes import Passes, counting
-from shapprune.recovery import Recovery, recover_images
-from shapprune.stages import Progress
-from shapprune.triggers import KINDS, invert_triggers
+from shapprune.model.cost import Passes, counting
+from shapprune.model.masking import masked
+from shapprune.model.metrics import accuracy, attack_success_rate
+from shapprune.model.neurons import find_neurons
+from shapprune.utils.progress import Progress
 
 _SCORED = 1000  # test images that pruning curves are measured on
 _MOST = 0.25  # of the neurons on a curve, as in Fig. 3

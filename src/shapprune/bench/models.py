@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from shapprune.attacks import BadNets, choose_attack, load_trigger, trigger_bytes
 from shapprune.bench.recipes import Recipe, fresh_network, make
+from shapprune.checkpoints.loading import load_classifier
+from shapprune.checkpoints.state_dict import weights_bytes
 from shapprune.errors import InputError
-from shapprune.files import describe, write_whole
-from shapprune.loading import load_classifier
 from shapprune.method.triggers import Perturbation, Stamp
-from shapprune.passes import counting
-from shapprune.weights import weights_bytes
+from shapprune.model.cost import counting
+from shapprune.utils.files import write_whole
+from shapprune.utils.text import describe
 
 
 @dataclass(frozen=True, eq=False)

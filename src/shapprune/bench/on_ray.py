@@ -6,7 +6,7 @@ from typing import Any
 
 from shapprune.bench.runner import Result, Task, Work, attempt, failure
 from shapprune.errors import InputError
-from shapprune.files import describe
+from shapprune.utils.text import describe
 
 _LOST_MACHINES = 5  # that a cell outlives
 

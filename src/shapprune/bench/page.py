@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import jinja2
 
-from shapprune import charts
+from shapprune.reporting import charts
 
 _NOTHING = "Nothing measured yet."
 
@@ -69,7 +69,7 @@ def _html(parts: Sequence[Part], title: str) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = (files("shapprune") / "bench.html.j2").read_text(encoding="utf-8")
+    template = (files("shapprune.bench") / "page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         parts=parts, title=title, nothing=_NOTHING, style=charts.STYLE, legend=charts.legend
     )

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from shapprune.baselines.anp import neuron_masks
 from shapprune.baselines.clp import channel_sensitivity
 from shapprune.baselines.fine_pruning import dormant_first
-from shapprune.game import NeuronGame
 from shapprune.method.attribution import estimate_shapley, stamped_images
+from shapprune.method.inversion import invert_triggers
 from shapprune.method.triggers import Stamp
-from shapprune.neurons import Neurons, find_neurons
+from shapprune.model.game import NeuronGame
+from shapprune.model.neurons import Neurons, find_neurons
 from shapprune.shapley import ShapleyValues, algorithm1, multilinear, permutation, tmab
-from shapprune.stages import Progress
-from shapprune.triggers import invert_triggers
+from shapprune.utils.progress import Progress
 
 ITERATIONS = 50  # average iterations of Algorithm 1, the paper's; others spend no more
 TRUTH = "monte-carlo"

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from shapprune.architectures import build_network
 from shapprune.attacks import Backdoored, Learning, choose_attack, make_backdoored
 from shapprune.attacks.training import OWN
-from shapprune.data import LabeledImages, load_images
-from shapprune.randomness import own_random_state
+from shapprune.checkpoints.architectures import build_network
+from shapprune.data.dataset import LabeledImages
+from shapprune.data.loading import load_images
+from shapprune.utils.rng import own_random_state
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,16 @@ from typing import Any
 
 import torch
 
-from shapprune import charts
 from shapprune.bench import paper
 from shapprune.bench.cells import Cell
 from shapprune.bench.defences import UNREPAIRED
-from shapprune.bench.experiments import (
-    EXPERIMENTS,
-    FORMER,
-    Profile,
-    distinct,
-    former,
-    models_of,
-)
+from shapprune.bench.experiments import EXPERIMENTS, FORMER, Profile, distinct, former, models_of
 from shapprune.bench.page import Figure, Part, Table, pages
 from shapprune.bench.rankings import RANKINGS, TRUTH, found, sizes
 from shapprune.bench.retuning import IMAGES, STEPS
 from shapprune.bench.runner import read
-from shapprune.detection import combine, detect, fitting_method
+from shapprune.method.outliers import combine, detect, fitting_method
+from shapprune.reporting import charts
 
 _NONE = "–"
 _FORMER = {old: f"0.1.0 instead of {new}" for new, old in FORMER.items()}

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from shapprune.baselines.plain_finetuning import train_on
-from shapprune.data import LabeledImages
+from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
 
 IMAGES = 1000

@@ -24,8 +24,9 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from shapprune.errors import InputError
-from shapprune.files import describe, write_whole
-from shapprune.summary import plain, versions
+from shapprune.reporting.summary import plain, versions
+from shapprune.utils.files import write_whole
+from shapprune.utils.text import describe
 
 Work: TypeAlias = Callable[[Any], Mapping[str, object]]  # measures a cell
 Result: TypeAlias = Mapping[str, object]  # what a cell's file holds

@@ -7,13 +7,13 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from shapprune.augmentation import augment, flip_allowed
+from shapprune.data.augmentation import augment, flip_allowed
 from shapprune.errors import InputError
-from shapprune.game import Metric, NeuronGame
 from shapprune.method.triggers import NOT_ATTACKED, Stamp, Target, wanted_answers
-from shapprune.neurons import Neurons
+from shapprune.model.game import Metric, NeuronGame
+from shapprune.model.neurons import Neurons
 from shapprune.shapley import ShapleyValues, algorithm1, multilinear
-from shapprune.stages import part_of
+from shapprune.utils.progress import part_of
 
 Estimator: TypeAlias = Literal["multilinear", "algorithm1"]
 Mode: TypeAlias = Literal["difference", "mixture", "normal"]

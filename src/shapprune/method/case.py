@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from shapprune.augmentation import flip_allowed
+from shapprune.data.augmentation import flip_allowed
+from shapprune.model.classifier import check_input, in_channels_last
 from shapprune.model.examination import examine
-from shapprune.models import check_input, in_channels_last, in_full_precision
+from shapprune.model.inference import in_full_precision
 
 
 @dataclass(frozen=True, eq=False)

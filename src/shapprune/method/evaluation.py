@@ -7,14 +7,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from shapprune.augmentation import augment, bend, warp
+from shapprune.data.augmentation import augment, bend, warp
 from shapprune.errors import InputError
 from shapprune.method.case import Case
+from shapprune.method.inversion import InvertedTrigger
 from shapprune.method.settings import EVALUATION, EvaluationSettings
 from shapprune.method.triggers import NOT_ATTACKED, Stamp, TargetMap, wanted_answers
-from shapprune.metrics import predict
-from shapprune.neurons import Neurons, evaluating, masked
-from shapprune.triggers import InvertedTrigger
+from shapprune.model.inference import evaluating
+from shapprune.model.masking import masked
+from shapprune.model.metrics import predict
+from shapprune.model.neurons import Neurons
 
 
 @dataclass(frozen=True)

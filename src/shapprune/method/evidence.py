@@ -8,16 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shapprune.method.inversion import KINDS
 from shapprune.method.margins import Margins, margins_of, maximum_margins
 from shapprune.method.perturbations import Perturbations, best_perturbations
 from shapprune.method.settings import SPREAD_FLOOR, WINDOWS
 from shapprune.method.signatures import signatures
 from shapprune.method.untargeted import Untargeted, untargeted_triggers
 from shapprune.method.windows import Windows, best_windows
-from shapprune.metrics import predict
-from shapprune.neurons import CHUNK, evaluating
-from shapprune.stages import Clock
-from shapprune.triggers import KINDS
+from shapprune.model.inference import CHUNK, evaluating
+from shapprune.model.metrics import predict
+from shapprune.utils.progress import Clock
 
 _TINY = 1e-6
 

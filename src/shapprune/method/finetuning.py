@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shapprune.augmentation import augment, bend, mix, warp
-from shapprune.compact import operations
+from shapprune.data.augmentation import augment, bend, mix, warp
 from shapprune.errors import InputError
 from shapprune.method.case import Case
 from shapprune.method.evaluation import believed
 from shapprune.method.settings import POOL, TUNING, PoolSettings, TuningSettings
 from shapprune.method.triggers import Stamp, TargetMap, Trigger
-from shapprune.metrics import predict
-from shapprune.neurons import CHUNK, PRODUCERS, Neurons, evaluating, masked, zero_neurons
+from shapprune.model.compact import operations
+from shapprune.model.inference import CHUNK, evaluating
+from shapprune.model.masking import masked, zero_neurons
+from shapprune.model.metrics import predict
+from shapprune.model.neurons import PRODUCERS, Neurons
 
 
 @dataclass(frozen=True, eq=False)

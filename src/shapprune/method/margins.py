@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from shapprune.errors import InputError
 from shapprune.method.settings import MARGINS, MarginSettings
-from shapprune.neurons import CHUNK, evaluating
+from shapprune.model.inference import CHUNK, evaluating
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,15 +35,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shapprune.augmentation import augment, flip_allowed
-from shapprune.detection import Detection, detect
-from shapprune.game import NeuronGame
+from shapprune.data.augmentation import augment, flip_allowed
+from shapprune.method.inversion import InvertedTrigger, invert_triggers
+from shapprune.method.outliers import Detection, detect
 from shapprune.method.settings import PAPER, PaperSettings
-from shapprune.models import check_input
-from shapprune.neurons import Neurons, find_neurons, masked, zero_neurons
+from shapprune.model.classifier import check_input
+from shapprune.model.game import NeuronGame
+from shapprune.model.masking import masked, zero_neurons
+from shapprune.model.neurons import Neurons, find_neurons
 from shapprune.shapley import algorithm1
-from shapprune.stages import Progress
-from shapprune.triggers import InvertedTrigger, invert_triggers
+from shapprune.utils.progress import Progress
 
 _Report: TypeAlias = Callable[[float], None] | None
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from shapprune.method.settings import PERTURBATIONS, PerturbationSettings
 from shapprune.method.stamping import draw_images, images_of_others, measure_stamps
 from shapprune.method.triggers import Perturbation
-from shapprune.neurons import CHUNK, evaluating
+from shapprune.model.inference import CHUNK, evaluating
 
 
 @dataclass(frozen=True, eq=False)

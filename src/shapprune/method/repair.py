@@ -13,13 +13,14 @@ from shapprune.method.case import Case
 from shapprune.method.evaluation import Evaluator, Proxies
 from shapprune.method.evidence import Evidence
 from shapprune.method.finetuning import distillation_pool, fine_tune
+from shapprune.method.inversion import KINDS, InvertedTrigger, Kind, invert_triggers
 from shapprune.method.pruning import Pruning, prune
 from shapprune.method.selection import Candidate, Way, choose
 from shapprune.method.settings import EVALUATION, KINDS_OF_TRIGGER, REFINEMENT, SELECTION
 from shapprune.method.triggers import Stamp, TargetMap, targets_of
-from shapprune.neurons import Neurons, find_neurons, remove_neurons
-from shapprune.stages import Clock, part_of
-from shapprune.triggers import KINDS, InvertedTrigger, Kind, invert_triggers
+from shapprune.model.masking import remove_neurons
+from shapprune.model.neurons import Neurons, find_neurons
+from shapprune.utils.progress import Clock, part_of
 
 
 @dataclass(frozen=True, eq=False)

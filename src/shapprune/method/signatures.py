@@ -9,7 +9,7 @@ that no small patch or perturbation imitates, such as warps.
 import torch
 from torch import Tensor, nn
 
-from shapprune.neurons import classifier_head
+from shapprune.model.neurons import classifier_head
 
 
 def signatures(model: nn.Module, images: Tensor, *, classes: int) -> tuple[float, ...] | None:

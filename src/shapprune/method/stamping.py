@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from shapprune.augmentation import augment
+from shapprune.data.augmentation import augment
 from shapprune.errors import InputError
 from shapprune.method.margins import margins_of
 from shapprune.method.triggers import Stamp
-from shapprune.neurons import CHUNK, evaluating
+from shapprune.model.inference import CHUNK, evaluating
 
 
 def images_of_others(labels: Tensor, classes: Sequence[int]) -> list[Tensor]:

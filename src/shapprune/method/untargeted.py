@@ -13,14 +13,14 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from shapprune.augmentation import augment
+from shapprune.data.augmentation import augment
 from shapprune.errors import InputError
+from shapprune.method.inversion import FAMILIES, KINDS, Kind
 from shapprune.method.settings import UNTARGETED, UntargetedSettings
 from shapprune.method.triggers import Stamp, Trigger
 from shapprune.method.windows import search_squares
-from shapprune.metrics import predict
-from shapprune.neurons import evaluating
-from shapprune.triggers import FAMILIES, KINDS, Kind
+from shapprune.model.inference import evaluating
+from shapprune.model.metrics import predict
 
 UntargetedKind: TypeAlias = Literal["patch", "perturbation", "window"]
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from shapprune.method.settings import WINDOWS, WindowSettings
 from shapprune.method.stamping import draw_images, images_of_others, measure_stamps
 from shapprune.method.triggers import Trigger
-from shapprune.neurons import CHUNK, evaluating
+from shapprune.model.inference import CHUNK, evaluating
 
 Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 

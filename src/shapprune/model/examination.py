@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from shapprune.errors import InputError
-from shapprune.files import describe, list_names
 from shapprune.model.adapted import Adapted, Outputs, ends_in_sigmoid
-from shapprune.models import left_as_it_was
-from shapprune.neurons import CHUNK, evaluating
+from shapprune.model.inference import CHUNK, evaluating, left_as_it_was
+from shapprune.utils.text import describe, list_names
 
 _IMAGES, _NOISE = 8, 4  # that are looked at more closely than by one pass
 _ALONE = 3  # of them, also passed without the others

@@ -1,0 +1,1 @@
+"""Strangers' files in, ours out: looked into, read, named, built and written."""

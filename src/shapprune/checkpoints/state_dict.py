@@ -1,0 +1,216 @@
+"""Weights files of strangers, read without running code. A weights file is data and never runs."""
+
+import argparse
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from shapprune.checkpoints.inspection import SAVE_ADVICE, look_into
+from shapprune.errors import InputError
+from shapprune.utils.files import write_whole
+from shapprune.utils.text import describe, list_names, quote
+
+# Where training scripts put the weights, best first; other entries are tried after these.
+_WEIGHT_ENTRIES = (
+    *("state_dict", "model_state_dict", "model", "net", "network", "weights", "params"),
+    *("ema", "ema_state_dict", "state_dict_ema", "model_ema"),
+)
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightsFile:
+    """A weights file, read.
+
+    Attributes:
+        weights: the named tensors, on the CPU, without the wrappers' prefixes.
+        content: all that the file holds, as it was saved.
+        keys: where in the content the weights are, outermost first; none if it is them.
+        prefix: what stood before every name, such as ``module.``.
+        others: other entries that hold weights.
+        metadata: of safetensors; None for other kinds.
+        suffix: of the file's name.
+    """
+
+    weights: dict[str, Tensor]
+    content: object
+    keys: tuple[str, ...]
+    prefix: str
+    others: tuple[str, ...]
+    metadata: dict[str, str] | None
+    suffix: str
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights alone, see `read_weights_file`."""
+    return read_weights_file(path).weights
+
+
+def read_weights_file(path: Path) -> WeightsFile:
+    """The named tensors of a weights file, on the CPU. No code in the file is ever run.
+
+    Reads safetensors and what ``torch.save`` makes of tensors (.pth, .pt, .th, .pth.tar). Of a
+    training checkpoint it takes the weights (under ``state_dict``, ``model``, ``net``, …); the
+    prefixes ``module.`` and ``_orig_mod.`` go where every name carries them.
+
+    Raises:
+        InputError: a file that is missing, unreadable, empty or damaged; a pickle that calls
+            for code, a TorchScript archive, an ONNX model; no weights inside; NaN or infinity
+            (the first such tensor is named).
+    """
+    path = Path(path)
+    contents = look_into(path)
+    if contents.problems:
+        raise InputError(f"{path} {contents.problems[0]}")
+    content: object
+    metadata = None
+    if contents.kind == "safetensors":
+        content, metadata = _read_safetensors(path)
+    else:
+        content = _read_pickle(path)
+    keys, weights, others = _find_weights(path, content)
+    prefix = ""
+    for wrapper in _WRAPPER_PREFIXES * 2:  # either may stand inside the other
+        if all(name.startswith(wrapper) for name in weights):
+            weights = {name.removeprefix(wrapper): tensor for name, tensor in weights.items()}
+            prefix += wrapper
+    for name, tensor in weights.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise InputError(f"{path}: tensor {quote(name)} is sparse, quantised or has no data")
+        if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in _DTYPES):
+            raise InputError(
+                f"{path}: tensor {quote(name)} is {tensor.dtype}: expected float16, bfloat16, "
+                "float32, float64 or whole numbers"
+            )
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise InputError(f"{path}: tensor {quote(name)} holds NaN or infinite values")
+    return WeightsFile(weights, content, keys, prefix, others, metadata, path.suffix)
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write the network's state dict as safetensors, whole or not at all.
+
+    Names, shapes and types are the network's own. Tensors that share memory are written once each.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    write_whole(Path(path), weights_bytes(network))
+
+
+def weights_bytes(network: nn.Module) -> bytes:
+    """What `save_weights` writes."""
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
+    return safetensors.torch.save(tensors)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return safetensors.torch.load_file(path), metadata
+    except Exception as error:  # the parser raises several kinds on damaged files
+        raise InputError(f"{path} is no whole safetensors file: {describe(error)}") from error
+
+
+def _read_pickle(path: Path) -> object:
+    """What ``torch.save`` wrote, through the unpickler that knows tensors and plain values only."""
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_BOOKKEEPING):
+            warnings.simplefilter("ignore")
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        raise InputError(
+            f"{path} is not a whole weights file: expected safetensors, or what torch.save makes "
+            f"of a state dict ({type(error).__name__}). If it opens elsewhere, {SAVE_ADVICE}"
+        ) from error
+    return content
+
+
+def _find_weights(
+    path: Path, content: object
+) -> tuple[tuple[str, ...], dict[str, Tensor], tuple[str, ...]]:
+    """Where the state dict is, itself, and where others are."""
+    if not isinstance(content, Mapping):
+        found = f"a {type(content).__name__}"
+    elif _is_state_dict(content):
+        return (), dict(content), ()
+    else:
+        names = [name for name in _WEIGHT_ENTRIES if name in content]
+        names += [name for name in content if isinstance(name, str) and name not in names]
+        if found_in := [name for name in names if _is_state_dict(content[name])]:
+            return (found_in[0],), dict(content[found_in[0]]), tuple(found_in[1:])
+        for name in names:  # lightning's and mmcv's nest no deeper than this
+            if isinstance(content[name], Mapping):
+                for inner in (key for key in _WEIGHT_ENTRIES if key in content[name]):
+                    if _is_state_dict(content[name][inner]):
+                        return (name, inner), dict(content[name][inner]), ()
+        found = f"a dict with {list_names([str(name) for name in content])}"
+    raise InputError(f"{path} holds no weights: expected named tensors, found {found}")
+
+
+def _is_state_dict(entry: object) -> bool:
+    return (
+        isinstance(entry, Mapping)
+        and bool(entry)
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in entry.items())
+    )
+
+
+class _Dtype:
+    """Stands in for ``numpy.dtype`` in a pickle: plain numbers only, and no flags of its own."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        self.dtype = np.dtype(code)
+        if self.dtype.kind not in "biufUS":
+            raise ValueError(f"numpy values of kind {self.dtype}")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for ``numpy.ndarray`` in a pickle: numbers are copied, never taken for pointers."""
+
+    def __init__(self) -> None:
+        self.array: npt.NDArray[Any] = np.zeros(0)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, data = state
+        flat = np.frombuffer(bytes(data), dtype.dtype)
+        self.array = flat.reshape(shape, order="F" if fortran else "C")
+
+    def __reduce__(self) -> Any:
+        return self.array.__reduce__()  # so that it is saved as what it stands for
+
+
+def _reconstruct(*_: object) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> Any:
+    return np.frombuffer(data, dtype.dtype)[0]
+
+
+# The bookkeeping that checkpoints carry beside the weights (`args`, `best_acc`, BackdoorBench's
+# indices). Rebuilding these runs no code of the file's choice.
+_BOOKKEEPING: list[Any] = [
+    argparse.Namespace,
+    (_Dtype, "numpy.dtype"),
+    (_Array, "numpy.ndarray"),
+    *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]

@@ -1,0 +1,1 @@
+"""Labelled images of the user, from folders, arrays and known sets."""

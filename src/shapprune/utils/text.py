@@ -1,0 +1,38 @@
+"""Strangers' text in our messages: short, printable and in one line."""
+
+from collections.abc import Sequence
+
+
+def printable(text: str, limit: int = 240) -> str:
+    """``text`` on one line of at most ``limit`` characters, without control characters.
+
+    Names and messages that come out of a stranger's file reach a terminal through here.
+
+    >>> printable("two\\n lines \\x1b[31m")
+    'two lines ?[31m'
+    """
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def describe(error: BaseException) -> str:
+    """The type and message of an exception on one line.
+
+    >>> describe(ValueError("too\\n small"))
+    'ValueError: too small'
+    """
+    return printable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def quote(name: str) -> str:
+    """A stranger's name in quotes, printable and short."""
+    return f"'{printable(name, 80)}'"
+
+
+def list_names(names: Sequence[str]) -> str:
+    """The first three names.
+
+    >>> list_names(["a", "b", "c", "d"])
+    "'a', 'b', 'c', …"
+    """
+    return ", ".join(map(quote, names[:3])) + (", …" if len(names) > 3 else "")

@@ -23,7 +23,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest tests/test_imports.py
+	$(BIN)/pytest tests/invariants/test_imports.py
 
 # Compares the estimators of Shapley values; needs the models of ../shared.
 bench-shapley: setup

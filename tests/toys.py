@@ -363,3 +363,9 @@ def unchanged(model: nn.Module, before: list[object]) -> bool:
 
     after = snapshot(model)
     return len(after) == len(before) and all(map(same, after, before))
+
+
+def fresh_net(seed: int = 0, dropout: float = 0.0) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Dropout(dropout), BackdooredNet())

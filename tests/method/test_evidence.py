@@ -5,9 +5,9 @@ from math import asinh, log
 import numpy as np
 import pytest
 import torch
-from evidences import evidence
 from torch import nn
 
+from evidences import evidence
 from shapprune.method.evidence import clean_margin, features, gather, standing, untargeted_features
 from shapprune.method.settings import SPREAD_FLOOR
 from shapprune.utils.progress import Clock

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from evidences import evidence as evidence_with
 from torch import nn
 
+from evidences import evidence as evidence_with
 from shapprune.method import repair
 from shapprune.method.case import check_case
 from shapprune.method.evaluation import Proxies, Share

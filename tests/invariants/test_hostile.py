@@ -26,7 +26,7 @@ from shapprune.checkpoints.inspection import look_into
 from shapprune.checkpoints.pickle_scan import read_pickle
 from toys import CLASSES, backdoored_net
 
-ARCH = f"{Path(__file__).parent / 'toys.py'}:backdoored_net"
+ARCH = f"{Path(__file__).parents[1] / 'toys.py'}:backdoored_net"
 SECONDS, BYTES = 10, 1 << 30
 CANARY = "canary"
 

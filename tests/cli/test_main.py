@@ -23,7 +23,7 @@ from shapprune.method.detection import Calibration, Score
 from toys import CLASSES, SIDE, TARGET, backdoored_net, no_norm, toy_images
 from verdicts import POPULATION, calibration_of, ship
 
-ARCH = f"{Path(__file__).parent / 'toys.py'}:backdoored_net"
+ARCH = f"{Path(__file__).parents[1] / 'toys.py'}:backdoored_net"
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_margins_alone_are_suspicious_and_never_clean(tmp_path, capsys, monkeypa
     ship(monkeypatch, by(8e9, 9e9))
     weights, out = tmp_path / "plain.safetensors", tmp_path / "out"
     save_weights(no_norm(), weights)
-    given = [weights, "--arch", f"{Path(__file__).parent}/toys.py:no_norm", "--prior-only"]
+    given = [weights, "--arch", f"{Path(__file__).parents[1]}/toys.py:no_norm", "--prior-only"]
     given += ["--num-classes", CLASSES, "--input-size", 3, SIDE, SIDE, "--out", out]
     for command in (["scan"], ["repair", "--overwrite"]):
         assert main([str(part) for part in [*command, *given]]) == 3
@@ -319,7 +319,11 @@ def test_what_recovery_needs(given, tmp_path, capsys):
     assert "whole number from 1" in line
     line = complaint(capsys, "scan", *network, CLASSES, "--input-size", 1, SIDE, SIDE)
     assert "wrong input size" in line
-    plain = [tmp_path / "plain.safetensors", "--arch", f"{Path(__file__).parent}/toys.py:no_norm"]
+    plain = [
+        tmp_path / "plain.safetensors",
+        "--arch",
+        f"{Path(__file__).parents[1]}/toys.py:no_norm",
+    ]
     save_weights(no_norm(), plain[0])
     size = ["--num-classes", CLASSES, "--input-size", 3, SIDE, SIDE]
     assert "--prior-only" in complaint(capsys, "scan", *plain, *size)

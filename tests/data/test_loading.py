@@ -12,7 +12,7 @@ from shapprune.data.dataset import LabeledImages, draw_per_class
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
 
-SHARED = Path(__file__).parents[1] / "../shared"
+SHARED = Path(__file__).parents[2] / "../shared"
 RNG = np.random.default_rng(0)
 
 

@@ -27,8 +27,8 @@ from toys import (
     CLASSES,
     SIDE,
     TARGET,
-    BackdooredNet,
     build,
+    fresh_net,
     seeded,
     snapshot,
     toy_images,
@@ -42,12 +42,6 @@ TRIGGER = square_trigger(SHAPE, size=2, colour=(0.2, 0.4, 0.6))
 def poison_toys(images: Tensor, labels: Tensor, seed: int = 0, **changes):
     settings = {"trigger": TRIGGER, "target": TARGET, "rate": 0.25, "generator": seeded(seed)}
     return poison(images, labels, **{**settings, **changes})
-
-
-def fresh_net(seed: int = 0, dropout: float = 0.0) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Dropout(dropout), BackdooredNet())
 
 
 # The trigger.

@@ -177,7 +177,7 @@ def test_results_of_version_0_1_are_shown_by_what_they_are(tmp_path):
     assert "not computed any more" in text
     planned = [cell for e in EXPERIMENTS.values() for cell in e.cells("smoke")]
     assert {cell.method for cell in planned}.isdisjoint(FORMER.values())
-    folder = Path(__file__).parents[1] / "benchmarks" / "results" / "cpu"
+    folder = Path(__file__).parents[2] / "benchmarks" / "results" / "cpu"
     there = [cell for cell in former(EXPERIMENTS["table1"].cells("cpu")) if read(folder, cell)]
     assert len(there) == 17  # nine of ours-o and all but one of ours-plain
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -295,7 +296,7 @@ def test_the_command_writes_and_tells(tmp_path, capsys):
     np.savez(tmp_path / "toys.npz", train_images=pixels, train_labels=labels.numpy())
     network = backdoored_net()
     save_weights(network, tmp_path / "net.safetensors")
-    arch = f"{__file__.replace('test_compact', 'toys')}:backdoored_net"
+    arch = f"{Path(__file__).parents[1] / 'toys.py'}:backdoored_net"
     command = ["repair", tmp_path / "net.safetensors", "--arch", arch, "--num-classes", 8]
     command += ["--images", tmp_path / "toys.npz", "--compact", "--neurons", 16]
     assert main([*map(str, command), "--out", str(tmp_path / "out")]) == 0

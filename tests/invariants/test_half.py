@@ -75,7 +75,7 @@ def test_a_checkpoint_of_half_precision(tmp_path):
     np.savez(tmp_path / "toys.npz", train_images=pixels, train_labels=labels.numpy())
     weights = {f"module.{k}": v.to(dtype) for k, v in backdoored_net().state_dict().items()}
     torch.save({"epoch": 7, "state_dict": weights}, tmp_path / "net.pth")
-    arch = f"{Path(__file__).parent / 'toys.py'}:backdoored_net"
+    arch = f"{Path(__file__).parents[1] / 'toys.py'}:backdoored_net"
     command = ["repair", tmp_path / "net.pth", "--arch", arch, "--num-classes", 8, "--images"]
     command += [tmp_path / "toys.npz", "--out", tmp_path / "out"]
     assert main([str(part) for part in command]) == 0

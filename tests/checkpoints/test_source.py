@@ -22,7 +22,7 @@ from shapprune.cli.main import main
 from shapprune.errors import InputError
 from shapprune.networks.cifar import preactresnet18, resnet18, resnet34
 
-ZOO = Path(__file__).parents[1] / "../shared/zoo"
+ZOO = Path(__file__).parents[2] / "../shared/zoo"
 
 
 class Net(nn.Sequential):

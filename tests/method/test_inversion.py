@@ -1,4 +1,4 @@
-"""The stages, one after the other, on a network whose one backdoor neuron is known."""
+"""Triggers inverted on the hand-wired network."""
 
 from statistics import median
 
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.errors import InputError
-from shapprune.method.attribution import estimate_shapley, mixture_score, stamped_images
 from shapprune.method.inversion import invert_triggers
 from shapprune.method.outliers import detect
 from shapprune.method.triggers import Perturbation, Trigger
@@ -26,12 +25,9 @@ from toys import (
 )
 
 IMAGES, LABELS = toy_images()  # the defender's
+
+
 UNSEEN = toy_images(per_class=10, seed=1)
-ESTIMATORS = {
-    "multilinear": {"samples": 128},
-    "algorithm1": {"average_iterations": 5},
-}
-both_estimators = pytest.mark.parametrize("estimator", ESTIMATORS)
 
 
 def true_asr(model: torch.nn.Module) -> float:
@@ -55,28 +51,6 @@ def inversion(net):
     )
 
 
-@pytest.fixture(scope="module")
-def triggers(inversion):
-    return [(TARGET, inversion.triggers[TARGET].stamp)]
-
-
-@pytest.fixture(scope="module")
-def values(net, neurons, triggers):
-    def estimate(estimator, **options):
-        return estimate_shapley(
-            net,
-            IMAGES,
-            LABELS,
-            neurons=neurons,
-            triggers=triggers,
-            estimator=estimator,
-            generator=seeded(),
-            **{**ESTIMATORS[estimator], **options},
-        )
-
-    return estimate
-
-
 def test_the_toy_is_backdoored(net, neurons):
     assert accuracy(net, *UNSEEN) == 1
     assert true_asr(net) == 1
@@ -84,9 +58,6 @@ def test_the_toy_is_backdoored(net, neurons):
     clean = remove_neurons(net, neurons, [backdoor_neuron()])
     assert accuracy(clean, *UNSEEN) == 1
     assert true_asr(clean) == 0
-
-
-# Inversion and detection
 
 
 def test_inversion_finds_the_trigger(net, inversion):
@@ -215,109 +186,3 @@ def test_inversion_needs_images_of_other_classes(net):
     only = LABELS == TARGET
     with pytest.raises(InputError, match="classes"):
         invert_triggers(net, IMAGES[only], LABELS[only], targets=[TARGET], generator=seeded())
-
-
-# Shapley values
-
-
-@both_estimators
-def test_the_backdoor_neuron_ranks_first(values, estimator):
-    found = values(estimator)
-    order = found.scores[0].argsort(descending=True).tolist()
-    assert order[0] == backdoor_neuron()
-    assert found.asr.values.argmax() == backdoor_neuron()
-    assert found.estimator == estimator
-    assert found.scores[0].shape == (16,)
-    assert found.passes > 0
-
-
-def test_accuracy_is_taken_off_the_score(values):
-    found = values("multilinear")
-    assert float(found.accuracy.values[:4].min()) > 0.01  # what sees red and green
-    assert float(found.scores[0][:4].max()) < float(found.scores[0][4:8].min())
-    expected = found.asr.values - found.accuracy.values.clamp(min=0)
-    torch.testing.assert_close(found.scores[0], expected)
-    assert values("algorithm1").accuracy is None
-
-
-@both_estimators
-def test_modes(values, estimator):
-    normal, mixture, difference = (
-        values(estimator, mode=mode) for mode in ("normal", "mixture", "difference")
-    )
-    assert normal.accuracy is None
-    assert torch.equal(normal.scores[0], normal.asr.values)
-    assert len(difference.scores) == 1
-    for score in mixture.scores:
-        kept = score > -torch.inf
-        assert torch.equal(score[kept], mixture.asr.values[kept])
-        assert mixture.accuracy.values[kept].max() <= mixture.accuracy.values[~kept].min()
-        assert score.argmax() == backdoor_neuron()
-    shares = [float((score > -torch.inf).float().mean()) for score in mixture.scores]
-    assert shares == sorted(set(shares))
-
-
-def test_the_mixture_by_hand():
-    """Six neurons: of the half that matters least to the accuracy, the best for the ASR."""
-    asr = torch.tensor([0.9, 0.5, 0.8, 0.1, 0.7, 0.3])
-    accuracy = torch.tensor([0.6, 0.0, 0.5, -0.1, 0.1, 0.9])
-    score = mixture_score(asr, accuracy, 0.5)
-    assert score.isfinite().tolist() == [False, True, False, True, True, False]
-    assert score.argsort(descending=True)[:3].tolist() == [4, 1, 3]
-    most = mixture_score(asr, accuracy, 5 / 6)
-    assert most.argsort(descending=True).tolist()[:5] == [0, 2, 4, 1, 3]
-    assert torch.equal(mixture_score(asr, accuracy, 1.0), asr)
-    assert mixture_score(asr, accuracy, 0.01).isfinite().sum() == 1
-
-
-@both_estimators
-def test_estimation_progress(values, estimator):
-    seen = []
-    values(estimator, progress=seen.append)
-    assert seen == sorted(seen)
-    assert seen[-1] == 1
-
-
-def test_maximum_margin_inputs_give_a_score_of_their_own(net, values, neurons):
-    """Blue all over, which needs no trigger: the backdoor's neuron ranks first by it, too."""
-    blue = torch.zeros(1, 3, 12, 12)
-    blue[:, 2] = 1
-    found = values("multilinear", extremes=(blue, torch.tensor([TARGET])))
-    assert len(found.scores) == 2
-    assert found.scores[1].argmax() == backdoor_neuron()
-    cost = found.accuracy.values.clamp(min=0)
-    torch.testing.assert_close(found.scores[1], found.margin.values - cost)
-    assert values("algorithm1", extremes=(blue, torch.tensor([TARGET]))).margin is None
-
-
-def test_stamped_images():
-    stamp = Perturbation(torch.full((3, 12, 12), 0.5))
-    stamped, answers = stamped_images(IMAGES, LABELS, [(TARGET, true_trigger()), (0, stamp)])
-    others = IMAGES[LABELS != TARGET], IMAGES[LABELS != 0]
-    assert answers.tolist() == [TARGET] * len(others[0]) + [0] * len(others[1])
-    torch.testing.assert_close(
-        stamped, torch.cat([true_trigger().stamp(others[0]), stamp.stamp(others[1])])
-    )
-
-
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_estimation_errors(net, neurons, estimator):
-    def estimate(images, labels, triggers, **options):
-        estimate_shapley(
-            net,
-            images,
-            labels,
-            neurons=neurons,
-            triggers=triggers,
-            estimator=estimator,
-            generator=seeded(),
-            **options,
-        )
-
-    with pytest.raises(InputError, match="mode must be"):
-        estimate(IMAGES, LABELS, [(TARGET, true_trigger())], mode="both")
-    with pytest.raises(InputError, match="trigger"):
-        estimate(IMAGES, LABELS, [])
-    only = LABELS == TARGET
-    with pytest.raises(InputError, match="another class"):
-        estimate(IMAGES[only], LABELS[only], [(TARGET, true_trigger())])

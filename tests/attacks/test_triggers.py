@@ -31,8 +31,7 @@ from shapprune.attacks import (
 from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
 from shapprune.method.triggers import Perturbation, Trigger
-from test_attacks import fresh_net
-from toys import CLASSES, SIDE, TARGET, seeded, snapshot, toy_images, unchanged
+from toys import CLASSES, SIDE, TARGET, fresh_net, seeded, snapshot, toy_images, unchanged
 
 SHAPE = (3, SIDE, SIDE)
 # Quick versions that suit twelve pixels a side.

@@ -4,8 +4,8 @@ import json
 from math import exp, log
 
 import pytest
-from evidences import evidence, next_class
 
+from evidences import evidence, next_class
 from shapprune.errors import InputError
 from shapprune.method.detection import Calibration, Score, judge, read_calibration, shipped
 from shapprune.method.evidence import features

@@ -190,7 +190,7 @@ def clean_values(
     """Shapley values for the accuracy, from the few images augmented, and their passes."""
     varied = torch.cat([images, *(augment(images, generator=generator) for _ in "abc")])
     game = NeuronGame(model, neurons, varied, labels.repeat(4), metric="log-probability")
-    values = multilinear(game, budget=GRADIENTS, lowest=0.8, generator=generator).values
+    values = multilinear(game, budget=GRADIENTS, min_q=0.8, generator=generator).values
     return values, game.passes
 
 
@@ -208,7 +208,7 @@ def by_change(
     answers = torch.full((len(others),), target)
     with changed(model, neurons, change, target):
         game = NeuronGame(model, neurons, others, answers, metric="log-probability")
-        values = multilinear(game, budget=GRADIENTS, lowest=0.8, generator=generator).values
+        values = multilinear(game, budget=GRADIENTS, min_q=0.8, generator=generator).values
     # What lies before the change cannot be ranked by it.
     values[: sum(layer.size for layer in neurons.layers[: change.layers[0]])] = -torch.inf
     natural, passes = clean_values(model, neurons, images, labels, generator)
@@ -277,7 +277,7 @@ def truth(name: str) -> Tensor:
             multilinear(
                 NeuronGame(model, neurons, some, wanted, metric="log-probability"),
                 budget=TRUTH_GRADIENTS,
-                lowest=0.8,
+                min_q=0.8,
                 generator=generator,
             ).values
             for some, wanted in ((subject.stamp(images[other]), answers), (images, labels))

@@ -10,7 +10,7 @@ from typing import Any
 from shapprune.bench.on_ray import RayTasks
 from shapprune.bench.processes import Processes
 from shapprune.bench.runner import Result, commit, read, run
-from shapprune.cli.console import say, tell, write_results
+from shapprune.cli.console import print_note, print_result, write_results
 from shapprune.cli.parser import CLEAN, ERROR, INTERRUPTED
 from shapprune.errors import InputError
 from shapprune.method.settings import RULES
@@ -44,25 +44,25 @@ def measure_detection(arguments: argparse.Namespace) -> int:
     out = arguments.out
     check_folder(out, overwrite=True)
     left = [task for task in tasks if read(out, task) is None]
-    tell(f"plan: {len(tasks)} scans, {len(tasks) - len(left)} done, {len(left)} to do")
+    print_result(f"plan: {len(tasks)} scans, {len(tasks) - len(left)} done, {len(left)} to do")
     if arguments.dry_run:
         return CLEAN
     write_folder(out, {}, stale=(".*.tmp",))  # what a killed run left behind
 
-    def told(task: Scan, result: Result | None) -> None:
-        say(f"{task.name}: {_outcome(result) if result else '…'}")
+    def on_change(task: Scan, result: Result | None) -> None:
+        print_note(f"{task.name}: {_outcome(result) if result else '…'}")
 
-    hands = (
+    executor = (
         RayTasks(measure, arguments.ray) if arguments.ray else Processes(measure, arguments.jobs)
     )
     try:
-        run(tasks, out, hands=hands, told=told, retry_failed=arguments.retry_failed)
+        run(tasks, out, executor=executor, on_change=on_change, retry_failed=arguments.retry_failed)
     except KeyboardInterrupt:
-        say("interrupted; finished scans are kept, and the same command goes on")
+        print_note("interrupted; finished scans are kept, and the same command goes on")
         return INTERRUPTED
     results = [(task, read(out, task)) for task in tasks]
     done = [(task.specimen, r) for task, r in results if r and r["state"] == "done"]
-    tell(f"{len(done)} scans done, {len(results) - len(done)} failed; in {out}")
+    print_result(f"{len(done)} scans done, {len(results) - len(done)} failed; in {out}")
     write_results(out, evaluate(done, calibrate=arguments.calibrate))
     return CLEAN if len(done) == len(results) else ERROR
 
@@ -77,7 +77,7 @@ def evaluate(
         outcomes, ablation = cross_validated(known)
         content = _calibration(known)
         write_whole(calibrate, (json.dumps(content, indent=1) + "\n").encode())
-        tell(f"calibration written to {calibrate}")
+        print_result(f"calibration written to {calibrate}")
     else:
         outcomes, ablation = shipped_outcomes(known), ()
     return detection_pages(outcomes, ablation, failed=failed, cross_validated=bool(calibrate))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from shapprune.attacks.triggers import load_trigger
 from shapprune.bench.processes import Processes
 from shapprune.bench.runner import Result, read, run
-from shapprune.cli.console import say, tell, write_results
+from shapprune.cli.console import print_note, print_result, write_results
 from shapprune.cli.parser import CLEAN, ERROR, INTERRUPTED
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
@@ -219,23 +219,23 @@ def measure_repair(arguments: argparse.Namespace) -> int:
     out = arguments.out
     check_folder(out, overwrite=True)
     left = [task for task in tasks if read(out, task) is None]
-    tell(f"plan: {len(tasks)} repairs, {len(tasks) - len(left)} done, {len(left)} to do")
+    print_result(f"plan: {len(tasks)} repairs, {len(tasks) - len(left)} done, {len(left)} to do")
     if arguments.dry_run:
         return CLEAN
     write_folder(out, {}, stale=(".*.tmp",))  # what a killed run left behind
 
-    def told(task: RepairTask, result: Result | None) -> None:
-        say(f"{task.name}: {_outcome(result) if result else '…'}")
+    def on_change(task: RepairTask, result: Result | None) -> None:
+        print_note(f"{task.name}: {_outcome(result) if result else '…'}")
 
-    hands = Processes(measure, arguments.jobs)
+    executor = Processes(measure, arguments.jobs)
     try:
-        run(tasks, out, hands=hands, told=told, retry_failed=arguments.retry_failed)
+        run(tasks, out, executor=executor, on_change=on_change, retry_failed=arguments.retry_failed)
     except KeyboardInterrupt:
-        say("interrupted; finished repairs are kept, and the same command goes on")
+        print_note("interrupted; finished repairs are kept, and the same command goes on")
         return INTERRUPTED
     results = [(task, read(out, task)) for task in tasks]
     done = [(task, r) for task, r in results if r and r["state"] == "done"]
-    tell(f"{len(done)} repairs done, {len(results) - len(done)} failed; in {out}")
+    print_result(f"{len(done)} repairs done, {len(results) - len(done)} failed; in {out}")
     write_results(out, {"report.md": repair_page(done).encode()})
     return CLEAN if len(done) == len(results) else ERROR
 

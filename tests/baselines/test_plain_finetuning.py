@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from shapprune.baselines.plain_finetuning import batches, blame, plain_fine_tune, unlearn
+from shapprune.baselines.plain_finetuning import batches, plain_fine_tune, suspects, unlearn
 from shapprune.method.outliers import detect
 from shapprune.model.metrics import accuracy, attack_success_rate
 from toys import (
@@ -52,4 +52,4 @@ def test_unlearning_with_the_trigger_removes_the_backdoor():
 def test_blamed_is_the_outlier_or_the_smallest():
     outlier = detect([3, 8, 9, 9.5, 10, 11, 11.5, 12, 13, 14], method="mad", logarithm=False)
     none = detect([5, 9, 4, 8], method="mad", logarithm=False)
-    assert [tuple(blame(d.norms, d.targets)) for d in (outlier, none)] == [(0,), (2,)]
+    assert [tuple(suspects(d.norms, d.targets)) for d in (outlier, none)] == [(0,), (2,)]

@@ -65,7 +65,7 @@ def test_a_lost_machine_costs_what_it_had_in_hand_and_nothing_else(tmp_path, mon
 
     threading.Thread(target=lose_the_second_machine, daemon=True).start()
     try:
-        run(given, folder, hands=RayTasks(sleeping(log, 2.0), cluster.address), told=told)
+        run(given, folder, executor=RayTasks(sleeping(log, 2.0), cluster.address), on_change=told)
     finally:
         ray.shutdown()
         cluster.shutdown()

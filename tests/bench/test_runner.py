@@ -27,8 +27,8 @@ from shapprune.bench.processes import Processes
 from shapprune.bench.runner import run
 folder, log, count, seconds, jobs = sys.argv[1:]
 if __name__ == "__main__":
-    hands = Processes(sleeping(Path(log), float(seconds)), int(jobs))
-    run(cells(int(count)), Path(folder), hands=hands, told=lambda cell, result: None)
+    executor = Processes(sleeping(Path(log), float(seconds)), int(jobs))
+    run(cells(int(count)), Path(folder), executor=executor, on_change=lambda cell, result: None)
 """
 
 
@@ -38,8 +38,8 @@ def compute(given, folder: Path, work, jobs: int = 2, **options) -> list[tuple[i
     run(
         given,
         folder,
-        hands=Processes(work, jobs),
-        told=lambda cell, result: told.append((cell.seed, result is not None)),
+        executor=Processes(work, jobs),
+        on_change=lambda cell, result: told.append((cell.seed, result is not None)),
         **options,
     )
     return told
@@ -54,11 +54,11 @@ from shapprune.bench.processes import Processes
 
 if __name__ == "__main__":
     log, seconds = Path(sys.argv[2]), float(sys.argv[4])
-    hands = Processes(sleeping(log, seconds), 1)
-    hands.start(cells(1)[0])
+    executor = Processes(sleeping(log, seconds), 1)
+    executor.start(cells(1)[0])
     while not lines(log, "begin"):
         time.sleep(0.02)
-    hands._running.clear()
+    executor._running.clear()
     raise KeyboardInterrupt
 """
 

@@ -113,7 +113,7 @@ def test_stamping_a_batch_is_stamping_each_image():
 
 
 def test_patches_grow_and_opaque_squares_do_not():
-    faint = true_trigger().amplified(0.5)
+    faint = true_trigger().scaled(0.5)
     stack = StampStack.of([faint], growth=2)
     assert [int((mask > 0).sum()) for mask in stack.masks] == [4, 16, 25]  # it is near the border
     opaque = StampStack.of([true_trigger()], growth=2)

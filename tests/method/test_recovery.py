@@ -139,7 +139,7 @@ def test_chunks_bound_the_batch_and_mix_the_classes():
     net, sizes = small_net(), []
     net[0].register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
     found = recover_images(
-        net, input_size=SIZE, per_class=5, steps=2, together=8, generator=seeded()
+        net, input_size=SIZE, per_class=5, steps=2, batch_size=8, generator=seeded()
     )
     assert max(sizes) <= 8
     assert len(found.images) == 25
@@ -162,7 +162,7 @@ def test_how_many_images(classes):
         ({"input_size": (12, 12)}, "three positive numbers"),
         ({"per_class": 0}, "at least 1"),
         ({"steps": 0}, "at least 1"),
-        ({"together": 0}, "at least 1"),
+        ({"batch_size": 0}, "at least 1"),
     ],
 )
 def test_refused_options(options, message):

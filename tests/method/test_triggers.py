@@ -36,14 +36,14 @@ def test_norms():
 
 
 def test_amplified_mask_is_at_most_opaque():
-    strong = ROW.amplified(2)
+    strong = ROW.scaled(2)
     torch.testing.assert_close(strong.mask, torch.tensor([[[0.0, 0.5, 1.0]]]))
     assert torch.equal(strong.pattern, ROW.pattern)
     assert ROW.norm == pytest.approx(1.25)
 
 
 def test_amplified_perturbation():
-    torch.testing.assert_close(DELTA.amplified(2).delta, torch.tensor([[[0.6, -0.8]]]))
+    torch.testing.assert_close(DELTA.scaled(2).delta, torch.tensor([[[0.6, -0.8]]]))
     assert DELTA.norm == pytest.approx(0.5)
 
 

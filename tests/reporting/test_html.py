@@ -93,7 +93,7 @@ def repair_of(target: int) -> Repair:
         CurvePoint(k, proxies(0.9 - k / 50, 1 - k / 20, max(0, 1 - k)))
         for k in (0, 1, 2, 3, 4, 6, 8)
     )
-    stamps = (true_trigger(), true_trigger().amplified(0.1), perturbation())
+    stamps = (true_trigger(), true_trigger().scaled(0.1), perturbation())
     # Layers have the names that they have inside a Classifier.
     neurons = replace(
         NEURONS, layers=tuple(replace(a, name=f"network.{a.name}") for a in NEURONS.layers)

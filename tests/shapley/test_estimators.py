@@ -38,10 +38,10 @@ ESTIMATORS = {
         **options,
     ),
     "multilinear": lambda game, seed, budget, **options: multilinear(
-        game, budget=budget, lowest=0, generator=seeded(seed), **options
+        game, budget=budget, min_q=0, generator=seeded(seed), **options
     ),
     "antithetic-multilinear": lambda game, seed, budget, **options: multilinear(
-        game, budget=budget, lowest=0, antithetic=True, generator=seeded(seed), **options
+        game, budget=budget, min_q=0, antithetic=True, generator=seeded(seed), **options
     ),
 }
 every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
@@ -244,7 +244,7 @@ def test_tmab_bounds_are_empirical_bernstein():
         marginal_range=2,
         generator=seeded(),
     )
-    assert result.settled
+    assert result.stopped_early
     rows = torch.cat(game.asked[1:])
     late = 1.0 * rows[~rows.all(1) & rows.any(1)][:, 0]  # player 0 still there: 1 leaves first
     lost = torch.stack([1.5 - late, late], 1)
@@ -260,7 +260,7 @@ def test_tmab_bounds_are_empirical_bernstein():
 
 def test_tmab_of_all_players_spends_the_budget():
     result = tmab(table(6), budget=200, truncate_below=-1, generator=seeded())
-    assert not result.settled
+    assert not result.stopped_early
     assert result.evaluations > 190
     assert result.counts.tolist() == [33] * 6
 
@@ -273,7 +273,7 @@ def test_tmab_tells_a_game_that_is_lost_from_the_start():
 def test_tmab_resolves_the_best_and_leaves_the_rest():
     game = additive([0.4, 0.3, 0.2] + [0.0] * 27)
     result = tmab(game, budget=20_000, top=2, truncate_below=-1, generator=seeded())
-    assert result.settled
+    assert result.stopped_early
     assert result.values.topk(2).indices.tolist() == [0, 1]
     assert int(result.counts[3:].max()) < 0.3 * int(result.counts[1])
     assert result.evaluations < 0.5 * 30 * int(result.counts.max())
@@ -292,7 +292,7 @@ def test_tmab_walks_past_resolved_players():
     """Of 40 players only two are close to each other; the walks end with those two alone."""
     noisy = Plays(40, lambda s: 0.3 * s[:, 0] + 0.3 * s[:, 1] + 0.4 * (s[:, 2] & s[:, 3]))
     result = tmab(noisy, budget=4000, top=1, truncate_below=-1, generator=seeded())
-    assert not result.settled
+    assert not result.stopped_early
     assert result.counts[:4].tolist() > result.counts[4:8].tolist()
     assert result.evaluations > 3900
 

@@ -11,7 +11,7 @@ from toys import seeded
 
 @pytest.mark.parametrize("seed", range(3))
 def test_whole_integral_is_the_shapley_value(seed):
-    result = multilinear(PRODUCTS, budget=4000, lowest=0, generator=seeded(seed))
+    result = multilinear(PRODUCTS, budget=4000, min_q=0, generator=seeded(seed))
     difference = (result.values - PRODUCTS.values()).abs()
     assert bool((difference <= 4 * result.standard_errors + 1e-6).all())
     assert float(difference.max()) < 0.05
@@ -23,15 +23,15 @@ def test_whole_integral_is_the_shapley_value(seed):
 def test_only_q_near_one():
     """Means of q and q² over [0.8, 1]."""
     pair, triple = Products(2, {(0, 1): 1.0}), Products(3, {(0, 1, 2): 1.0})
-    values = multilinear(pair, budget=20000, lowest=0.8, generator=seeded()).values
+    values = multilinear(pair, budget=20000, min_q=0.8, generator=seeded()).values
     assert close(values, [0.9] * 2, 0.01)
-    values = multilinear(triple, budget=20000, lowest=0.8, generator=seeded()).values
+    values = multilinear(triple, budget=20000, min_q=0.8, generator=seeded()).values
     assert close(values, [(1 - 0.8**3) / 0.6] * 3, 0.012)
 
 
 def test_multilinear_standard_errors():
     """The gradient of a pair is a coin."""
-    result = multilinear(Products(2, {(0, 1): 1.0}), budget=2500, lowest=0, generator=seeded())
+    result = multilinear(Products(2, {(0, 1): 1.0}), budget=2500, min_q=0, generator=seeded())
     assert close(result.standard_errors, [0.01] * 2, 5e-4)
     one = multilinear(PRODUCTS, budget=1, generator=seeded())
     assert one.standard_errors.isinf().all()
@@ -54,18 +54,18 @@ def test_quadrature_is_exact_on_multilinear_games(n):
     terms |= {(i, i + 1): 0.5 - i for i in range(n - 1)}
     terms |= {(i, i + 1, i + 2): 0.7 for i in range(n - 2)}
     game = Products(n, terms)
-    result = multilinear(game, budget=16, lowest=0, fractional=True, generator=seeded())
+    result = multilinear(game, budget=16, min_q=0, fractional=True, generator=seeded())
     assert close(result.values, game.values(), 1e-5)
     assert close(exact(game).values, game.values(), 1e-5)
-    near = multilinear(game, budget=16, lowest=0.8, fractional=True, generator=seeded())
-    drawn = multilinear(game, budget=20_000, lowest=0.8, generator=seeded())
+    near = multilinear(game, budget=16, min_q=0.8, fractional=True, generator=seeded())
+    drawn = multilinear(game, budget=20_000, min_q=0.8, generator=seeded())
     assert close(near.values, drawn.values, 0.03)
 
 
 @pytest.mark.parametrize("form", CLOSED_FORMS)
 def test_quadrature_is_exact_on_the_extension_of_any_small_game(form):
     game, values = CLOSED_FORMS[form]
-    result = multilinear(game, budget=4, lowest=0, fractional=True, generator=seeded())
+    result = multilinear(game, budget=4, min_q=0, fractional=True, generator=seeded())
     assert close(result.values, values, 1e-5)
 
 
@@ -96,7 +96,7 @@ def test_antithetic_masks_spread_less():
 
     def spread(antithetic: bool) -> float:
         runs = [
-            multilinear(game, budget=100, lowest=0, antithetic=antithetic, generator=seeded(seed))
+            multilinear(game, budget=100, min_q=0, antithetic=antithetic, generator=seeded(seed))
             for seed in range(300)
         ]
         return float(torch.stack([run.values for run in runs]).var(0).mean())
@@ -136,14 +136,14 @@ def test_refined_marginals_are_exact_ones_near_the_whole():
     """With gloves 0 and 1: q on average for the one, in whatever coalition it is met."""
     game = Products(6, {(0, 1): 1.0, (2,): 0.1})
     options = {"budget": 5000, "refine": 2, "contexts": 1500}
-    result = multilinear(game, lowest=0.6, **options, generator=seeded())
+    result = multilinear(game, min_q=0.6, **options, generator=seeded())
     assert bool(((result.values[:2] - 0.8).abs() < 5 * result.standard_errors[:2]).all())
     assert float(result.standard_errors[:2].max()) < 0.02
     assert result.evaluations == 5000
 
 
 @pytest.mark.parametrize(
-    "options", [{"lowest": -0.1}, {"lowest": 1.1}, {"refine": -1}, {"refine": 1, "contexts": 0}]
+    "options", [{"min_q": -0.1}, {"min_q": 1.1}, {"refine": -1}, {"refine": 1, "contexts": 0}]
 )
 def test_multilinear_refuses(options):
     with pytest.raises(InputError, match="expected"):

@@ -14,9 +14,9 @@ ESTIMATORS = {
     "algorithm1": lambda game, **options: algorithm1(
         game, average_iterations=1e9, explore=1e9, discard_below=-1e9, **options
     ),
-    "multilinear": lambda game, **options: multilinear(game, lowest=0, **options),
+    "multilinear": lambda game, **options: multilinear(game, min_q=0, **options),
     "antithetic-multilinear": lambda game, **options: multilinear(
-        game, lowest=0, antithetic=True, **options
+        game, min_q=0, antithetic=True, **options
     ),
 }
 every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
@@ -37,7 +37,7 @@ def rare(k: int) -> Plays:
 def test_an_easy_set_is_known_early(name):
     budget = 11 * 4096
     result = ESTIMATORS[name](EASY, budget=budget, stop=TopSet(2), generator=seeded())
-    assert result.settled
+    assert result.stopped_early
     assert set(result.values.topk(2).indices.tolist()) == {0, 1}
     assert result.evaluations < budget / 4
 
@@ -45,7 +45,7 @@ def test_an_easy_set_is_known_early(name):
 @every_estimator
 def test_without_a_stop_nothing_is_settled(name):
     result = ESTIMATORS[name](EASY, budget=1000, generator=seeded())
-    assert not result.settled
+    assert not result.stopped_early
     assert result.evaluations > 950
 
 
@@ -55,7 +55,7 @@ def test_stopping_is_all_that_a_stop_does(name):
     stop = TopSet(1, delta=1e-9)
     watched = ESTIMATORS[name](TIE, budget=300, stop=stop, generator=seeded())
     alone = ESTIMATORS[name](TIE, budget=300, generator=seeded())
-    assert not watched.settled
+    assert not watched.stopped_early
     assert torch.equal(watched.values, alone.values)
     assert torch.equal(watched.standard_errors, alone.standard_errors)
     assert watched.evaluations == alone.evaluations
@@ -65,8 +65,8 @@ def test_stopping_is_all_that_a_stop_does(name):
 def test_a_tie_is_never_settled_but_by_tolerance(name):
     for seed in range(10):
         options = {"budget": 500, "generator": seeded(seed)}
-        assert not ESTIMATORS[name](TIE, stop=TopSet(1), **options).settled
-        assert ESTIMATORS[name](TIE, stop=TopSet(1, tolerance=0.5), **options).settled
+        assert not ESTIMATORS[name](TIE, stop=TopSet(1), **options).stopped_early
+        assert ESTIMATORS[name](TIE, stop=TopSet(1, tolerance=0.5), **options).stopped_early
 
 
 def wrong(stop: TopSet, k: int, walks: int) -> tuple[int, int]:
@@ -74,14 +74,14 @@ def wrong(stop: TopSet, k: int, walks: int) -> tuple[int, int]:
     game = rare(k)
     budget = 2 + (k + 1) * walks
     runs = [permutation(game, budget=budget, stop=stop, generator=seeded(s)) for s in range(200)]
-    settled = [run for run in runs if run.settled]
-    return len(settled), sum(int(run.values.argmax()) != 0 for run in settled)
+    stopped_early = [run for run in runs if run.stopped_early]
+    return len(stopped_early), sum(int(run.values.argmax()) != 0 for run in stopped_early)
 
 
 def test_settled_sets_are_wrong_at_most_as_often_as_delta_says():
     """Sound intervals have more than 28 of 200 runs wrong with a probability of less than 1e-6."""
-    settled, wrongly = wrong(TopSet(1, delta=0.05), 9, walks=2048)
-    assert settled > 60  # else the test says nothing
+    stopped_early, wrongly = wrong(TopSet(1, delta=0.05), 9, walks=2048)
+    assert stopped_early > 60  # else the test says nothing
     assert wrongly <= 28
 
 
@@ -121,7 +121,7 @@ def test_a_player_without_samples_keeps_the_set_open():
 
 def test_all_players_are_the_best_of_themselves():
     result = permutation(TIE, budget=500, stop=TopSet(2), generator=seeded())
-    assert result.settled
+    assert result.stopped_early
     assert result.counts.tolist() == [16, 16]
 
 

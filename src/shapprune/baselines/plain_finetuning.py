@@ -72,9 +72,9 @@ def unlearn(
     That is Neural Cleanse's unlearning (Sec. VI-B there), which its successors took over.
 
     Args:
-        stamps: reversed triggers, one a class; those of the classes to `blame` take turns in a
+        stamps: reversed triggers, one a class; those of the classes to `suspects` take turns in a
             batch.
-        norms, targets: see `blame`.
+        norms, targets: see `suspects`.
         share: of a batch that is stamped.
         epochs: None for the paper's one, but for 100 batches at least: an epoch of ten images is
             a single one.
@@ -84,7 +84,7 @@ def unlearn(
         InputError: what does not fit, in one line.
     """
     images, labels, _ = check_input(model, images, labels)
-    copy, guilty = deepcopy(model), [stamps[target] for target in blame(norms, targets)]
+    copy, guilty = deepcopy(model), [stamps[target] for target in suspects(norms, targets)]
 
     def stamped(batch: Tensor) -> Tensor:
         batch = batch.clone()
@@ -105,12 +105,12 @@ def unlearn(
     return copy
 
 
-def blame(norms: Sequence[float], targets: Sequence[int]) -> Sequence[int]:
+def suspects(norms: Sequence[float], targets: Sequence[int]) -> Sequence[int]:
     """The outlying classes that a scan found, or else the one with the smallest norm.
 
     Whoever asks for a repair has a suspicion; the scan tells the verdict.
 
-    >>> blame([3.0, 1.0, 2.0], []), blame([3.0, 1.0, 2.0], [2])
+    >>> suspects([3.0, 1.0, 2.0], []), suspects([3.0, 1.0, 2.0], [2])
     ([1], [2])
     """
     return targets or [min(range(len(norms)), key=norms.__getitem__)]

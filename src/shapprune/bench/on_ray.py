@@ -42,7 +42,7 @@ class RayTasks:
         self._task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_LOST_MACHINES)(attempt)
         self._running: dict[object, Task] = {}
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         has: dict[str, float] = self._ray.cluster_resources()  # machines come and go
         return len(self._running) < has.get("GPU" if self._gpus else "CPU", 0.0)
 

@@ -21,7 +21,7 @@ class Processes:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["shapprune.bench.measure"])
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         return len(self._running) < self._jobs
 
     def start(self, cell: Task) -> None:

@@ -30,7 +30,7 @@ from shapprune.utils.text import describe
 
 Work: TypeAlias = Callable[[Any], Mapping[str, object]]  # measures a cell
 Result: TypeAlias = Mapping[str, object]  # what a cell's file holds
-Told: TypeAlias = Callable[[Any, Result | None], None]  # a cell has begun (None) or ended
+OnChange: TypeAlias = Callable[[Any, Result | None], None]  # a cell has begun (None) or ended
 
 _CLAIMS = ".claims"
 
@@ -46,10 +46,10 @@ class Task(Protocol):
         """All that it is, as JSON has it."""
 
 
-class Hands(Protocol):
+class Executor(Protocol):
     """Who computes: processes of this machine, or the machines of a Ray cluster."""
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether another cell can be started now."""
 
     def start(self, cell: Task) -> None:
@@ -130,8 +130,8 @@ def run(
     cells: Sequence[Task],
     folder: Path,
     *,
-    hands: Hands,
-    told: Told,
+    executor: Executor,
+    on_change: OnChange,
     retry_failed: bool = False,
 ) -> None:
     """Compute every cell that has no result in the folder yet.
@@ -140,8 +140,8 @@ def run(
 
     Args:
         folder: exists.
-        hands: who computes; stopped in the end, also after an exception.
-        told: called when a cell begins and when it ends.
+        executor: who computes; stopped in the end, also after an exception.
+        on_change: called when a cell begins and when it ends.
         retry_failed: compute again what failed before this run began.
 
     Raises:
@@ -160,7 +160,7 @@ def run(
     try:
         while waiting or claims:
             for _ in range(len(waiting)):  # one look at each
-                if not hands.room():
+                if not executor.has_capacity():
                     break
                 cell = waiting.popleft()
                 if settled(cell):
@@ -172,15 +172,15 @@ def run(
                     os.close(claim)
                 else:
                     claims[cell.name] = claim
-                    told(cell, None)
-                    hands.start(cell)
-            for cell, result in hands.ended(1.0):
+                    on_change(cell, None)
+                    executor.start(cell)
+            for cell, result in executor.ended(1.0):
                 content = json.dumps(result, indent=1, allow_nan=False) + "\n"
                 write_whole(folder / f"{cell.name}.json", content.encode())
                 os.close(claims.pop(cell.name))
-                told(cell, result)
+                on_change(cell, result)
     finally:
-        hands.stop()
+        executor.stop()
         for claim in claims.values():
             os.close(claim)
 

@@ -17,7 +17,7 @@ from shapprune.bench.plan import plan
 from shapprune.bench.processes import Processes
 from shapprune.bench.report import report
 from shapprune.bench.runner import Result, read, run
-from shapprune.cli.console import say, tell, write_results
+from shapprune.cli.console import print_note, print_result, write_results
 from shapprune.cli.inputs import pick_device
 from shapprune.cli.parser import CLEAN, ERROR, INTERRUPTED
 from shapprune.errors import InputError
@@ -98,7 +98,7 @@ def compute(
     jobs = 1 if arguments.what == "time" else arguments.jobs
     cache, retry_failed = cache_of(arguments), arguments.retry_failed
     planned = plan(every, folder=out, cache=cache, retry_failed=retry_failed)
-    tell("\n".join(planned.lines(jobs)))
+    print_result("\n".join(planned.lines(jobs)))
     if arguments.dry_run:
         return CLEAN
     write_folder(out, {}, stale=(".*.tmp",))  # what a killed run left behind
@@ -106,31 +106,33 @@ def compute(
     root = arguments.data_root.absolute()
     work = partial(measure, root=root, cache=cache, device=device)
 
-    def told(cell: Cell, result: Result | None) -> None:
-        say(f"{cell.name}: {_outcome(result) if result else '…'}")
+    def on_change(cell: Cell, result: Result | None) -> None:
+        print_note(f"{cell.name}: {_outcome(result) if result else '…'}")
         if result and ended:
             ended()
 
     try:
         for some in stages:
-            hands = (
+            executor = (
                 RayTasks(work, arguments.ray, gpus=int(device.type == "cuda"))
                 if arguments.ray
                 else Processes(work, jobs)
             )
-            run(some, out, hands=hands, told=told, retry_failed=retry_failed)
+            run(some, out, executor=executor, on_change=on_change, retry_failed=retry_failed)
     except KeyboardInterrupt:
-        say("interrupted; finished cells are kept, and the same command goes on")
+        print_note("interrupted; finished cells are kept, and the same command goes on")
         return INTERRUPTED
     if ended:
         ended()
     results = [(cell, read(out, cell)) for cell in every]
     done = [(cell, result) for cell, result in results if result and result["state"] == "done"]
-    tell(f"{len(done)} cells done, {len(results) - len(done)} failed; in {out}")
+    print_result(f"{len(done)} cells done, {len(results) - len(done)} failed; in {out}")
     met = {(cell.recipe.name, result.get("weights")) for cell, result in done}
     rows = sorted(row for row, several in Counter(row for row, _ in met).items() if several > 1)
     if rows:
-        say(f"{', '.join(rows)}: results of several weights; a recipe makes others elsewhere")
+        print_note(
+            f"{', '.join(rows)}: results of several weights; a recipe makes others elsewhere"
+        )
     return CLEAN if len(done) == len(results) else ERROR
 
 
@@ -161,9 +163,9 @@ def _list(arguments: argparse.Namespace) -> int:
             for c in cells
             if ":" not in c.recipe.data and not (arguments.data_root / c.recipe.data).exists()
         }
-    tell(table)
+    print_result(table)
     if missing:
-        tell(f"missing in {arguments.data_root}: {', '.join(sorted(missing))}")
+        print_result(f"missing in {arguments.data_root}: {', '.join(sorted(missing))}")
     return CLEAN
 
 

@@ -21,12 +21,12 @@ from shapprune.utils.text import printable
 _MOST_ROWS = 50  # of the table of classes
 
 
-def tell(what: str | Table) -> None:
+def print_result(what: str | Table) -> None:
     """Print a result."""
     Console(markup=False, highlight=False, soft_wrap=True).print(what)
 
 
-def say(message: str) -> None:
+def print_note(message: str) -> None:
     """Print what is no result on standard error."""
     print(f"shapprune: {message}", file=sys.stderr)
 
@@ -49,7 +49,7 @@ def progress_shown() -> Iterator[Progress]:
             if stage not in tasks:
                 tasks[stage] = shown.add_task(stage, total=1.0)
                 if not console.is_terminal:
-                    say(f"{stage} …")
+                    print_note(f"{stage} …")
             shown.update(tasks[stage], completed=share)
 
         yield report
@@ -58,7 +58,7 @@ def progress_shown() -> Iterator[Progress]:
 def write_results(folder: Path, files: dict[str, bytes]) -> None:
     """Write a command's files into its folder, in place of those of an earlier run, and say so."""
     write_folder(folder, files, stale=("trigger_*.png", "repaired.*", "compact.*"))
-    tell(f"written to {folder}: {', '.join(files)}")
+    print_result(f"written to {folder}: {', '.join(files)}")
 
 
 def show_scan(result: ScanResult, data: LabeledImages) -> None:
@@ -86,20 +86,20 @@ def show_scan(result: ScanResult, data: LabeledImages) -> None:
         if reaches
         else ""
     )
-    tell(table)
+    print_result(table)
     if judgement.untargeted is not None and evidence.untargeted:
         found = evidence.untargeted
         sizes = [f"{t.kind} {t.norm:.2f}" for t in findings.smallest(found) if t.kind != "window"]
         spread = max(trigger.spread for trigger in found.triggers)
-        tell(
+        print_result(
             f"{findings.NO_SINGLE_TARGET}: score {judgement.untargeted:.2f} (smallest triggers "
             f"that move all images: {', '.join(sizes)}; answers spread over {spread:.1f} classes)"
         )
-    tell(findings.verdict_line(judgement, names))
+    print_result(findings.verdict_line(judgement, names))
     if not judgement.conclusive:
-        say(f"note: {findings.why_too_few(judgement)}")
+        print_note(f"note: {findings.why_too_few(judgement)}")
     if result.accuracy < 0.5:
-        say(
+        print_note(
             f"warning: the model gives only {result.accuracy:.0%} of the given images their "
             "label: do the labels, --mean and --std fit?"
         )
@@ -113,13 +113,13 @@ def show_repair(result: RepairResult) -> None:
     """Print what a repair did."""
     repair = result.repair
     if result.unrepaired and result.scan.judgement.undecided:
-        tell("the weights are left as they are: no class stands out that could be repaired")
+        print_result("the weights are left as they are: no class stands out that could be repaired")
     elif repair is None:
-        tell("the weights are left as they are")
+        print_result("the weights are left as they are")
     else:
         if result.scan.verdict == "suspicious":
-            tell("repaired on suspicion: measure the repaired copy against the original")
-        tell(
+            print_result("repaired on suspicion: measure the repaired copy against the original")
+        print_result(
             f"pruned {len(repair.removed)} of {len(repair.neurons)} neurons, "
             f"{'unlearned the trigger, ' if repair.unlearned else ''}"
             f"ASR of the inverted trigger {repair.before.asr.value:.0%} → "
@@ -128,21 +128,23 @@ def show_repair(result: RepairResult) -> None:
             f"{repair.after.accuracy.value:.0%}"
         )
         if not repair.sufficient:
-            say("warning: the repair is not sufficient: the inverted trigger still works too often")
+            print_note(
+                "warning: the repair is not sufficient: the inverted trigger still works too often"
+            )
     if result.compact:
         _show_compact(result.compact)
-    tell(f"{sum(stage.seconds for stage in result.stages):.0f} seconds")
+    print_result(f"{sum(stage.seconds for stage in result.stages):.0f} seconds")
 
 
 def _show_compact(compact: Compact) -> None:
     (more, less), (slower, faster) = compact.parameters, compact.operations
-    tell(
+    print_result(
         f"compact: {len(compact.taken)} of {len(compact.taken) + len(compact.left)} pruned "
         f"channels taken away, parameters {more:,} → {less:,}, multiply-accumulates of an image "
         f"{slower:,} → {faster:,}"
     )
     for why, count in Counter(left.why for left in compact.left).most_common():
-        tell(f"compact: {count} left as zeros: {printable(why)}")
+        print_result(f"compact: {count} left as zeros: {printable(why)}")
 
 
 def _class_name(c: int, data: LabeledImages) -> str:

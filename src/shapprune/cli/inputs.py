@@ -7,7 +7,7 @@ import torch
 
 from shapprune.checkpoints.loading import count_classes, load_classifier
 from shapprune.checkpoints.source import Source, read_source
-from shapprune.cli.console import progress_shown, say
+from shapprune.cli.console import print_note, progress_shown
 from shapprune.data.dataset import LabeledImages
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
@@ -69,7 +69,7 @@ def load(
     names = names if names and len(names) == arguments.num_classes else None
     data = replace(data, notes=notes + data.notes, class_names=names)
     for note in data.notes:
-        say(f"note: {note}")
+        print_note(f"note: {note}")
     check_classifier(model, images=data.images, num_classes=arguments.num_classes)
     return model, data, recovered, source
 

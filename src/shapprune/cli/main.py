@@ -22,7 +22,14 @@ from shapprune.checkpoints.inspection import lines_of, look_into
 from shapprune.checkpoints.source import Source, read_source
 from shapprune.checkpoints.state_dict import weights_bytes
 from shapprune.cli.bench import bench
-from shapprune.cli.console import progress_shown, say, show_repair, show_scan, tell, write_results
+from shapprune.cli.console import (
+    print_note,
+    print_result,
+    progress_shown,
+    show_repair,
+    show_scan,
+    write_results,
+)
 from shapprune.cli.inputs import channels, load, pick_device, run_facts
 from shapprune.cli.parser import (
     ATTACK_OPTIONS,
@@ -67,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 warnings.simplefilter("ignore")
             return _COMMANDS[arguments.name](arguments)
     except KeyboardInterrupt:
-        say("interrupted, nothing was written")
+        print_note("interrupted, nothing was written")
         return INTERRUPTED
     except InputError as error:
         message = str(error)
@@ -75,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug:
             raise
         message = f"{describe(error)} (unexpected: --debug shows where)"
-    say(f"error: {message}")
+    print_note(f"error: {message}")
     return ERROR
 
 
@@ -154,7 +161,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         table.add_row(name, f"{acc:.1%}", f"{asr:.1%}")
     show_scan(result.scan, data)
     show_repair(result)
-    tell(table)
+    print_result(table)
     write_results(
         arguments.out, _files(result, data, run_facts(arguments, model, data, source), source)
     )
@@ -165,7 +172,7 @@ def _recover(arguments: argparse.Namespace) -> int:
     model, data, recovered, source = load(arguments)
     assert recovered
     right = accuracy(model, recovered.images, recovered.labels)
-    tell(
+    print_result(
         f"recovered {len(data.images)} images, guided by {recovered.layers} BN layers to a "
         f"divergence of {recovered.divergence:.3g}; the model gives {right:.0%} of them their class"
     )
@@ -200,9 +207,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
     problems = []
     for file in files:
         contents = look_into(file)
-        tell(f"{file}: {contents.kind}, {file.stat().st_size} bytes")
+        print_result(f"{file}: {contents.kind}, {file.stat().st_size} bytes")
         for line in lines_of(contents):
-            tell(line)
+            print_result(line)
         problems += [f"{file} {problem}" for problem in contents.problems]
     if problems:
         raise InputError(problems[0])
@@ -210,7 +217,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     for name in ("archs", "num_classes", "mean", "std", "input_size", "class_names"):
         if value := getattr(stated, name):
             said = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            tell(printable(f"states {name}: {said}"))
+            print_result(printable(f"states {name}: {said}"))
     return CLEAN
 
 
@@ -260,7 +267,7 @@ def _poison(arguments: argparse.Namespace) -> int:
         "asr": made.asr,
         "versions": versions(),
     }
-    tell(f"ACC {made.accuracy:.1%}, ASR {made.asr:.1%} on {len(test.images)} test images")
+    print_result(f"ACC {made.accuracy:.1%}, ASR {made.asr:.1%} on {len(test.images)} test images")
     write_results(
         arguments.out,
         {

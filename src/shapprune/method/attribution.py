@@ -105,7 +105,7 @@ def estimate_shapley(
                 game, average_iterations=average_iterations, generator=generator, progress=report
             )
         return multilinear(
-            game, budget=samples, lowest=_LOWEST, generator=generator, progress=report
+            game, budget=samples, min_q=_LOWEST, generator=generator, progress=report
         )
 
     backdoor = NeuronGame(model, neurons, stamped, answers, metric=metric)

@@ -190,9 +190,9 @@ def _strongest(
     the form that works best."""
     best, rate = images, -1.0
     for growth, strength in settings.forms:
-        form = stamp.amplified(strength)
+        form = stamp.scaled(strength)
         for _ in range(growth):
-            form = form.grown()
+            form = form.dilated()
         stamped = form.stamp(images)
         hits = (predict(original, stamped) == wanted).float()
         works = float(hits.mean()) if len(hits) else 1.0

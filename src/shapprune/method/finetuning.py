@@ -175,7 +175,7 @@ class StampStack:
             opaque = isinstance(stamp, Trigger) and bool((stamp.mask * (1 - stamp.mask) == 0).all())
             for wider in range(growth + 1):
                 if wider and not opaque:
-                    stamp = stamp.grown()
+                    stamp = stamp.dilated()
                 if isinstance(stamp, Trigger):
                     rows.append((stamp.mask, stamp.pattern, torch.zeros_like(stamp.pattern)))
                 else:

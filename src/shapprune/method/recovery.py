@@ -57,7 +57,7 @@ def recover_images(
     input_size: tuple[int, int, int],
     per_class: int | None = None,
     steps: int = 250,
-    together: int = 128,
+    batch_size: int = 128,
     prior_only: bool = False,
     generator: torch.Generator,
     progress: Progress | None = None,
@@ -69,7 +69,7 @@ def recover_images(
         input_size: (C, H, W) of its images.
         per_class: how many of each class; None for at least one a class and 50 in all.
         steps: of gradient descent.
-        together: images in a chunk at most. The statistics are those of a chunk, which mixes
+        batch_size: images in a chunk at most. The statistics are those of a chunk, which mixes
             classes; memory grows with it.
         prior_only: go on where no BN layer keeps statistics.
         generator: on the CPU.
@@ -80,10 +80,10 @@ def recover_images(
     """
     if len(input_size) != 3 or min(input_size) < 1:
         raise InputError(f"input_size must be three positive numbers C H W, got {input_size}")
-    if min(1 if per_class is None else per_class, steps, together) < 1:
+    if min(1 if per_class is None else per_class, steps, batch_size) < 1:
         raise InputError(
-            "per_class, steps and together must be at least 1, got "
-            f"{per_class}, {steps}, {together}"
+            "per_class, steps and batch_size must be at least 1, got "
+            f"{per_class}, {steps}, {batch_size}"
         )
     model = in_full_precision(model)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
@@ -98,7 +98,7 @@ def recover_images(
     model = in_channels_last(examine(model, noise), blank)
     layers = statistics_layers(model)
     labels = torch.arange(classes).repeat(per_class or -(-_WANTED // classes)).to(like.device)
-    chunks = labels.tensor_split(-(-len(labels) // together))
+    chunks = labels.tensor_split(-(-len(labels) // batch_size))
     clock, found, divergences = Clock(progress), [], []
     with clock.stage("recover images of every class") as report:
         for i, chunk in enumerate(chunks):

@@ -119,11 +119,11 @@ class Trigger:
         mask, pattern = self.mask.to(images), self.pattern.to(images)
         return (1 - mask) * images + mask * pattern
 
-    def amplified(self, factor: float) -> "Trigger":
+    def scaled(self, factor: float) -> "Trigger":
         """The same trigger with a mask ``factor`` times as opaque, at most 1."""
         return Trigger((self.mask * factor).clamp(max=1), self.pattern)
 
-    def grown(self) -> "Trigger":
+    def dilated(self) -> "Trigger":
         """The trigger wider by a pixel all round, in the colours of the pixels that grow."""
         weight = F.avg_pool2d(self.mask, 3, stride=1, padding=1)
         colour = F.avg_pool2d(self.mask * self.pattern, 3, stride=1, padding=1)
@@ -155,11 +155,11 @@ class Perturbation:
         check_stamped(images, tuple(self.delta.shape))
         return (images + self.delta.to(images)).clamp(0, 1)
 
-    def amplified(self, factor: float) -> "Perturbation":
+    def scaled(self, factor: float) -> "Perturbation":
         """The same perturbation, ``factor`` times as strong."""
         return Perturbation(self.delta * factor)
 
-    def grown(self) -> "Perturbation":
+    def dilated(self) -> "Perturbation":
         """The perturbation as it is: it covers the whole image already."""
         return self
 

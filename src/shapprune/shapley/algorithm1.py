@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from shapprune.errors import InputError
-from shapprune.shapley.result import BudgetSpent, Game, Meter, ShapleyValues, Tally
-from shapprune.shapley.stopping import Looks, TopSet
+from shapprune.shapley.result import BudgetSpent, CountedGame, Game, RunningMeans, ShapleyValues
+from shapprune.shapley.stopping import EarlyStopping, TopSet
 
 _BLOCK = 16  # coalitions of a walk evaluated at once; what lies past the threshold is thrown away
 _BISECTED_BLOCK = 64
@@ -56,7 +56,7 @@ def algorithm1(
             NaN or an infinite value, a whole network whose value is below the threshold (nothing
             could be collected).
     """
-    meter = Meter(game, budget)
+    counted = CountedGame(game, budget)
     if not average_iterations > 0:
         raise InputError(f"average_iterations must be positive, got {average_iterations}")
     schedule = {30: 0.5, 40: 0.3} if epsilons is None else epsilons
@@ -65,41 +65,43 @@ def algorithm1(
             f"expected top of at least 1 and epsilons between 0 and 1, got {top}, {dict(schedule)}"
         )
     n = game.n
-    tally, looks = Tally(n), Looks(stop)
+    running, early = RunningMeans(n), EarlyStopping(stop)
     try:
-        whole = meter.whole(discard_below)
-        while (average := int(tally.counts.sum()) / n) < average_iterations:
+        whole = counted.whole(discard_below)
+        while (average := int(running.counts.sum()) / n) < average_iterations:
             order = torch.randperm(n, generator=generator)
             if average > explore:
                 epsilon = next(
                     (e for a, e in sorted(schedule.items())[::-1] if average > a),
                     max(schedule.values()),
                 )
-                order = _epsilon_greedy(order, tally.means, top, epsilon, generator)
-            worth = _walk(meter, order, whole, discard_below, bisect)
+                order = _epsilon_greedy(order, running.means, top, epsilon, generator)
+            worth = _walk(counted, order, whole, discard_below, bisect)
             # Algorithm 1, line 12: a marginal counts if the value before the removal does.
             kept = (worth[:-1] >= discard_below).long().cumprod(0).bool()
             marginals = (worth[:-1] - worth[1:])[kept]
-            tally.add(order[: len(marginals)], marginals)
+            running.add(order[: len(marginals)], marginals)
             if zeroed:
-                tally.add(order[len(marginals) :], torch.zeros(n - len(marginals)).double())
-            average = int(tally.counts.sum()) / n
+                running.add(order[len(marginals) :], torch.zeros(n - len(marginals)).double())
+            average = int(running.counts.sum()) / n
             if progress:
-                progress(min(1.0, max(average / average_iterations, meter.share)))
-            if looks.settled(average, tally.means, tally.errors, tally.counts):
-                return tally.result(meter.spent, settled=True)
+                progress(min(1.0, max(average / average_iterations, counted.share)))
+            if early.should_stop(average, running.means, running.errors, running.counts):
+                return running.result(counted.spent, stopped_early=True)
     except BudgetSpent:
         pass
-    return tally.result(meter.spent)
+    return running.result(counted.spent)
 
 
-def _walk(meter: Meter, order: Tensor, whole: float, discard_below: float, bisect: bool) -> Tensor:
+def _walk(
+    counted: CountedGame, order: Tensor, whole: float, discard_below: float, bisect: bool
+) -> Tensor:
     """Values along a permutation, the whole's first, until one is below the threshold or later."""
     rank = order.argsort()
 
     def ask(removed: Tensor) -> Tensor:
         """Values without the first so many players."""
-        return meter(rank >= removed[:, None])
+        return counted(rank >= removed[:, None])
 
     worth = torch.tensor([whole], dtype=torch.float64)
     for block in torch.arange(1, len(order) + 1).split(_BISECTED_BLOCK if bisect else _BLOCK):

@@ -5,7 +5,7 @@ from math import comb
 import torch
 
 from shapprune.errors import InputError
-from shapprune.shapley.result import Game, Meter, ShapleyValues
+from shapprune.shapley.result import CountedGame, Game, ShapleyValues
 
 _MOST_PLAYERS = 20
 
@@ -23,7 +23,7 @@ def exact(game: Game) -> ShapleyValues:
     >>> [round(v, 4) for v in exact(Glove()).values.tolist()]
     [0.6667, 0.1667, 0.1667]
     """
-    meter = Meter(game)
+    counted = CountedGame(game)
     n = game.n
     if n > _MOST_PLAYERS:
         raise InputError(
@@ -31,7 +31,7 @@ def exact(game: Game) -> ShapleyValues:
         )
     codes = torch.arange(2**n)
     coalitions = (codes[:, None] >> torch.arange(n)) & 1 == 1
-    worth = torch.cat([meter(part) for part in coalitions.split(4096)])
+    worth = torch.cat([counted(part) for part in coalitions.split(4096)])
     size = coalitions.sum(1)
     values = torch.empty(n, dtype=torch.float64)
     for player in range(n):

@@ -16,8 +16,8 @@ from numpy.polynomial import legendre
 from torch import Tensor
 
 from shapprune.errors import InputError
-from shapprune.shapley.result import DifferentiableGame, Meter, ShapleyValues
-from shapprune.shapley.stopping import Looks, TopSet
+from shapprune.shapley.result import CountedGame, DifferentiableGame, ShapleyValues
+from shapprune.shapley.stopping import EarlyStopping, TopSet
 
 _NODES = 16  # of the quadrature
 
@@ -26,7 +26,7 @@ def multilinear(
     game: DifferentiableGame,
     *,
     budget: int = 512,
-    lowest: float = 0.6,
+    min_q: float = 0.6,
     antithetic: bool = False,
     fractional: bool = False,
     refine: int = 0,
@@ -37,13 +37,13 @@ def multilinear(
 ) -> ShapleyValues:
     """First-order estimate: the mean gradient over random coalitions near the whole.
 
-    Each gradient draws q uniformly from [lowest, 1], stratified over the gradients, and a
+    Each gradient draws q uniformly from [min_q, 1], stratified over the gradients, and a
     coalition that holds each player with probability q. The standard errors leave the
     stratification out, and so are upper bounds.
 
     Args:
         budget: gradients and evaluations to spend; both count as one.
-        lowest: the smallest q; 0 gives the whole integral.
+        min_q: the smallest q; 0 gives the whole integral.
         antithetic: draw coalitions in pairs, from u and 1 - u for the same q.
         fractional: no coalitions, but masks that hold q of every player, at Gauss-Legendre points:
             exact where the game is a polynomial that is linear in every player, and for a network
@@ -65,11 +65,11 @@ def multilinear(
         InputError: no players, a budget that leaves no gradient, a game that returns a wrong
             shape, NaN or an infinite value.
     """
-    meter = Meter(game, budget)
-    if not 0 <= lowest <= 1 or refine < 0 or contexts < 1:
+    counted = CountedGame(game, budget)
+    if not 0 <= min_q <= 1 or refine < 0 or contexts < 1:
         raise InputError(
-            "expected lowest between 0 and 1, refine not negative, contexts of at least 1, got "
-            f"{lowest}, {refine}, {contexts}"
+            "expected min_q between 0 and 1, refine not negative, contexts of at least 1, got "
+            f"{min_q}, {refine}, {contexts}"
         )
     n = game.n
     best = min(refine, n)
@@ -77,25 +77,26 @@ def multilinear(
     if gradients < 1:
         raise InputError(f"budget {budget} leaves no gradient: expected {budget - gradients + 1}")
     if fractional:
-        q, weights, together = _turns(gradients, lowest, generator)
+        q, weights, together = _turns(gradients, min_q, generator)
         masks = q[:, None].expand(-1, n)
     else:
-        masks = _coalitions(gradients, n, lowest, antithetic, generator)
+        masks = _coalitions(gradients, n, min_q, antithetic, generator)
         weights, together = torch.ones(gradients), 2 if antithetic else 1
-    looks, settled, slopes = Looks(stop), False, torch.empty(0, n, dtype=torch.float64)
-    while len(slopes) < len(masks) and not settled:
-        few = slice(len(slopes), int(min(looks.next, len(masks))))
-        slopes = torch.cat([slopes, meter.gradient(masks[few].float()) * weights[few, None]])
+    early, stopped_early = EarlyStopping(stop), False
+    slopes = torch.empty(0, n, dtype=torch.float64)
+    while len(slopes) < len(masks) and not stopped_early:
+        few = slice(len(slopes), int(min(early.next, len(masks))))
+        slopes = torch.cat([slopes, counted.gradient(masks[few].float()) * weights[few, None]])
         values, errors = _mean(slopes, together)
         samples = torch.full((n,), len(slopes) // together)
-        settled = looks.settled(len(slopes), values, errors, samples)
+        stopped_early = early.should_stop(len(slopes), values, errors, samples)
     counts = torch.full((n,), len(slopes))
     if progress:
         progress(gradients / budget)
     if best:
         chosen = values.topk(best).indices
-        around = _coalitions(contexts, n, lowest, False, generator)
-        marginals = _marginals(meter, around, chosen)
+        around = _coalitions(contexts, n, min_q, False, generator)
+        marginals = _marginals(counted, around, chosen)
         mean, error = _mean(marginals, 1)
         scale = float(mean.sum() / values[chosen].sum())
         if 0 < scale < inf:
@@ -103,16 +104,16 @@ def multilinear(
             values[chosen], errors[chosen], counts[chosen] = mean, error, contexts
         if progress:
             progress(1.0)
-    return ShapleyValues(values.float(), errors.float(), counts, meter.spent, settled)
+    return ShapleyValues(values.float(), errors.float(), counts, counted.spent, stopped_early)
 
 
 def _coalitions(
-    number: int, n: int, lowest: float, antithetic: bool, generator: torch.Generator
+    number: int, n: int, min_q: float, antithetic: bool, generator: torch.Generator
 ) -> Tensor:
     """Random coalitions, bool (number, n), with q stratified."""
     draws = -(-number // 2) if antithetic else number
     position = torch.randperm(draws, generator=generator) + torch.rand(draws, generator=generator)
-    q = lowest + (1 - lowest) * position / draws
+    q = min_q + (1 - min_q) * position / draws
     u = torch.rand(draws, n, generator=generator)
     if not antithetic:
         return u < q[:, None]
@@ -127,7 +128,7 @@ def _mean(samples: Tensor, together: int) -> tuple[Tensor, Tensor]:
     return samples.mean(0), draws.std(0) / len(draws) ** 0.5
 
 
-def _turns(gradients: int, lowest: float, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
+def _turns(gradients: int, min_q: float, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
     """Turns through the points of a quadrature: their q, their weights, and the length of a turn.
 
     Each turn has an order of its own, or the same points could meet the same images.
@@ -136,14 +137,14 @@ def _turns(gradients: int, lowest: float, generator: torch.Generator) -> tuple[T
     length = len(points)
     turns = range(gradients // length)
     order = torch.cat([torch.randperm(length, generator=generator) for _ in turns])
-    return lowest + (1 - lowest) * (points[order] + 1) / 2, shares[order] / 2 * length, length
+    return min_q + (1 - min_q) * (points[order] + 1) / 2, shares[order] / 2 * length, length
 
 
-def _marginals(meter: Meter, around: Tensor, chosen: Tensor) -> Tensor:
+def _marginals(counted: CountedGame, around: Tensor, chosen: Tensor) -> Tensor:
     """Marginal contributions (contexts, k) of the chosen players to coalitions (contexts, n)."""
     turned = around[:, None, :].repeat(1, len(chosen), 1)
     turned[:, torch.arange(len(chosen)), chosen] ^= True
     asked = torch.cat([around[:, None, :], turned], 1)
-    worth = meter(asked.flatten(0, 1)).view(len(around), -1)
+    worth = counted(asked.flatten(0, 1)).view(len(around), -1)
     change = worth[:, :1] - worth[:, 1:]
     return torch.where(around[:, chosen], change, -change)

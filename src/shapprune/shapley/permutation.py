@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 
 from shapprune.errors import InputError
-from shapprune.shapley.result import Game, Meter, ShapleyValues, Tally
-from shapprune.shapley.stopping import Looks, TopSet
+from shapprune.shapley.result import CountedGame, Game, RunningMeans, ShapleyValues
+from shapprune.shapley.stopping import EarlyStopping, TopSet
 
 _TOGETHER = 1024  # coalitions evaluated at once
 
@@ -36,22 +36,22 @@ def permutation(
         InputError: no players, a budget too small for one walk, a game that returns a wrong shape,
             NaN or an infinite value.
     """
-    meter = Meter(game, budget)
+    counted = CountedGame(game, budget)
     n = game.n
     walk = (n - 1) * (2 if antithetic else 1)
     if budget < 2 + walk:
         raise InputError(f"budget {budget} is too small: one walk takes {2 + walk} evaluations")
-    ends = meter(torch.tensor([[True] * n, [False] * n]))
+    ends = counted(torch.tensor([[True] * n, [False] * n]))
     samples = (budget - 2) // walk if walk else 2
-    tally, looks = Tally(n), Looks(stop)
-    while (done := int(tally.counts[0])) < samples:
-        several = min(samples - done, max(1, _TOGETHER // max(1, walk)), looks.next - done)
+    running, early = RunningMeans(n), EarlyStopping(stop)
+    while (done := int(running.counts[0])) < samples:
+        several = min(samples - done, max(1, _TOGETHER // max(1, walk)), early.next - done)
         orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(int(several))])
         if antithetic:
             orders = torch.cat([orders, orders.flip(1)])
         # Coalition j of a walk lacks the first j players of its order.
         present = orders.argsort(1)[:, None, :] >= torch.arange(1, n)[:, None]
-        inner = meter(present.flatten(0, 1)).view(len(orders), n - 1)
+        inner = counted(present.flatten(0, 1)).view(len(orders), n - 1)
         worth = torch.cat(
             [ends[:1].expand(len(orders), 1), inner, ends[1:].expand(len(orders), 1)], 1
         )
@@ -59,9 +59,9 @@ def permutation(
         marginals.scatter_(1, orders, worth[:, :-1] - worth[:, 1:])
         if antithetic:
             marginals = (marginals[: len(orders) // 2] + marginals[len(orders) // 2 :]) / 2
-        tally.add_all(marginals)
+        running.add_all(marginals)
         if progress:
-            progress(int(tally.counts[0]) / samples)
-        if looks.settled(int(tally.counts[0]), tally.means, tally.errors, tally.counts):
-            return tally.result(meter.spent, settled=True)
-    return tally.result(meter.spent)
+            progress(int(running.counts[0]) / samples)
+        if early.should_stop(int(running.counts[0]), running.means, running.errors, running.counts):
+            return running.result(counted.spent, stopped_early=True)
+    return running.result(counted.spent)

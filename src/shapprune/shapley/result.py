@@ -36,21 +36,21 @@ class ShapleyValues:
         standard_errors: float (n,), of the values; 0 where exact, infinite below two samples.
         counts: int (n,), marginal contributions (or gradients) behind each value.
         evaluations: coalitions and gradients evaluated.
-        settled: whether the estimation ended because the best players were known.
+        stopped_early: whether the estimation ended because the best players were known.
     """
 
     values: Tensor
     standard_errors: Tensor
     counts: Tensor
     evaluations: int
-    settled: bool = False
+    stopped_early: bool = False
 
 
 class BudgetSpent(Exception):
     """No evaluation is left."""
 
 
-class Meter:
+class CountedGame:
     """A game that counts its evaluations and checks its answers.
 
     Args:
@@ -120,7 +120,7 @@ def _checked(values: Tensor, shape: torch.Size) -> Tensor:
     return values.detach().cpu().double()
 
 
-class Tally:
+class RunningMeans:
     """Means and standard errors of marginal contributions as they come in.
 
     Attributes:
@@ -161,7 +161,7 @@ class Tally:
         """Standard errors of the means."""
         return (self.variances / self.counts.clamp(min=1)).sqrt()
 
-    def result(self, evaluations: int, settled: bool = False) -> ShapleyValues:
+    def result(self, evaluations: int, stopped_early: bool = False) -> ShapleyValues:
         """The estimate.
 
         Raises:
@@ -170,5 +170,5 @@ class Tally:
         if not bool(self.counts.any()):
             raise InputError(f"the budget ended after {evaluations} evaluations, within one walk")
         return ShapleyValues(
-            self.means.float(), self.errors.float(), self.counts, evaluations, settled
+            self.means.float(), self.errors.float(), self.counts, evaluations, stopped_early
         )

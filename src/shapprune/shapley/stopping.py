@@ -68,8 +68,8 @@ class TopSet:
         return lowest >= highest - self.tolerance
 
 
-class Looks:
-    """When to look: at 16 samples, and whenever they have doubled.
+class EarlyStopping:
+    """Whether to stop early: asked at 16 samples, and whenever they have doubled.
 
     Args:
         stop: None never looks.
@@ -79,7 +79,7 @@ class Looks:
         self._stop, self._taken = stop, 0
         self.next: float = inf if stop is None else _FIRST_LOOK
 
-    def settled(self, samples: float, means: Tensor, errors: Tensor, counts: Tensor) -> bool:
+    def should_stop(self, samples: float, means: Tensor, errors: Tensor, counts: Tensor) -> bool:
         """Whether it is time to stop, after so many samples; a look is taken when one is due."""
         if self._stop is None or samples < self.next:
             return False

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from shapprune.errors import InputError
-from shapprune.shapley.result import BudgetSpent, Game, Meter, ShapleyValues, Tally
+from shapprune.shapley.result import BudgetSpent, CountedGame, Game, RunningMeans, ShapleyValues
 
 _BLOCK = 16  # coalitions of a walk evaluated at once; what lies past the truncation is for nothing
 
@@ -44,40 +44,40 @@ def tmab(
         progress: called with the share of the budget spent.
 
     Returns:
-        Values with ``settled`` true where every player is resolved.
+        Values with ``stopped_early`` true where every player is resolved.
 
     Raises:
         InputError: no players, a budget too small for one walk, a game that returns a wrong shape,
             NaN or an infinite value, a whole network whose value is below the truncation.
     """
-    meter = Meter(game, budget)
+    counted = CountedGame(game, budget)
     if top < 1 or not 0 < delta < 1 or not marginal_range > 0:
         raise InputError(
             "expected top of at least 1, delta between 0 and 1, marginal_range above 0, got "
             f"{top}, {delta}, {marginal_range}"
         )
-    n, tally, width = game.n, Tally(game.n), log(3 / delta)
+    n, running, width = game.n, RunningMeans(game.n), log(3 / delta)
     active = torch.ones(n, dtype=torch.bool)
     try:
-        whole = meter.whole(truncate_below)
+        whole = counted.whole(truncate_below)
         while bool(active.any()):
             order = torch.randperm(n, generator=generator)
-            players, marginals = _walk(meter, order, active, whole, truncate_below)
-            tally.add(players, marginals)
+            players, marginals = _walk(counted, order, active, whole, truncate_below)
+            running.add(players, marginals)
             if top < n:
-                border = tally.means.topk(top + 1).values[-2:].mean()
-                spread = (2 * width) ** 0.5 * tally.errors
-                unseen = 3 * marginal_range * width / tally.counts
-                active &= (tally.means - border).abs() <= spread + unseen
+                border = running.means.topk(top + 1).values[-2:].mean()
+                spread = (2 * width) ** 0.5 * running.errors
+                unseen = 3 * marginal_range * width / running.counts
+                active &= (running.means - border).abs() <= spread + unseen
             if progress:
-                progress(meter.share)
+                progress(counted.share)
     except BudgetSpent:
-        return tally.result(meter.spent)
-    return tally.result(meter.spent, settled=True)
+        return running.result(counted.spent)
+    return running.result(counted.spent, stopped_early=True)
 
 
 def _walk(
-    meter: Meter, order: Tensor, active: Tensor, whole: float, truncate_below: float
+    counted: CountedGame, order: Tensor, active: Tensor, whole: float, truncate_below: float
 ) -> tuple[Tensor, Tensor]:
     """The active players, and their marginal contributions along one permutation."""
     positions = active[order].nonzero().flatten()
@@ -87,7 +87,7 @@ def _walk(
     worth[0] = whole
     rank = order.argsort()
     for block in asked.split(_BLOCK):
-        worth[block] = meter(rank >= block[:, None])
+        worth[block] = counted(rank >= block[:, None])
         if bool((worth[block] < truncate_below).any()):
             break
     known = torch.cat([torch.zeros(1, dtype=torch.int64), asked])

@@ -462,7 +462,7 @@ CARRIES = "This model carries a backdoor"
         *(
             (case, "This model is suspicious: the data are too few to say.", words)
             for case, words in (
-                ("too few", "the largest margins alone can show a backdoor, but not that there is"),
+                ("too few", "the weights alone can show a backdoor, but not that there is"),
                 (
                     "too few, repair",
                     "The weights were left as they were: there is nothing to repair",
@@ -558,11 +558,11 @@ def test_triggers_are_told_to_be_no_attackers(case):
 
 def test_margins_alone_say_so():
     words = " ".join(Page(page_of("too few")).words.split())
-    assert "The verdict stands on the largest margins alone." in words
+    assert "The verdict stands on the largest margins and the weights of the last layer alone." in words
     assert "without a single target were not looked for" in words
     assert "a verdict on so little is never clean" in words
     assert "A margin of" in words
-    assert "stands on the largest margins alone" not in Page(page_of("recovered")).words
+    assert "stands on the largest margins" not in Page(page_of("recovered")).words
 
 
 def test_a_forced_repair_says_so():

@@ -76,7 +76,7 @@ def why_too_few(judgement: Judgement) -> str:
     """Why evidence that is not conclusive could not show that a model is clean."""
     if judgement.basis == "margins":
         return (
-            "the largest margins alone can show a backdoor, but not that there is none: give "
+            "the weights alone can show a backdoor, but not that there is none: give "
             "clean images, one a class is enough"
         )
     return (

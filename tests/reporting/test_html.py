@@ -558,7 +558,8 @@ def test_triggers_are_told_to_be_no_attackers(case):
 
 def test_margins_alone_say_so():
     words = " ".join(Page(page_of("too few")).words.split())
-    assert "The verdict stands on the largest margins and the weights of the last layer alone." in words
+    stands = "The verdict stands on the largest margins and the weights of the last layer alone."
+    assert stands in words
     assert "without a single target were not looked for" in words
     assert "a verdict on so little is never clean" in words
     assert "A margin of" in words

@@ -100,12 +100,15 @@ EVERYWHERE = Score(1e3, {})  # of no single target: above all classes
 def test_a_map_is_told_and_repaired(given, tmp_path, capsys, monkeypatch):
     ship(monkeypatch, by(-1e9, -1e8, EVERYWHERE))
     command = ["repair", given / "net.safetensors", *options(given, out=tmp_path / "out")]
-    assert main([str(part) for part in [*command, "--neurons", 1]]) == 0
-    told = capsys.readouterr().out
+    # There is no such backdoor: the triggers work as before, and what is not repaired is told.
+    assert main([str(part) for part in [*command, "--neurons", 1]]) == 1
+    told, notes = capsys.readouterr()
+    assert "the repair is not sufficient" in notes
     assert re.search(r"verdict: backdoored, no single target: \d→\d, \d→\d.* \(score 1000", told)
     assert "pruned 1 of 16 neurons, unlearned the trigger" in told
     run = json.loads((tmp_path / "out" / "result.json").read_text())
     assert (run["target_classes"], run["repaired"], run["unrepaired"]) == ([], True, False)
+    assert not run["sufficient"]
     assert run["repaired_maps"] == [run["mapping"]]
     assert not run["forced"]
     assert len(run["mapping"]) == CLASSES

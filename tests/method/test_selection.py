@@ -3,15 +3,18 @@
 import pytest
 
 from shapprune.method.evaluation import Proxies, Share
-from shapprune.method.selection import Candidate, choose
+from shapprune.method.selection import Candidate, Way, choose
 from shapprune.method.settings import SelectionSettings
 
 SETTINGS = SelectionSettings(asr=0.05, least_kept=0.8)
 
 
-def candidate(kept: float, asr: float, high: float) -> Candidate:
+def candidate(kept: float, asr: float, high: float, way: Way = "tuned") -> Candidate:
     share = Share(kept, kept, kept)
-    return Candidate("tuned", 0, (), 1, Proxies(share, share, share, Share(asr, 0, high), ()))
+    return Candidate(way, 0, (), 1, Proxies(share, share, share, Share(asr, 0, high), ()))
+
+
+WORKS = candidate(1, 1, 1).proxies  # of the original
 
 
 @pytest.mark.parametrize(
@@ -26,4 +29,15 @@ def candidate(kept: float, asr: float, high: float) -> Candidate:
     ],
 )
 def test_the_rule(cases, chosen, sufficient):
-    assert choose([candidate(*case) for case in cases], SETTINGS) == (chosen, sufficient)
+    found = choose([candidate(*case) for case in cases], original=WORKS, settings=SETTINGS)
+    assert found == (chosen, sufficient)
+
+
+@pytest.mark.parametrize(
+    ("asr", "sufficient"),
+    [(1.0, True), (0.01, False)],  # triggers that do not work on the original show nothing
+)
+def test_the_original_is_no_repair(asr, sufficient):
+    original, tuned = candidate(1, asr, asr, "pruned"), candidate(0.9, 0, 0)
+    found = choose([original, tuned], original=original.proxies, settings=SETTINGS)
+    assert found == (1, sufficient)

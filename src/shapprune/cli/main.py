@@ -138,6 +138,8 @@ def _repair(arguments: argparse.Namespace) -> int:
     show_scan(result.scan, data)
     show_repair(result)
     write_results(arguments.out, _files(result, data, about, source))
+    if result.repair is not None and not result.repair.sufficient:
+        return _EXIT_CODES[result.scan.verdict] or SUSPICIOUS  # forced on what was called clean
     return _EXIT_CODES[result.scan.verdict] if result.unrepaired else CLEAN
 
 

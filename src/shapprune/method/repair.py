@@ -153,11 +153,11 @@ def repair_case(
                 candidates.append(
                     Candidate(way, start.score, start.removed, weight, evaluator(network))
                 )
-    if not unlearn:  # the plain recipe: prune, then fine-tune on clean images
-        chosen, sufficient = choose([candidates[i] for i in networks])
-        chosen = list(networks)[chosen]
-    else:
-        chosen, sufficient = choose(candidates)
+    before = evaluator(case.model)
+    # The plain recipe prunes, then fine-tunes on clean images: only what was tuned is its result.
+    places = list(range(len(candidates)) if unlearn else networks)
+    place, sufficient = choose([candidates[i] for i in places], original=before)
+    chosen = places[place]
     taken = candidates[chosen]
     model = networks.get(chosen) or remove_neurons(case.model, neurons, taken.removed)
     return Repair(
@@ -171,7 +171,7 @@ def repair_case(
         chosen,
         sufficient,
         unlearn,
-        evaluator(case.model),
+        before,
         taken.proxies,
     )
 

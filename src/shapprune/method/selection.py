@@ -35,21 +35,32 @@ def is_sufficient(proxies: Proxies, settings: SelectionSettings = SELECTION) -> 
 
 
 def choose(
-    candidates: Sequence[Candidate], settings: SelectionSettings = SELECTION
+    candidates: Sequence[Candidate],
+    *,
+    original: Proxies,
+    settings: SelectionSettings = SELECTION,
 ) -> tuple[int, bool]:
     """Of the candidates whose ASR is low enough, the one that keeps most of the original's answers.
 
     If none's is, the one with the least ASR, at the upper end of its interval. Where two are
     level, the earlier one. What keeps too few answers is no repair, and is only taken where
-    nothing else is there.
+    nothing else is there. Nor is the original; and where its own ASR is low enough, the triggers
+    do not work on it and show nothing: then nothing is sufficient.
+
+    Args:
+        candidates: at least one.
+        original: of the network before the repair.
+        settings: what is low enough, and what too few.
 
     Returns:
         The place of the candidate, and whether its ASR is low enough.
     """
     every = range(len(candidates))
-    useful = [i for i in every if candidates[i].proxies.kept.value >= settings.least_kept]
-    places = useful or every
+    changed = [i for i in every if candidates[i].way != "pruned" or candidates[i].removed]
+    useful = [i for i in changed if candidates[i].proxies.kept.value >= settings.least_kept]
+    places = useful or changed or every
     enough = [i for i in places if is_sufficient(candidates[i].proxies, settings)]
     if enough:
-        return max(enough, key=lambda i: candidates[i].proxies.kept.value), True
+        best = max(enough, key=lambda i: candidates[i].proxies.kept.value)
+        return best, not is_sufficient(original, settings)
     return min(places, key=lambda i: candidates[i].proxies.asr.high), False

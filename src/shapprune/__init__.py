@@ -7,27 +7,33 @@
 True
 """
 
-from shapprune.checkpoints.compact_files import load_compact, save_compact
-from shapprune.checkpoints.loading import load_classifier
-from shapprune.checkpoints.state_dict import save_weights
-from shapprune.data.dataset import LabeledImages
-from shapprune.data.loading import load_images
-from shapprune.errors import InputError
-from shapprune.method.attribution import NeuronValues, estimate_shapley
-from shapprune.method.case import Case, check_case
-from shapprune.method.evaluation import Evaluator, Proxies
-from shapprune.method.finetuning import distillation_pool, fine_tune
-from shapprune.method.inversion import Inversion, InvertedTrigger, invert_triggers
-from shapprune.method.outliers import Detection, combine, detect
-from shapprune.method.pruning import Pruning, prune
-from shapprune.method.recovery import Recovery, recover_images
-from shapprune.method.triggers import Perturbation, Trigger, all_to_all
-from shapprune.model.classifier import Classifier
-from shapprune.model.compact import Compact, make_compact
-from shapprune.model.game import NeuronGame
-from shapprune.model.metrics import accuracy, attack_success_rate
-from shapprune.model.neurons import Neurons, find_neurons
-from shapprune.pipeline import RepairResult, ScanResult, repair, scan
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+# Named again below: a name's module is imported when it is first asked for, as torch takes seconds
+# in which the command line must already answer to Ctrl-C.
+if TYPE_CHECKING:
+    from shapprune.checkpoints.compact_files import load_compact, save_compact
+    from shapprune.checkpoints.loading import load_classifier
+    from shapprune.checkpoints.state_dict import save_weights
+    from shapprune.data.dataset import LabeledImages
+    from shapprune.data.loading import load_images
+    from shapprune.errors import InputError
+    from shapprune.method.attribution import NeuronValues, estimate_shapley
+    from shapprune.method.case import Case, check_case
+    from shapprune.method.evaluation import Evaluator, Proxies
+    from shapprune.method.finetuning import distillation_pool, fine_tune
+    from shapprune.method.inversion import Inversion, InvertedTrigger, invert_triggers
+    from shapprune.method.outliers import Detection, combine, detect
+    from shapprune.method.pruning import Pruning, prune
+    from shapprune.method.recovery import Recovery, recover_images
+    from shapprune.method.triggers import Perturbation, Trigger, all_to_all
+    from shapprune.model.classifier import Classifier
+    from shapprune.model.compact import Compact, make_compact
+    from shapprune.model.game import NeuronGame
+    from shapprune.model.metrics import accuracy, attack_success_rate
+    from shapprune.model.neurons import Neurons, find_neurons
+    from shapprune.pipeline import RepairResult, ScanResult, repair, scan
 
 __all__ = [
     "Case",
@@ -71,3 +77,40 @@ __all__ = [
     "save_weights",
     "scan",
 ]
+
+_HOMES = {
+    "checkpoints.compact_files": ("load_compact", "save_compact"),
+    "checkpoints.loading": ("load_classifier",),
+    "checkpoints.state_dict": ("save_weights",),
+    "data.dataset": ("LabeledImages",),
+    "data.loading": ("load_images",),
+    "errors": ("InputError",),
+    "method.attribution": ("NeuronValues", "estimate_shapley"),
+    "method.case": ("Case", "check_case"),
+    "method.evaluation": ("Evaluator", "Proxies"),
+    "method.finetuning": ("distillation_pool", "fine_tune"),
+    "method.inversion": ("Inversion", "InvertedTrigger", "invert_triggers"),
+    "method.outliers": ("Detection", "combine", "detect"),
+    "method.pruning": ("Pruning", "prune"),
+    "method.recovery": ("Recovery", "recover_images"),
+    "method.triggers": ("Perturbation", "Trigger", "all_to_all"),
+    "model.classifier": ("Classifier",),
+    "model.compact": ("Compact", "make_compact"),
+    "model.game": ("NeuronGame",),
+    "model.metrics": ("accuracy", "attack_success_rate"),
+    "model.neurons": ("Neurons", "find_neurons"),
+    "pipeline": ("RepairResult", "ScanResult", "repair", "scan"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            found: object = getattr(import_module(f"{__name__}.{home}"), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

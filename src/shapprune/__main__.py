@@ -1,8 +1,33 @@
 """``python -m shapprune`` is the command ``shapprune``."""
 
+import os
+import signal
 import sys
+from types import FrameType
 
-from shapprune.cli.main import main
+
+def main() -> int:
+    """Run the command line, and return its exit code.
+
+    Ctrl-C while modules are imported, which takes seconds, is told in one line like any other:
+    an exception would come up inside some library's import, which may swallow it or mistake it.
+    """
+    mine = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored
+    if mine:
+        signal.signal(signal.SIGINT, _interrupted)
+    from shapprune.cli.main import main as run
+
+    if mine:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return run()
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    try:
+        os.write(2, b"shapprune: interrupted, nothing was written\n")
+    finally:
+        os._exit(130)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,6 +4,7 @@ The layers stand in pyproject.toml, where import-linter reads them.
 """
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -167,3 +168,27 @@ def test_names_of_secrets(name):
 @pytest.mark.parametrize("name", ["triggers", "images", "latest", "attack_share", "targets"])
 def test_names_of_no_secrets(name):
     assert not SECRET.search(name)
+
+
+def test_public_names_are_there_when_they_are_asked_for():
+    """`import shapprune` imports no torch; what is said for type checkers is what comes."""
+    (block,) = (node for node in MODULES[""].body if isinstance(node, ast.If))
+    told = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    code = (
+        "import json, sys, shapprune\n"
+        "assert 'torch' not in sys.modules\n"
+        "table = shapprune._HOMES.items()\n"
+        "homes = {name: f'shapprune.{home}' for home, names in table for name in names}\n"
+        "assert sorted(homes) == sorted(shapprune.__all__)\n"
+        "for name, home in homes.items():\n"
+        "    assert getattr(shapprune, name) is getattr(sys.modules[home], name)\n"
+        "assert not hasattr(shapprune, 'missing')\n"
+        "print(json.dumps(homes))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == told

@@ -1,11 +1,20 @@
 """Files are written whole."""
 
+import errno
 import os
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
 from shapprune.errors import InputError
-from shapprune.utils.files import write_whole
+from shapprune.utils.files import (
+    check_file,
+    check_folder,
+    fingerprint,
+    write_folder,
+    write_whole,
+)
 
 
 def fails(message: str):
@@ -30,3 +39,82 @@ def test_writes_whole_or_not_at_all(tmp_path, monkeypatch):
     for folder in ("missing", "result"):  # not there; a file
         with fails("cannot write"):
             write_whole(tmp_path / folder / "result", b"new")
+
+
+def broken_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_several_files_are_written_all_or_none(tmp_path, monkeypatch):
+    """The disk is full before the second: the first one, and what stood there, stay."""
+    folder, calls = tmp_path / "out", []
+    write_folder(folder, {"a": b"old"}, stale=())
+
+    def full_at_the_second(number):
+        calls.append(number)
+        if len(calls) == 2:
+            broken_disk()
+
+    monkeypatch.setattr(os, "fsync", full_at_the_second)
+    with fails("cannot write .*b: No space left"):
+        write_folder(folder, {"a": b"new", "b": b"new"}, stale=("*",))
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == {"a": b"old"}
+    monkeypatch.setattr(os, "fsync", broken_disk)
+    with fails("No space left"):
+        write_folder(tmp_path / "fresh", {"a": b"new"}, stale=())
+    assert not (tmp_path / "fresh").exists()
+
+
+def test_folders_that_cannot_be_written_are_found_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for name, overwrite, message in (
+        ("new", False, ""),
+        (".", True, ""),
+        ("file", True, "is a file: expected a folder"),
+        ("full", False, "exists already: add --overwrite"),
+        ("full", True, ""),
+        ("missing/new", True, "missing does not exist: make it first"),
+        ("x" * 300, True, "cannot be written to: File name too long"),
+    ):
+        with fails(message) if message else nullcontext():
+            check_folder(tmp_path / name, overwrite=overwrite)
+    assert {file.name for file in tmp_path.rglob("*")} == {"file", "full"}
+    monkeypatch.setattr(os, "fsync", broken_disk)
+    for name in ("new", "full"):
+        with fails("cannot be written to: No space left"):
+            check_folder(tmp_path / name, overwrite=True)
+    assert {file.name for file in tmp_path.rglob("*")} == {"file", "full"}
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no such file system here")
+def test_folders_where_permissions_do_not_tell():
+    with fails("/proc/new cannot be written to"):
+        check_folder(Path("/proc/new"), overwrite=False)
+
+
+def test_files_that_cannot_be_written_are_found_before_the_work(tmp_path, monkeypatch):
+    path, out = tmp_path / "log.sarif", tmp_path / "out"
+    check_file(path, overwrite=False)
+    check_file(out / "log.sarif", overwrite=False, beside=out)
+    for wrong, message in ((out / "log.sarif", "make it first"), (tmp_path, "is a folder")):
+        with fails(message):
+            check_file(wrong, overwrite=True)
+    path.write_text("mine")
+    with fails("exists already: add --overwrite"):
+        check_file(path, overwrite=False)
+    check_file(path, overwrite=True)
+    monkeypatch.setattr(os, "fsync", broken_disk)
+    with fails("cannot be written: No space left"):
+        check_file(path, overwrite=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["log.sarif"]
+
+
+def test_fingerprints(tmp_path):
+    path = tmp_path / "net.pth"
+    path.write_bytes(b"abc")
+    os.utime(path, (0, 86400.75))
+    found = fingerprint(path)
+    assert (found.name, found.bytes, found.modified) == ("net.pth", 3, "1970-01-02T00:00:00Z")
+    assert found.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

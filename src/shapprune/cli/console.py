@@ -1,10 +1,18 @@
-"""What the commands say on a terminal and leave in a folder. Nothing else prints."""
+"""What the commands say on a terminal and leave in a folder. Nothing else prints.
 
+Files are written before anything is said of a result, and what cannot be printed is lost without
+harm: a reader that stops, a full disk behind the output or an alphabet that lacks a sign change
+neither files nor the exit code.
+"""
+
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import TextIOBase
 from pathlib import Path
+from typing import TextIO
 
 from rich import progress as bars
 from rich.console import Console
@@ -14,11 +22,66 @@ from shapprune.data.dataset import LabeledImages
 from shapprune.model.compact import Compact
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import findings
-from shapprune.utils.files import write_folder
+from shapprune.utils.files import write_folder, write_whole
 from shapprune.utils.progress import Progress
 from shapprune.utils.text import printable
 
 _MOST_ROWS = 50  # of the table of classes
+
+
+class _Careful(TextIOBase):
+    """A stream for text that may break: what is written then is lost, and nothing else."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream  # None: closed before we started
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno() if self._stream is not None else super().fileno()
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+            except (OSError, ValueError):  # ValueError: it was closed
+                self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """Python flushes what is left when it ends, and would exit with 120 if that failed."""
+        stream, self._stream = self._stream, None
+        try:
+            assert stream is not None
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except (OSError, ValueError):  # no file at all
+            pass
+
+
+@contextmanager
+def careful_output() -> Iterator[None]:
+    """Inside the block, whoever prints is spared what becomes of it, be it argparse or torch."""
+    out, err = _Careful(sys.stdout), _Careful(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            yield
+        finally:
+            out.flush()
+            err.flush()
 
 
 def print_result(what: str | Table) -> None:
@@ -34,7 +97,7 @@ def print_note(message: str) -> None:
 @contextmanager
 def progress_shown() -> Iterator[Progress]:
     """Bars on a terminal, else one line a stage, on standard error."""
-    console = Console(stderr=True, markup=False)
+    console = Console(stderr=True, markup=False)  # looks up sys.stderr at each line
     with bars.Progress(
         bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
@@ -55,10 +118,21 @@ def progress_shown() -> Iterator[Progress]:
         yield report
 
 
-def write_results(folder: Path, files: dict[str, bytes]) -> None:
-    """Write a command's files into its folder, in place of those of an earlier run, and say so."""
-    write_folder(folder, files, stale=("trigger_*.png", "repaired.*", "compact.*"))
-    print_result(f"written to {folder}: {', '.join(files)}")
+def write_results(
+    folder: Path | None, files: Mapping[str, bytes], beside: Mapping[Path, bytes] | None = None
+) -> None:
+    """Write a command's files, and say so.
+
+    Args:
+        folder: where they go, in place of those of an earlier run; None: nowhere.
+        beside: other files with a path of their own, which come last.
+    """
+    if folder is not None:
+        write_folder(folder, files, stale=("trigger_*.png", "repaired.*", "compact.*"))
+        print_result(f"written to {folder}: {', '.join(files)}")
+    for path, data in (beside or {}).items():
+        write_whole(path, data)
+        print_result(f"written: {path}")
 
 
 def show_scan(result: ScanResult, data: LabeledImages) -> None:

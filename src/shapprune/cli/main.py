@@ -23,6 +23,7 @@ from shapprune.checkpoints.source import Source, read_source
 from shapprune.checkpoints.state_dict import weights_bytes
 from shapprune.cli.bench import bench
 from shapprune.cli.console import (
+    careful_output,
     print_note,
     print_result,
     progress_shown,
@@ -65,7 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 clean or done, 1 backdoored, 2 error, 3 suspicious; of `repair`, 1 and 3 where the model was
     left as it was.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
+    with careful_output():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(given: Sequence[str]) -> int:
     arguments = parser().parse_args(given)
     arguments.command = shlex.join(["shapprune", *given])
     try:
@@ -74,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 warnings.simplefilter("ignore")
             return _COMMANDS[arguments.name](arguments)
     except KeyboardInterrupt:
-        print_note("interrupted, nothing was written")
+        print_note("interrupted, no file is left half-written")
         return INTERRUPTED
     except InputError as error:
         message = str(error)
@@ -100,9 +105,11 @@ def _scan(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     about = run_facts(arguments, model, data, source)
-    show_scan(result, data)
-    if arguments.out:
-        write_results(arguments.out, _files(result, data, about, source))
+    try:
+        if arguments.out:
+            write_results(arguments.out, _files(result, data, about, source))
+    finally:
+        show_scan(result, data)
     return _EXIT_CODES[result.verdict]
 
 
@@ -135,9 +142,11 @@ def _repair(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     about = run_facts(arguments, model, data, source)
-    show_scan(result.scan, data)
-    show_repair(result)
-    write_results(arguments.out, _files(result, data, about, source))
+    try:
+        write_results(arguments.out, _files(result, data, about, source))
+    finally:
+        show_scan(result.scan, data)
+        show_repair(result)
     if result.repair is not None and not result.repair.sufficient:
         return _EXIT_CODES[result.scan.verdict] or SUSPICIOUS  # forced on what was called clean
     return _EXIT_CODES[result.scan.verdict] if result.unrepaired else CLEAN
@@ -161,12 +170,13 @@ def _demo(arguments: argparse.Namespace) -> int:
             network, test.images, test.labels, stamp=trigger.stamp, target=target
         )
         table.add_row(name, f"{acc:.1%}", f"{asr:.1%}")
-    show_scan(result.scan, data)
-    show_repair(result)
-    print_result(table)
-    write_results(
-        arguments.out, _files(result, data, run_facts(arguments, model, data, source), source)
-    )
+    about = run_facts(arguments, model, data, source)
+    try:
+        write_results(arguments.out, _files(result, data, about, source))
+    finally:
+        show_scan(result.scan, data)
+        show_repair(result)
+        print_result(table)
     return CLEAN
 
 
@@ -174,10 +184,6 @@ def _recover(arguments: argparse.Namespace) -> int:
     model, data, recovered, source = load(arguments)
     assert recovered
     right = accuracy(model, recovered.images, recovered.labels)
-    print_result(
-        f"recovered {len(data.images)} images, guided by {recovered.layers} BN layers to a "
-        f"divergence of {recovered.divergence:.3g}; the model gives {right:.0%} of them their class"
-    )
     facts = {
         **run_facts(arguments, model, data, source),
         "layers": recovered.layers,
@@ -197,6 +203,10 @@ def _recover(arguments: argparse.Namespace) -> int:
             "images.png": images_picture(data.images),
             "recovery.json": _json(facts),
         },
+    )
+    print_result(
+        f"recovered {len(data.images)} images, guided by {recovered.layers} BN layers to a "
+        f"divergence of {recovered.divergence:.3g}; the model gives {right:.0%} of them their class"
     )
     return CLEAN
 
@@ -269,7 +279,6 @@ def _poison(arguments: argparse.Namespace) -> int:
         "asr": made.asr,
         "versions": versions(),
     }
-    print_result(f"ACC {made.accuracy:.1%}, ASR {made.asr:.1%} on {len(test.images)} test images")
     write_results(
         arguments.out,
         {
@@ -278,6 +287,7 @@ def _poison(arguments: argparse.Namespace) -> int:
             "poison.json": _json(facts),
         },
     )
+    print_result(f"ACC {made.accuracy:.1%}, ASR {made.asr:.1%} on {len(test.images)} test images")
     return CLEAN
 
 

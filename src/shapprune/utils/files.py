@@ -3,8 +3,11 @@
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,33 @@ from shapprune.errors import InputError
 from shapprune.utils.text import describe
 
 _MOST_JSON = 16 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What tells a file from all others.
+
+    Attributes:
+        name: without its folder.
+        bytes: how many.
+        sha256: in hexadecimal digits.
+        modified: when, in UTC, as ISO 8601 has it.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+    modified: str
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Of a file that can be read."""
+    with open(path, "rb") as file:
+        digest, facts = sha256(), os.fstat(file.fileno())
+        while block := file.read(1 << 20):
+            digest.update(block)
+    modified = datetime.fromtimestamp(facts.st_mtime, timezone.utc).isoformat(timespec="seconds")
+    return Fingerprint(path.name, facts.st_size, digest.hexdigest(), modified[:19] + "Z")
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -23,41 +53,102 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         InputError: the folder is missing, or cannot be written to.
     """
+    write_together({path: data})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files all or none: no name is taken before all the bytes are on the disk.
+
+    Raises:
+        InputError: see `write_whole`.
+    """
     # Not tempfile: its files are private to the user, and a result should follow the umask.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    waiting = {
+        path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in contents
+    }
+    path: Path | None = None
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for path, temporary in waiting.items():
+            with open(temporary, "xb") as file:
+                file.write(contents[path])
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in waiting.items():
+            os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        for temporary in waiting.values():
+            with suppress(OSError):
+                temporary.unlink()
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Before long work: whether results can be written to a folder that may not exist yet.
 
+    Found out by writing: permissions do not tell of read-only, full and special file systems.
+
     Raises:
-        InputError: it is a file, holds something while ``overwrite`` is not set, or its parent is
-            missing or cannot be written to.
+        InputError: it is a file, holds something while ``overwrite`` is not set, or cannot be made
+            or written to.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: expected a folder for the results")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise InputError(f"{folder} exists already: add --overwrite, or name another folder")
-    place = folder if folder.is_dir() else folder.absolute().parent
-    if not place.is_dir():
-        raise InputError(f"{place} does not exist: make it first, or name another folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(f"{place} cannot be written to")
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file: expected a folder for the results")
+        if folder.is_dir() and not overwrite and any(folder.iterdir()):
+            raise InputError(f"{folder} exists already: add --overwrite, or name another folder")
+        if not folder.absolute().parent.is_dir():
+            raise InputError(
+                f"{folder.absolute().parent} does not exist: make it first, or name another folder"
+            )
+        made = not folder.is_dir()
+        folder.mkdir(exist_ok=True)
+        try:
+            _try_to_write(folder)
+        finally:
+            if made:
+                folder.rmdir()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to: {error.strerror or error}") from error
 
 
-def write_folder(folder: Path, contents: dict[str, bytes], *, stale: Sequence[str]) -> None:
-    """Write files into a folder, made if need be, each whole or not at all.
+def check_file(path: Path, *, overwrite: bool, beside: Path | None = None) -> None:
+    """The same for one file.
+
+    Args:
+        beside: a folder that will be there when the file is written, see `check_folder`.
+
+    Raises:
+        InputError: it is a folder, exists while ``overwrite`` is not set, or cannot be written.
+    """
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: expected the name of a file")
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} exists already: add --overwrite, or name another file")
+        folder = path.absolute().parent
+        if beside is not None and folder == beside.absolute():
+            return
+        if not folder.is_dir():
+            raise InputError(f"{folder} does not exist: make it first, or name another folder")
+        _try_to_write(folder)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _try_to_write(folder: Path) -> None:
+    probe = folder / f".{secrets.token_hex(4)}.tmp"
+    try:
+        with open(probe, "xb") as file:
+            file.write(bytes(4096))  # of a full disk, an empty file would say nothing
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def write_folder(folder: Path, contents: Mapping[str, bytes], *, stale: Sequence[str]) -> None:
+    """Write files into a folder, made if need be, all or none.
 
     Args:
         stale: glob patterns of the files that an earlier run left and this one does not write.
@@ -65,12 +156,18 @@ def write_folder(folder: Path, contents: dict[str, bytes], *, stale: Sequence[st
     Raises:
         InputError: something cannot be written.
     """
+    made = not folder.exists()
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {folder}: {error.strerror or error}") from error
-    for name, data in contents.items():
-        write_whole(folder / name, data)
+    try:
+        write_together({folder / name: data for name, data in contents.items()})
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
     for pattern in stale:
         for file in folder.glob(pattern):
             if file.name not in contents:

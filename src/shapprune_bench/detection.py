@@ -1,6 +1,5 @@
 """``shapprune bench detection``: scans known models; tells the error rates of the verdict."""
 
-import argparse
 import json
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -11,6 +10,7 @@ from shapprune.bench.on_ray import RayTasks
 from shapprune.bench.processes import Processes
 from shapprune.bench.runner import Result, commit, read, run
 from shapprune.cli.console import print_note, print_result, write_results
+from shapprune.cli.options import BenchOptions
 from shapprune.cli.parser import CLEAN, ERROR, INTERRUPTED
 from shapprune.errors import InputError
 from shapprune.method.settings import RULES
@@ -21,7 +21,7 @@ from shapprune_bench.pages import detection_pages
 from shapprune_bench.scans import Scan, measure
 
 
-def measure_detection(arguments: argparse.Namespace) -> int:
+def measure_detection(arguments: BenchOptions) -> int:
     """Run the command and return its exit code.
 
     Raises:
@@ -41,7 +41,7 @@ def measure_detection(arguments: argparse.Namespace) -> int:
         for seed in range(arguments.draws)
         if not arguments.rows or specimen.name in arguments.rows
     ]
-    out = arguments.out
+    out = arguments.folder
     check_folder(out, overwrite=True)
     left = [task for task in tasks if read(out, task) is None]
     print_result(f"plan: {len(tasks)} scans, {len(tasks) - len(left)} done, {len(left)} to do")

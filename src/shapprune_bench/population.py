@@ -4,7 +4,6 @@ Rules and bounds of the verdict are chosen on these models and on no others. A f
 a network and a way of learning; its members differ in seed and attack, and are siblings.
 """
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from shapprune.bench.cells import Cell
 from shapprune.bench.models import is_trained, stem_of
 from shapprune.bench.recipes import Recipe
 from shapprune.cli.bench import cache_of, compute
+from shapprune.cli.options import BenchOptions
 from shapprune.errors import InputError
 from shapprune.utils.files import write_whole
 from shapprune_bench.manifest import FORMAT, NAME
@@ -585,7 +585,7 @@ def _in_pairs(families: Sequence[Family]) -> Iterator[Recipe]:
 POPULATION: tuple[Recipe, ...] = tuple(_in_pairs(FAMILIES))
 
 
-def train_population(arguments: argparse.Namespace) -> int:
+def train_population(arguments: BenchOptions) -> int:
     """Train all of it, or some of it, and return the command's exit code.
 
     The manifest is written anew after each model, so that what is there can be scanned.

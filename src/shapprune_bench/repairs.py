@@ -4,7 +4,6 @@ The method gets the weights, a few clean images and the target, or what its own 
 attacker's trigger and the test images come in afterwards, here.
 """
 
-import argparse
 import hashlib
 import json
 import re
@@ -23,6 +22,7 @@ from shapprune.attacks.triggers import load_trigger
 from shapprune.bench.processes import Processes
 from shapprune.bench.runner import Result, read, run
 from shapprune.cli.console import print_note, print_result, write_results
+from shapprune.cli.options import BenchOptions
 from shapprune.cli.parser import CLEAN, ERROR, INTERRUPTED
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
@@ -195,7 +195,7 @@ def measure(task: RepairTask) -> dict[str, object]:
     }
 
 
-def measure_repair(arguments: argparse.Namespace) -> int:
+def measure_repair(arguments: BenchOptions) -> int:
     """Run the command and return its exit code.
 
     Raises:
@@ -216,7 +216,7 @@ def measure_repair(arguments: argparse.Namespace) -> int:
         if specimen.backdoored and not specimen.attack_failed
         if not arguments.rows or specimen.name in arguments.rows
     ]
-    out = arguments.out
+    out = arguments.folder
     check_folder(out, overwrite=True)
     left = [task for task in tasks if read(out, task) is None]
     print_result(f"plan: {len(tasks)} repairs, {len(tasks) - len(left)} done, {len(left)} to do")

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 
 from shapprune.checkpoints.state_dict import save_weights
 from shapprune.cli.main import main
-from shapprune.cli.parser import parser
 from shapprune.method.detection import Calibration, Score
 from toys import CLASSES, SIDE, TARGET, backdoored_net, no_norm, toy_images
 from verdicts import POPULATION, calibration_of, ship
@@ -337,22 +336,10 @@ def test_what_recovery_needs(given, tmp_path, capsys):
         assert len(arrays["train_images"]) == 56  # the least multiple of 8 classes from 50 on
 
 
-@pytest.mark.parametrize("command", ["scan", "repair", "recover"])
-def test_images_a_class_are_left_open(command):
-    given = [command, "net.pt", "--arch", "a:b", "--num-classes", "3", "--out", "o"]
-    assert parser().parse_args(given).per_class is None
-
-
 def test_missing_options_and_commands(capsys):
     assert "--out" in complaint(capsys, "repair", "x", "--arch", "a:b", "--num-classes", 3)
     assert "COMMAND" in complaint(capsys)
     assert "invalid choice" in complaint(capsys, "mend")
-
-
-def test_forced_targets():
-    given = ["repair", "net.pt", "--arch", "a:b", "--num-classes", "3", "--out", "o"]
-    forced = parser().parse_args([*given, "--force-target", "2", "--force-target", "y+1"])
-    assert forced.force_target == [2, "y+1"]
 
 
 def test_forced_targets_out_of_range(given, capsys, tmp_path):

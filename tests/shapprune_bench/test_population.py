@@ -271,6 +271,6 @@ def test_what_cannot_be_done_is_told(words, message, tmp_path):
 
 def run(words, folder):
     from shapprune.cli.bench import bench
-    from shapprune.cli.parser import parser
+    from shapprune.cli.parser import parse
 
-    bench(parser().parse_args(["bench", *words, "--out", str(folder)]))
+    bench(parse(["bench", *words, "--out", str(folder)]))

@@ -1,6 +1,5 @@
 """``shapprune bench``: which cells to compute, on what, and what became of them."""
 
-import argparse
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,46 +18,32 @@ from shapprune.bench.report import report
 from shapprune.bench.runner import Result, read, run
 from shapprune.cli.console import print_note, print_result, write_results
 from shapprune.cli.inputs import pick_device
+from shapprune.cli.options import BenchOptions
 from shapprune.cli.parser import CLEAN, ERROR, INTERRUPTED
 from shapprune.errors import InputError
 from shapprune.utils.files import check_folder, write_folder
 
-_ON_MANIFESTS = ("detection", "repair")
-_ON_POPULATIONS = ("population", *_ON_MANIFESTS)  # of models, by the package shapprune_bench
+_ON_POPULATIONS = ("population", "detection", "repair")  # of models, by shapprune_bench
 
 
-def bench(arguments: argparse.Namespace) -> int:
+def bench(arguments: BenchOptions) -> int:
     """Run the command and return its exit code.
 
     Raises:
         InputError: what it cannot do, in one line.
     """
-    profile, out = arguments.profile, arguments.out
-    only_dev, any_profile = arguments.what == "population", arguments.what in _ON_MANIFESTS
-    if not any_profile and (profile == "dev") != only_dev:
-        has = "the profile dev alone" if profile != "dev" else "no profile dev"
-        raise InputError(f"{arguments.what} has {has}, got --profile {profile}")
+    if arguments.what in _ON_POPULATIONS:
+        return _on_population(arguments)
+    profile = arguments.profile
+    if profile == "dev":
+        raise InputError(f"{arguments.what} has no profile dev, got --profile {profile}")
     if arguments.what == "report":
-        return _report(arguments.results or out, profile)
+        return _report(arguments.results or arguments.out, profile)
     if arguments.what == "list":
-        return _list(arguments)
-    if arguments.what not in (*EXPERIMENTS, *_ON_POPULATIONS):
+        return _list(arguments, profile)
+    if arguments.what not in EXPERIMENTS:
         known = ", ".join([*EXPERIMENTS, *_ON_POPULATIONS, "list", "report"])
         raise InputError(f"bench knows {known}; got {arguments.what!r}")
-    if out is None:
-        raise InputError("--out DIR must tell where the results go")
-    if arguments.what == "population":
-        from shapprune_bench.population import train_population  # uses us, and not we it
-
-        return train_population(arguments)
-    if arguments.what == "detection":
-        from shapprune_bench.detection import measure_detection
-
-        return measure_detection(arguments)
-    if arguments.what == "repair":
-        from shapprune_bench.repairs import measure_repair
-
-        return measure_repair(arguments)
     cells = list(EXPERIMENTS[arguments.what].cells(profile))
     if not cells:
         raise InputError(f"{arguments.what} has no rows in the profile {profile}")
@@ -77,8 +62,27 @@ def bench(arguments: argparse.Namespace) -> int:
     return compute(arguments, (models, cells))  # a model is trained once, before what needs it
 
 
+def _on_population(arguments: BenchOptions) -> int:
+    # These use us, and not we them.
+    if arguments.what == "population":
+        if arguments.profile != "dev":
+            raise InputError(
+                f"population has the profile dev alone, got --profile {arguments.profile}"
+            )
+        from shapprune_bench.population import train_population
+
+        return train_population(arguments)
+    if arguments.what == "detection":
+        from shapprune_bench.detection import measure_detection
+
+        return measure_detection(arguments)
+    from shapprune_bench.repairs import measure_repair
+
+    return measure_repair(arguments)
+
+
 def compute(
-    arguments: argparse.Namespace,
+    arguments: BenchOptions,
     stages: Sequence[Sequence[Cell]],
     *,
     ended: Callable[[], None] | None = None,
@@ -93,7 +97,7 @@ def compute(
     Raises:
         InputError: see `run`, or a device or a cluster that cannot be used.
     """
-    out, every = arguments.out, [cell for some in stages for cell in some]
+    out, every = arguments.folder, [cell for some in stages for cell in some]
     check_folder(out, overwrite=True)
     jobs = 1 if arguments.what == "time" else arguments.jobs
     cache, retry_failed = cache_of(arguments), arguments.retry_failed
@@ -136,7 +140,7 @@ def compute(
     return CLEAN if len(done) == len(results) else ERROR
 
 
-def cache_of(arguments: argparse.Namespace) -> Path:
+def cache_of(arguments: BenchOptions) -> Path:
     """The folder of trained models."""
     return Path(arguments.cache or (arguments.out or Path()) / "models").absolute()
 
@@ -148,11 +152,11 @@ def _outcome(result: Result) -> str:
     return f"done in {seconds:.0f} s" if isinstance(seconds, float) else "done"
 
 
-def _list(arguments: argparse.Namespace) -> int:
-    table = Table("", "cells", "done", "minutes", "what", title=f"profile {arguments.profile}")
+def _list(arguments: BenchOptions, profile: Profile) -> int:
+    table = Table("", "cells", "done", "minutes", "what", title=f"profile {profile}")
     missing: set[str] = set()
     for name, experiment in EXPERIMENTS.items():
-        cells = list(experiment.cells(arguments.profile))
+        cells = list(experiment.cells(profile))
         cells = distinct([*models_of(cells), *cells])
         planned = plan(cells, folder=arguments.out, cache=cache_of(arguments))
         minutes = "?" if planned.unknown else f"{planned.seconds / 60:.0f}"

@@ -1,63 +1,77 @@
 """What the options of a command name: the model, the images, the device."""
 
-import argparse
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from shapprune.checkpoints.loading import count_classes, load_classifier
 from shapprune.checkpoints.source import Source, read_source
 from shapprune.cli.console import print_note, progress_shown
+from shapprune.cli.options import ModelOptions
 from shapprune.data.dataset import LabeledImages
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
 from shapprune.method.recovery import Recovery, recover_images
 from shapprune.model.classifier import Classifier, check_classifier
-from shapprune.utils.files import check_folder
 from shapprune.utils.text import describe
 
 _PER_CLASS = 10
 
 
-def load(
-    arguments: argparse.Namespace,
-) -> tuple[Classifier, LabeledImages, Recovery | None, Source]:
-    """Load what ``scan``, ``repair``, ``demo`` and ``recover`` are given; notes are said.
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a command works on, each fitted to the others.
 
-    What was not said and the source states is filled into ``arguments``.
+    Attributes:
+        model: on the device.
+        data: the clean images; those recovered, where none were given.
+        recovered: how they were recovered, if so.
+        source: of the weights.
+        num_classes: as typed, or as the source states or shows.
+    """
+
+    model: Classifier
+    data: LabeledImages
+    recovered: Recovery | None
+    source: Source
+    num_classes: int
+
+
+def load(options: ModelOptions) -> Inputs:
+    """Load what ``scan``, ``repair``, ``demo`` and ``recover`` work on, and print the notes.
+
+    What was not typed is as the source states it.
 
     Raises:
         InputError: whatever does not fit, in one line.
     """
-    if arguments.out:
-        check_folder(arguments.out, overwrite=arguments.overwrite)
-    source = read_source(arguments.weights)
+    source = read_source(options.weights)
     stated, notes = source.stated, source.notes
-    # What was not said is the source's from here on, in the report too.
-    arguments.num_classes = arguments.num_classes or count_classes(source, arch=arguments.arch)
-    arguments.input_size = arguments.input_size or stated.input_size
+    num_classes = options.num_classes or count_classes(source, arch=options.arch)
+    input_size = options.input_size or stated.input_size
     model = load_classifier(
         source,
-        arch=arguments.arch,
-        num_classes=arguments.num_classes,
-        mean=channels(arguments.mean),
-        std=channels(arguments.std),
-    ).to(pick_device(arguments.device))
-    if arguments.mean is None and stated.mean is None and arguments.name != "demo":
+        arch=options.arch,
+        num_classes=num_classes,
+        mean=channels(options.mean),
+        std=channels(options.std),
+    ).to(pick_device(options.device))
+    if options.mean is None and stated.mean is None:
         notes += ("no --mean and --std given and none stated: the network gets images in [0, 1]",)
-    generator = torch.Generator().manual_seed(arguments.seed)
+    generator = torch.Generator().manual_seed(options.seed)
     recovered = None
-    if arguments.images:
+    if options.images:
         data = load_images(
-            arguments.images,
-            num_classes=arguments.num_classes,
-            input_size=arguments.input_size,
-            per_class=arguments.per_class or _PER_CLASS,
+            options.images,
+            num_classes=num_classes,
+            input_size=input_size,
+            per_class=options.per_class or _PER_CLASS,
             class_names=stated.class_names,
             generator=generator,
         )
     else:
-        recovered = _recovered(arguments, model, generator)
+        recovered = _recovered(options, model, num_classes, input_size, generator)
         note = "no images were given; those used were recovered from the weights"
         if not recovered.layers:
             note += (
@@ -66,44 +80,48 @@ def load(
             )
         data = LabeledImages(recovered.images.cpu(), recovered.labels.cpu(), (note,))
     names = data.class_names or stated.class_names
-    names = names if names and len(names) == arguments.num_classes else None
+    names = names if names and len(names) == num_classes else None
     data = replace(data, notes=notes + data.notes, class_names=names)
     for note in data.notes:
         print_note(f"note: {note}")
-    check_classifier(model, images=data.images, num_classes=arguments.num_classes)
-    return model, data, recovered, source
+    check_classifier(model, images=data.images, num_classes=num_classes)
+    return Inputs(model, data, recovered, source, num_classes)
 
 
 def _recovered(
-    arguments: argparse.Namespace, model: Classifier, generator: torch.Generator
+    options: ModelOptions,
+    model: Classifier,
+    num_classes: int,
+    input_size: tuple[int, int, int] | None,
+    generator: torch.Generator,
 ) -> Recovery:
     stated = getattr(model.network, "pretrained_cfg", {})  # timm's say what they were trained on
-    size = arguments.input_size or stated.get("input_size")
+    size = input_size or stated.get("input_size")
     if size is None:
         raise InputError("without --images, --input-size C H W must tell what the network takes")
     blank = torch.zeros(1, *size)
-    check_classifier(model, images=blank, num_classes=arguments.num_classes)
+    check_classifier(model, images=blank, num_classes=num_classes)
     with progress_shown() as progress:
         return recover_images(
             model,
             input_size=tuple(size),
-            per_class=arguments.per_class,
-            prior_only=arguments.prior_only,
+            per_class=options.per_class,
+            prior_only=options.prior_only,
             generator=generator,
             progress=progress,
         )
 
 
-def run_facts(
-    arguments: argparse.Namespace, model: Classifier, data: LabeledImages, source: Source
-) -> dict[str, object]:
+def run_facts(options: ModelOptions, inputs: Inputs) -> dict[str, object]:
     """The run's inputs, for the report and result.json."""
+    model, data = inputs.model, inputs.data
+    archs = " or ".join(inputs.source.stated.archs)
     return {
-        "command": arguments.command,
-        "weights": str(arguments.weights),
-        "arch": arguments.arch or " or ".join(source.stated.archs) or "built in, by its names",
-        "num_classes": arguments.num_classes,
-        "images": arguments.images or "recovered from the weights",
+        "command": options.command,
+        "weights": str(options.weights),
+        "arch": options.arch or archs or "built in, by its names",
+        "num_classes": inputs.num_classes,
+        "images": options.images or "recovered from the weights",
         "images_given": len(data.images),
         "input_size": list(data.images.shape[1:]),
         "mean": model.mean.flatten().tolist(),
@@ -113,9 +131,11 @@ def run_facts(
     }
 
 
-def channels(values: list[float] | None) -> float | list[float] | None:
+def channels(values: Sequence[float] | None) -> float | list[float] | None:
     """A number for all channels, or one a channel."""
-    return values[0] if values and len(values) == 1 else values
+    if values is None:
+        return None
+    return values[0] if len(values) == 1 else list(values)
 
 
 def pick_device(name: str) -> torch.device:

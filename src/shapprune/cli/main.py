@@ -1,25 +1,17 @@
 """The command line: parse, load, call, write."""
 
-import argparse
-import json
-import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from io import BytesIO
-from pathlib import Path
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from rich.table import Table
-from torch import Tensor
 
 from shapprune import demo, pipeline
 from shapprune.attacks import choose_attack, make_backdoored, trigger_bytes
 from shapprune.checkpoints.architectures import build_network
-from shapprune.checkpoints.compact_files import compact_files
 from shapprune.checkpoints.inspection import lines_of, look_into
-from shapprune.checkpoints.source import Source, read_source
+from shapprune.checkpoints.source import read_source
 from shapprune.checkpoints.state_dict import weights_bytes
 from shapprune.cli.bench import bench
 from shapprune.cli.console import (
@@ -32,30 +24,34 @@ from shapprune.cli.console import (
     write_results,
 )
 from shapprune.cli.inputs import channels, load, pick_device, run_facts
+from shapprune.cli.options import (
+    BenchOptions,
+    Command,
+    DemoOptions,
+    InspectOptions,
+    ModelOptions,
+    PoisonOptions,
+    RecoverOptions,
+    RepairOptions,
+    ScanOptions,
+)
 from shapprune.cli.parser import (
-    ATTACK_OPTIONS,
     BACKDOORED,
     CLEAN,
     ERROR,
     INTERRUPTED,
     SUSPICIOUS,
-    parser,
+    parse,
 )
-from shapprune.data.dataset import LabeledImages
+from shapprune.cli.results import run_files, to_json, to_npz
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
 from shapprune.method import detection
 from shapprune.method.detection import Basis
 from shapprune.model.classifier import Classifier, check_classifier
 from shapprune.model.metrics import accuracy, attack_success_rate
-from shapprune.pipeline import RepairResult, ScanResult
-from shapprune.reporting.html import (
-    images_picture,
-    render_report,
-    suspected_triggers,
-    trigger_picture,
-)
-from shapprune.reporting.summary import summarise, versions
+from shapprune.reporting.html import images_picture
+from shapprune.reporting.summary import versions
 from shapprune.utils.files import check_folder
 from shapprune.utils.text import describe, printable
 
@@ -70,138 +66,172 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(list(sys.argv[1:] if argv is None else argv))
 
 
-def _main(given: Sequence[str]) -> int:
-    arguments = parser().parse_args(given)
-    arguments.command = shlex.join(["shapprune", *given])
+def _main(typed: Sequence[str]) -> int:
+    options = parse(typed)
     try:
         with warnings.catch_warnings():
-            if not arguments.debug:
+            if not options.debug:
                 warnings.simplefilter("ignore")
-            return _COMMANDS[arguments.name](arguments)
+            return _run(options)
     except KeyboardInterrupt:
         print_note("interrupted, no file is left half-written")
         return INTERRUPTED
     except InputError as error:
         message = str(error)
     except Exception as error:
-        if arguments.debug:
+        if options.debug:
             raise
         message = f"{describe(error)} (unexpected: --debug shows where)"
     print_note(f"error: {message}")
     return ERROR
 
 
-def _scan(arguments: argparse.Namespace) -> int:
-    _check_rate(arguments)
-    model, data, recovered, source = load(arguments)
+def _run(options: Command) -> int:
+    match options:
+        case ScanOptions():
+            return _scan(options)
+        case RepairOptions():
+            return _repair(options)
+        case DemoOptions():
+            return _demo(options)
+        case RecoverOptions():
+            return _recover(options)
+        case InspectOptions():
+            return _inspect(options)
+        case PoisonOptions():
+            return _poison(options)
+        case BenchOptions():
+            return bench(options)
+
+
+def _scan(options: ScanOptions) -> int:
+    _check_rate(options)
+    if options.out:
+        check_folder(options.out, overwrite=options.overwrite)
+    inputs = load(options)
     with progress_shown() as progress:
         result = pipeline.scan(
-            model,
-            data.images,
-            data.labels,
-            recovered=recovered,
-            false_alarms=arguments.false_alarms,
-            seed=arguments.seed,
+            inputs.model,
+            inputs.data.images,
+            inputs.data.labels,
+            recovered=inputs.recovered,
+            false_alarms=options.false_alarms,
+            seed=options.seed,
             progress=progress,
         )
-    about = run_facts(arguments, model, data, source)
     try:
-        if arguments.out:
-            write_results(arguments.out, _files(result, data, about, source))
+        if options.out:
+            write_results(options.out, run_files(result, options, inputs))
     finally:
-        show_scan(result, data)
+        show_scan(result, inputs.data)
     return _EXIT_CODES[result.verdict]
 
 
-def _check_rate(arguments: argparse.Namespace) -> None:
+def _check_rate(options: ScanOptions | RepairOptions) -> None:
     """Refuse a rate of false alarms that the bounds cannot hold before anything is searched."""
-    bases: list[Basis] = ["images"] if arguments.images else ["recovered"]
-    if arguments.prior_only and not arguments.images:
+    bases: list[Basis] = ["images"] if options.images else ["recovered"]
+    if options.prior_only and not options.images:
         bases.append("margins")
     for basis in bases:
-        detection.shipped(basis).bound(arguments.false_alarms)
+        detection.shipped(basis).bound(options.false_alarms)
 
 
-def _repair(arguments: argparse.Namespace) -> int:
-    _check_rate(arguments)
-    model, data, recovered, source = load(arguments)
+def _repair(options: RepairOptions) -> int:
+    _check_rate(options)
+    check_folder(options.out, overwrite=options.overwrite)
+    inputs = load(options)
     with progress_shown() as progress:
         result = pipeline.repair(
-            model,
-            data.images,
-            data.labels,
-            recovered=recovered,
-            force_targets=arguments.force_target,
-            false_alarms=arguments.false_alarms,
-            unlearn=arguments.unlearn,
-            estimator=arguments.estimator,
-            mode=arguments.mode,
-            count=arguments.neurons,
-            compact=arguments.compact,
-            seed=arguments.seed,
+            inputs.model,
+            inputs.data.images,
+            inputs.data.labels,
+            recovered=inputs.recovered,
+            force_targets=options.force_target,
+            false_alarms=options.false_alarms,
+            unlearn=options.unlearn,
+            estimator=options.estimator,
+            mode=options.mode,
+            count=options.neurons,
+            compact=options.compact,
+            seed=options.seed,
             progress=progress,
         )
-    about = run_facts(arguments, model, data, source)
     try:
-        write_results(arguments.out, _files(result, data, about, source))
+        write_results(options.out, run_files(result, options, inputs))
     finally:
-        show_scan(result.scan, data)
+        show_scan(result.scan, inputs.data)
         show_repair(result)
     if result.repair is not None and not result.repair.sufficient:
         return _EXIT_CODES[result.scan.verdict] or SUSPICIOUS  # forced on what was called clean
     return _EXIT_CODES[result.scan.verdict] if result.unrepaired else CLEAN
 
 
-def _demo(arguments: argparse.Namespace) -> int:
-    arguments.arch, arguments.num_classes = demo.ARCH, demo.NUM_CLASSES
-    arguments.weights, arguments.images = demo.WEIGHTS, demo.DATA
-    model, data, _, source = load(arguments)
+def _demo(options: DemoOptions) -> int:
+    check_folder(options.out, overwrite=True)
+    of_model = ModelOptions(
+        command=options.command,
+        seed=options.seed,
+        device=options.device,
+        weights=demo.WEIGHTS,
+        arch=demo.ARCH,
+        num_classes=demo.NUM_CLASSES,
+        mean=(0.0,),
+        std=(1.0,),
+        images=demo.DATA,
+        per_class=1,
+    )
+    inputs = load(of_model)
     test = load_images(demo.DATA, num_classes=demo.NUM_CLASSES, split="test")
     with progress_shown() as progress:
         result = pipeline.repair(
-            model, data.images, data.labels, seed=arguments.seed, progress=progress
+            inputs.model,
+            inputs.data.images,
+            inputs.data.labels,
+            seed=options.seed,
+            progress=progress,
         )
     # The attacker's trigger and unseen images come in here, after the repair, for scoring only.
     trigger, target = demo.true_trigger(), demo.true_target()
     table = Table("", "ACC", "ASR", title=f"{len(test.images)} unseen images, true trigger")
-    for name, network in (("before", model), ("after", result.model)):
+    for name, network in (("before", inputs.model), ("after", result.model)):
         acc = accuracy(network, test.images, test.labels)
         asr = attack_success_rate(
             network, test.images, test.labels, stamp=trigger.stamp, target=target
         )
         table.add_row(name, f"{acc:.1%}", f"{asr:.1%}")
-    about = run_facts(arguments, model, data, source)
     try:
-        write_results(arguments.out, _files(result, data, about, source))
+        write_results(options.out, run_files(result, of_model, inputs))
     finally:
-        show_scan(result.scan, data)
+        show_scan(result.scan, inputs.data)
         show_repair(result)
         print_result(table)
     return CLEAN
 
 
-def _recover(arguments: argparse.Namespace) -> int:
-    model, data, recovered, source = load(arguments)
+def _recover(options: RecoverOptions) -> int:
+    check_folder(options.out, overwrite=options.overwrite)
+    inputs = load(options)
+    data, recovered = inputs.data, inputs.recovered
     assert recovered
-    right = accuracy(model, recovered.images, recovered.labels)
+    right = accuracy(inputs.model, recovered.images, recovered.labels)
     facts = {
-        **run_facts(arguments, model, data, source),
+        **run_facts(options, inputs),
         "layers": recovered.layers,
         "divergence": recovered.divergence if recovered.layers else None,
         "accuracy": right,
         "seconds": recovered.stage.seconds,
         "passes": recovered.stage.passes,
-        "seed": arguments.seed,
+        "seed": options.seed,
         "versions": versions(),
     }
     levels = (data.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     pixels = levels.squeeze(-1) if levels.shape[-1] == 1 else levels
     write_results(
-        arguments.out,
+        options.out,
         {
-            "images.npz": _npz(train_images=pixels, train_labels=data.labels),
+            "images.npz": to_npz(train_images=pixels, train_labels=data.labels),
             "images.png": images_picture(data.images),
-            "recovery.json": _json(facts),
+            "recovery.json": to_json(facts),
         },
     )
     print_result(
@@ -211,8 +241,8 @@ def _recover(arguments: argparse.Namespace) -> int:
     return CLEAN
 
 
-def _inspect(arguments: argparse.Namespace) -> int:
-    path: Path = arguments.weights
+def _inspect(options: InspectOptions) -> int:
+    path = options.weights
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files:
         raise InputError(f"{path} is a folder without safetensors")
@@ -233,114 +263,62 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return CLEAN
 
 
-def _poison(arguments: argparse.Namespace) -> int:
-    check_folder(arguments.out, overwrite=arguments.overwrite)
-    attack = choose_attack(arguments.attack, _attack_options(arguments))
+def _poison(options: PoisonOptions) -> int:
+    check_folder(options.out, overwrite=options.overwrite)
+    attack = choose_attack(options.attack, options.attack_options)
     train, test = (
         load_images(
-            arguments.data,
-            num_classes=arguments.num_classes,
-            input_size=arguments.input_size,
+            options.data,
+            num_classes=options.num_classes,
+            input_size=options.input_size,
             split=split,
         )
         for split in ("train", "test")
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(arguments.seed)
-        network = build_network(arguments.arch, arguments.num_classes)
-    model = Classifier(network, channels(arguments.mean), channels(arguments.std))
-    model.to(pick_device(arguments.device))
-    check_classifier(model, images=train.images, num_classes=arguments.num_classes)
+        torch.manual_seed(options.seed)
+        network = build_network(options.arch, options.num_classes)
+    model = Classifier(network, channels(options.mean), channels(options.std))
+    model.to(pick_device(options.device))
+    check_classifier(model, images=train.images, num_classes=options.num_classes)
     with progress_shown() as progress:
         made = make_backdoored(
             model,
             train,
             test,
             attack=attack,
-            num_classes=arguments.num_classes,
-            target=None if arguments.all_to_all else arguments.target,
-            rate=arguments.rate,
-            epochs=arguments.epochs,
-            flip=arguments.flip,
-            batch_size=arguments.batch_size,
-            learning_rate=arguments.learning_rate,
-            seed=arguments.seed,
-            source=arguments.source,
-            cover=arguments.cover,
+            num_classes=options.num_classes,
+            target=None if options.all_to_all else options.target,
+            rate=options.rate,
+            epochs=options.epochs,
+            flip=options.flip,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            seed=options.seed,
+            source=options.source,
+            cover=options.cover,
             progress=lambda share: progress("train", share),
         )
     assert isinstance(made.model, Classifier)
     facts = {
-        "command": arguments.command,
-        "data": arguments.data,
-        "arch": arguments.arch,
+        "command": options.command,
+        "data": options.data,
+        "arch": options.arch,
         **made.recipe,
         "accuracy": made.accuracy,
         "asr": made.asr,
         "versions": versions(),
     }
     write_results(
-        arguments.out,
+        options.out,
         {
             "model.safetensors": weights_bytes(made.model.network),
             "trigger.npz": trigger_bytes(made.trigger),
-            "poison.json": _json(facts),
+            "poison.json": to_json(facts),
         },
     )
     print_result(f"ACC {made.accuracy:.1%}, ASR {made.asr:.1%} on {len(test.images)} test images")
     return CLEAN
 
 
-def _attack_options(arguments: argparse.Namespace) -> dict[str, object]:
-    """The options of the attack that were given, by their names in the attack's class."""
-    given = {name: getattr(arguments, name) for name in ATTACK_OPTIONS}
-    given["colour"] = channels(arguments.colour)
-    given["random_place"] = arguments.random_place or None
-    options = {name: value for name, value in given.items() if value is not None}
-    return {**options, "colour": None} if arguments.random_colour else options
-
-
-def _files(
-    result: ScanResult | RepairResult,
-    data: LabeledImages,
-    about: dict[str, object],
-    source: Source,
-) -> dict[str, bytes]:
-    """What a run leaves behind; result.json comes last, so that its presence means the rest's."""
-    files: dict[str, bytes] = {}
-    if isinstance(result, RepairResult):
-        assert isinstance(result.model, Classifier)
-        files |= source.repaired(result.model.network)
-        if result.compact and result.compact.taken:
-            files |= compact_files(result.compact, like=source.weights)
-    for target, stamp in suspected_triggers(result):
-        files[f"trigger_{target}.png"] = trigger_picture(stamp)
-    names = data.class_names
-    page = render_report(
-        result, images=data.images, labels=data.labels, about=about, class_names=names
-    )
-    files["report.html"] = page.encode()
-    files["result.json"] = _json(summarise(result, about=about, class_names=names))
-    return files
-
-
-def _json(content: dict[str, object]) -> bytes:
-    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _npz(**tensors: Tensor) -> bytes:
-    buffer = BytesIO()
-    np.savez(buffer, **{name: tensor.numpy() for name, tensor in tensors.items()})  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
 _EXIT_CODES = {"clean": CLEAN, "backdoored": BACKDOORED, "suspicious": SUSPICIOUS}
-_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "scan": _scan,
-    "repair": _repair,
-    "demo": _demo,
-    "recover": _recover,
-    "inspect": _inspect,
-    "poison": _poison,
-    "bench": bench,
-}

@@ -1,0 +1,173 @@
+"""What each command was told: one frozen record a command, filled from the command line once.
+
+A field's default is the command's, and stands here alone: the parser passes on what was typed and
+nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from shapprune.errors import InputError
+from shapprune.method.attribution import Estimator, Mode
+from shapprune.method.settings import FALSE_ALARMS
+
+Profile: TypeAlias = Literal["smoke", "cpu", "zoo", "paper", "dev"]  # of bench
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every command can be told.
+
+    Attributes:
+        command: the line as it was typed.
+    """
+
+    command: str
+    seed: int = 0
+    device: str = "auto"
+    debug: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """Of commands that load a model, and images or recover some; None: as the source states.
+
+    Attributes:
+        per_class: None: 10 images a class of those given; of those recovered, as many as
+            `recover_images` takes for enough.
+    """
+
+    weights: str | Path
+    arch: str | None = None
+    num_classes: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    images: str | None = None
+    per_class: int | None = None
+    input_size: tuple[int, int, int] | None = None
+    prior_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions(ModelOptions):
+    """``shapprune scan``."""
+
+    false_alarms: float = FALSE_ALARMS
+    out: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairOptions(ModelOptions):
+    """``shapprune repair``."""
+
+    out: Path
+    overwrite: bool = False
+    false_alarms: float = FALSE_ALARMS
+    force_target: tuple[int | Literal["y+1"], ...] = ()
+    unlearn: bool = True
+    estimator: Estimator = "multilinear"
+    mode: Mode | None = None
+    neurons: int | None = None
+    compact: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoverOptions(ModelOptions):
+    """``shapprune recover``."""
+
+    out: Path
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(Options):
+    """``shapprune inspect``."""
+
+    weights: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(Options):
+    """``shapprune demo``."""
+
+    out: Path = Path("shapprune-demo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoisonOptions(Options):
+    """``shapprune poison``.
+
+    Attributes:
+        attack_options: those of the attack that were typed, by their names in the attack's class.
+    """
+
+    attack: str
+    data: str
+    arch: str
+    num_classes: int
+    out: Path
+    overwrite: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    input_size: tuple[int, int, int] | None = None
+    target: int | tuple[int, ...] = 0
+    all_to_all: bool = False
+    source: int | None = None
+    cover: float = 0.0
+    rate: float = 0.1
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 5e-3
+    flip: bool = False
+    attack_options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(Options):
+    """``shapprune bench``.
+
+    Attributes:
+        what: an experiment, list or report.
+    """
+
+    what: str
+    results: Path | None = None
+    profile: Profile = "smoke"
+    data_root: Path = Path(".")
+    out: Path | None = None
+    cache: Path | None = None
+    jobs: int = 1
+    ray: str | None = None
+    rows: tuple[str, ...] | None = None
+    methods: tuple[str, ...] | None = None
+    draws: int = 1
+    per_class: int = 1
+    calibrate: Path | None = None
+    by_verdict: bool = False
+    retry_failed: bool = False
+    dry_run: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where results go.
+
+        Raises:
+            InputError: it was not typed.
+        """
+        if self.out is None:
+            raise InputError("--out DIR must tell where the results go")
+        return self.out
+
+
+Command: TypeAlias = (
+    ScanOptions
+    | RepairOptions
+    | RecoverOptions
+    | InspectOptions
+    | DemoOptions
+    | PoisonOptions
+    | BenchOptions
+)

@@ -1,0 +1,160 @@
+"""From what was typed to a frozen record of the command's own."""
+
+import shlex
+from dataclasses import FrozenInstanceError, asdict, fields
+from pathlib import Path
+
+import pytest
+
+from shapprune.cli.options import (
+    BenchOptions,
+    DemoOptions,
+    InspectOptions,
+    PoisonOptions,
+    RecoverOptions,
+    RepairOptions,
+    ScanOptions,
+)
+from shapprune.cli.parser import parse
+from shapprune.errors import InputError
+
+# The least that each command must be told, and what its record then holds beside the defaults.
+LEAST = {
+    "scan net.pt": ScanOptions(command="", weights="net.pt"),
+    "repair net.pt --out o": RepairOptions(command="", weights="net.pt", out=Path("o")),
+    "recover net.pt --out o": RecoverOptions(command="", weights="net.pt", out=Path("o")),
+    "inspect net.pt": InspectOptions(command="", weights=Path("net.pt")),
+    "demo": DemoOptions(command=""),
+    "poison --attack sig --data d --arch a:b --num-classes 3 --out o": PoisonOptions(
+        command="", attack="sig", data="d", arch="a:b", num_classes=3, out=Path("o")
+    ),
+    "bench list": BenchOptions(command="", what="list"),
+}
+COMMON = "--seed 3 --device cpu --debug"
+NETWORK = "--arch a:b --num-classes 3 --mean 0.1 0.2 0.3 --std 1"
+MODEL = f"net.pt {COMMON} {NETWORK} --per-class 2 --input-size 3 8 9 --prior-only"
+OF_COMMON = {"seed": 3, "device": "cpu", "debug": True}
+OF_NETWORK = {"arch": "a:b", "num_classes": 3, "mean": (0.1, 0.2, 0.3), "std": (1.0,)}
+OF_MODEL = {
+    **OF_COMMON,
+    **OF_NETWORK,
+    "weights": "net.pt",
+    "per_class": 2,
+    "input_size": (3, 8, 9),
+    "prior_only": True,
+}
+OF_OUT = {"out": Path("o"), "overwrite": True}
+# Every option at once.
+MOST = {
+    f"scan {MODEL} --images i --false-alarms 0.1 --out o --overwrite": {
+        **OF_MODEL,
+        **OF_OUT,
+        "images": "i",
+        "false_alarms": 0.1,
+    },
+    f"repair {MODEL} --images i --false-alarms 0.1 --out o --overwrite --force-target 2 "
+    "--force-target y+1 --no-unlearn --estimator algorithm1 --mode normal --neurons 4 --compact": {
+        **OF_MODEL,
+        **OF_OUT,
+        "images": "i",
+        "false_alarms": 0.1,
+        "force_target": (2, "y+1"),
+        "unlearn": False,
+        "estimator": "algorithm1",
+        "mode": "normal",
+        "neurons": 4,
+        "compact": True,
+    },
+    f"recover {MODEL} --out o --overwrite": {**OF_MODEL, **OF_OUT, "images": None},
+    f"inspect net.pt {COMMON}": {**OF_COMMON, "weights": Path("net.pt")},
+    f"demo {COMMON} --out o": {**OF_COMMON, "out": Path("o")},
+    f"poison {COMMON} {NETWORK} --attack badnets --data d --out o --overwrite --input-size 3 8 9 "
+    "--target 1 2 --all-to-all --source 0 --cover 1 --rate 0.2 --epochs 2 --batch-size 4 "
+    "--learning-rate 0.1 --flip --trigger-size 0.5 --pattern plain --neurons 2 --colour 1 0 0 "
+    "--random-place": {
+        **OF_COMMON,
+        **OF_NETWORK,
+        **OF_OUT,
+        "attack": "badnets",
+        "data": "d",
+        "input_size": (3, 8, 9),
+        "target": (1, 2),
+        "all_to_all": True,
+        "source": 0,
+        "cover": 1.0,
+        "rate": 0.2,
+        "epochs": 2,
+        "batch_size": 4,
+        "learning_rate": 0.1,
+        "flip": True,
+        "attack_options": {
+            "size": 0.5,
+            "pattern": "plain",
+            "neurons": 2,
+            "colour": [1.0, 0.0, 0.0],
+            "random_place": True,
+        },
+    },
+    f"bench table1 r {COMMON} --profile cpu --data-root d --out o --cache c --jobs 2 --ray local "
+    "--rows a b --methods m --draws 3 --per-class 0 --calibrate f --by-verdict --retry-failed "
+    "--dry-run": {
+        **OF_COMMON,
+        "what": "table1",
+        "results": Path("r"),
+        "profile": "cpu",
+        "data_root": Path("d"),
+        "out": Path("o"),
+        "cache": Path("c"),
+        "jobs": 2,
+        "ray": "local",
+        "rows": ("a", "b"),
+        "methods": ("m",),
+        "draws": 3,
+        "per_class": 0,
+        "calibrate": Path("f"),
+        "by_verdict": True,
+        "retry_failed": True,
+        "dry_run": True,
+    },
+}
+
+
+@pytest.mark.parametrize("line", LEAST)
+def test_what_was_not_typed_is_the_records_default(line):
+    options = parse(shlex.split(line))
+    assert options.command == f"shapprune {line}"
+    expected = LEAST[line]
+    assert type(options) is type(expected)
+    assert {**asdict(options), "command": ""} == asdict(expected)
+
+
+@pytest.mark.parametrize("line", MOST)
+def test_every_option_reaches_its_field(line):
+    options = parse(shlex.split(line))
+    found = asdict(options)
+    assert found.pop("command") == f"shapprune {line}"
+    assert found == MOST[line]
+    defaults = {field.name: field.default for field in fields(options)}
+    left = [name for name, value in found.items() if value == defaults[name]]
+    assert left in ([], ["images"])  # of recover, which makes them
+
+
+def test_one_number_is_for_all_channels_and_a_random_colour_has_none():
+    poison = "poison --attack badnets --data d --arch a:b --num-classes 3 --out o"
+    one = parse(shlex.split(f"{poison} --colour 0.5"))
+    none = parse(shlex.split(f"{poison} --random-colour"))
+    assert isinstance(one, PoisonOptions)
+    assert isinstance(none, PoisonOptions)
+    assert one.attack_options == {"colour": 0.5}
+    assert none.attack_options == {"colour": None}
+
+
+def test_nothing_writes_into_options():
+    options = parse(["scan", "net.pt"])
+    with pytest.raises(FrozenInstanceError):
+        options.seed = 1  # type: ignore[misc]
+
+
+def test_bench_asks_for_a_folder_where_it_needs_one():
+    with pytest.raises(InputError, match="--out DIR"):
+        _ = BenchOptions(command="", what="table1").folder

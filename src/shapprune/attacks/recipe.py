@@ -130,27 +130,39 @@ def make_backdoored(
     return Backdoored(
         made.model,
         made.trigger,
-        {
-            "attack": next(name for name, kind in ATTACKS.items() if kind is type(attack)),
-            **asdict(attack),
-            "target": _plain(target),
-            "rate": rate,
-            "poisoned_images": made.poisoned_images,
-            "training_images": len(data.images),
-            "epochs": epochs,
-            "flip": flip,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "seed": seed,
-            **({} if source is None else {"source": source}),
-            **({"cover": cover} if cover else {}),
-            **({} if learning == OWN else {"learning": asdict(learning)}),
-        },
+        _recipe(attack, plan, made.poisoned_images, len(data.images), target, source),
         accuracy(made.model, images, labels),
         attack_success_rate(
             made.model, images, labels, stamp=made.trigger.stamp, target=plan.target
         ),
     )
+
+
+def _recipe(
+    attack: Attack,
+    plan: Plan,
+    poisoned: int,
+    images: int,
+    target: int | Sequence[int] | None,
+    source: int | None,
+) -> dict[str, object]:
+    """The settings, as `Backdoored.recipe` holds them; those that came later, only where set."""
+    return {
+        "attack": next(name for name, kind in ATTACKS.items() if kind is type(attack)),
+        **asdict(attack),
+        "target": _plain(target),
+        "rate": plan.rate,
+        "poisoned_images": poisoned,
+        "training_images": images,
+        "epochs": plan.epochs,
+        "flip": plan.flip,
+        "batch_size": plan.batch_size,
+        "learning_rate": plan.learning_rate,
+        "seed": plan.seed,
+        **({} if source is None else {"source": source}),
+        **({"cover": plan.cover} if plan.cover else {}),
+        **({} if plan.learning == OWN else {"learning": asdict(plan.learning)}),
+    }
 
 
 def choose_attack(name: str, options: Mapping[str, object] | None = None) -> Attack:

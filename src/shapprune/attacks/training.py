@@ -103,33 +103,14 @@ def train(
         raise InputError(
             f"epochs must be at least 1 and batch_size at least 2, got {epochs} and {batch_size}"
         )
-    model = deepcopy(network).requires_grad_(not linear_only).train(not linear_only)
-    if linear_only:
-        for module in model.modules():
-            if isinstance(module, nn.Linear):
-                module.requires_grad_(True)
+    model = _trainable(network, linear_only=linear_only)
     like = next(p for p in model.parameters() if p.is_floating_point())
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if not trained:
-        raise InputError("there is no linear layer to train")
-    optimizer: torch.optim.Optimizer = (
-        torch.optim.AdamW(trained, learning_rate, weight_decay=learning.weight_decay)
-        if learning.optimizer == "adamw"
-        else torch.optim.SGD(
-            trained,
-            learning_rate,
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=learning.weight_decay,
-        )
-    )
+    optimizer = _optimizer(model, learning_rate, learning)
     schedule = None
     if learning.schedule == "one-cycle":
+        steps = batches_per_epoch(len(images), batch_size)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            learning_rate,
-            epochs=epochs,
-            steps_per_epoch=batches_per_epoch(len(images), batch_size),
+            optimizer, learning_rate, epochs=epochs, steps_per_epoch=steps
         )
     generator = torch.Generator().manual_seed(seed)
     with torch.enable_grad(), own_random_state(seed, like.device):
@@ -144,12 +125,7 @@ def train(
             colour=colour,
             generator=generator,
         ):
-            given = batch.images
-            if learning.adversarial:
-                given = _harder(model, given, batch.labels, learning.adversarial, generator)
-            loss = F.cross_entropy(
-                model(given), batch.labels, label_smoothing=learning.label_smoothing
-            )
+            loss = _loss(model, batch.images, batch.labels, learning, generator)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -158,6 +134,35 @@ def train(
             if progress:
                 progress(batch.share)
     return model.eval().requires_grad_(False)
+
+
+def _trainable(network: nn.Module, *, linear_only: bool) -> nn.Module:
+    """A copy in train mode; or, in eval mode, with gradients for the linear layers alone."""
+    model = deepcopy(network).requires_grad_(not linear_only).train(not linear_only)
+    if linear_only:
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                module.requires_grad_(True)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError("there is no linear layer to train")
+    return model
+
+
+def _optimizer(model: nn.Module, learning_rate: float, learning: Learning) -> torch.optim.Optimizer:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if learning.optimizer == "adamw":
+        return torch.optim.AdamW(trained, learning_rate, weight_decay=learning.weight_decay)
+    return torch.optim.SGD(
+        trained, learning_rate, momentum=0.9, nesterov=True, weight_decay=learning.weight_decay
+    )
+
+
+def _loss(
+    model: nn.Module, images: Tensor, labels: Tensor, learning: Learning, generator: torch.Generator
+) -> Tensor:
+    if learning.adversarial:
+        images = _harder(model, images, labels, learning.adversarial, generator)
+    return F.cross_entropy(model(images), labels, label_smoothing=learning.label_smoothing)
 
 
 def _harder(

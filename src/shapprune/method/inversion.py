@@ -1,7 +1,6 @@
 """Trigger inversion: the smallest change of the images that has wanted answers (Eq. 4 and 5)."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal, TypeAlias
@@ -12,13 +11,12 @@ from torch.nn import functional as F
 
 from shapprune.data.augmentation import augment, flip_allowed
 from shapprune.errors import InputError
+from shapprune.method.families import Family, PatchFamily, PerturbationFamily
 from shapprune.method.triggers import (
     NOT_ATTACKED,
-    Perturbation,
     Stamp,
     Target,
     TargetMap,
-    Trigger,
     all_to_one,
     check_map,
     targets_of,
@@ -82,70 +80,7 @@ class Inversion:
         return tuple(trigger.norm for trigger in self.triggers)
 
 
-class Family(ABC):
-    """A kind of trigger as free parameters, one row a class."""
-
-    learning_rate: float
-    penalty: float  # λ of Eq. 5 at the start
-
-    @abstractmethod
-    def start(self, rows: int, shape: tuple[int, ...], generator: torch.Generator) -> list[Tensor]:
-        """Fresh parameters for images of a shape (C, H, W)."""
-
-    @abstractmethod
-    def stamp(self, parameters: Sequence[Tensor], images: Tensor) -> Tensor:
-        """Images (rows, k, C, H, W), stamped, row by row."""
-
-    @abstractmethod
-    def norm(self, parameters: Sequence[Tensor]) -> Tensor:
-        """Sizes (rows,)."""
-
-    @abstractmethod
-    def finish(self, parameters: Sequence[Tensor]) -> Stamp:
-        """The trigger of one row's parameters."""
-
-
-class _Patch(Family):
-    """Mask and pattern of Eq. 4, each (tanh + 1) / 2 of a free tensor."""
-
-    learning_rate, penalty = 0.1, 1e-3
-
-    def start(self, rows: int, shape: tuple[int, ...], generator: torch.Generator) -> list[Tensor]:
-        mask = 0.1 * torch.randn(rows, 1, *shape[1:], generator=generator) - 1
-        return [mask, 0.1 * torch.randn(rows, *shape, generator=generator)]
-
-    def stamp(self, parameters: Sequence[Tensor], images: Tensor) -> Tensor:
-        mask, pattern = ((p.tanh() + 1).unsqueeze(1) / 2 for p in parameters)
-        return (1 - mask) * images + mask * pattern
-
-    def norm(self, parameters: Sequence[Tensor]) -> Tensor:
-        return ((parameters[0].tanh() + 1) / 2).sum((1, 2, 3))
-
-    def finish(self, parameters: Sequence[Tensor]) -> Trigger:
-        mask, pattern = ((p.tanh() + 1) / 2 for p in parameters)
-        return Trigger(mask, pattern)
-
-
-class _Perturbation(Family):
-    """A pattern added to the image. The clipping to [0, 1] lets gradients through."""
-
-    learning_rate, penalty = 0.02, 0.1
-
-    def start(self, rows: int, shape: tuple[int, ...], generator: torch.Generator) -> list[Tensor]:
-        return [0.01 * torch.randn(rows, *shape, generator=generator)]
-
-    def stamp(self, parameters: Sequence[Tensor], images: Tensor) -> Tensor:
-        moved = images + parameters[0].unsqueeze(1)
-        return moved + (moved.clamp(0, 1) - moved).detach()
-
-    def norm(self, parameters: Sequence[Tensor]) -> Tensor:
-        return (parameters[0] ** 2).sum((1, 2, 3)).sqrt()
-
-    def finish(self, parameters: Sequence[Tensor]) -> Perturbation:
-        return Perturbation(parameters[0])
-
-
-FAMILIES: dict[Kind, Family] = {"patch": _Patch(), "perturbation": _Perturbation()}
+FAMILIES: dict[Kind, Family] = {"patch": PatchFamily(), "perturbation": PerturbationFamily()}
 
 
 def invert_triggers(
@@ -194,82 +129,132 @@ def invert_triggers(
         InputError: no images of another class than a target, no such target, or a map of another
             length.
     """
-    device, shape = images.device, tuple(images.shape[1:])
-    family = FAMILIES[kind]
-    maps = _maps(model, images, targets)
+    shape, maps = tuple(images.shape[1:]), _maps(model, images, targets)
     flip = flip_allowed(model, images) if flip is None else flip
     wanted = torch.stack([wanted_answers(mapping, labels) for mapping in maps])
-    gates = gate * _reachable(model, images, labels, maps, flip, generator).to(device)
+    gates = gate * _reachable(model, images, labels, maps, flip, generator).to(images.device)
     others = [(row != NOT_ATTACKED).nonzero().flatten() for row in wanted]
     if not all(len(rows) for rows in others):
         raise InputError("trigger inversion needs images of at least two classes")
-    parameters = [
-        p.to(device).requires_grad_() for p in family.start(len(targets), shape, generator)
-    ]
-    optimizer = torch.optim.Adam(parameters, lr=family.learning_rate, betas=(0.5, 0.9))
-    penalty = torch.full((len(targets),), family.penalty, device=device)
-    asr = torch.zeros(len(targets), device=device)
-    best_norm = torch.full((len(targets),), torch.inf, device=device)
-    best = [p.detach().clone() for p in parameters]
-    active = torch.ones(len(targets), dtype=torch.bool)
-    spent = [0] * len(targets)
-    chunk = max(1, CHUNK // per_step)
+    search = _Search(FAMILIES[kind], len(maps), shape, images.device, generator)
+    active = torch.ones(len(maps), dtype=torch.bool)
+    spent = torch.zeros(len(maps), dtype=torch.int64)
 
     with evaluating(model), torch.enable_grad():
         for step in range(steps):
             rows = active.nonzero().flatten()
-            drawn = torch.cat(
-                [
-                    others[row][torch.randint(len(others[row]), (per_step,), generator=generator)]
-                    for row in rows.tolist()
-                ]
-            )
+            drawn = torch.cat([_draw(others[row], per_step, generator) for row in rows.tolist()])
             batch = augment(images[drawn], generator=generator, flip=flip)
-            batch = batch.view(len(rows), per_step, *shape)
-            rows = rows.to(device)
-            aims = wanted[rows.repeat_interleave(per_step), drawn].view(len(rows), per_step)
-            optimizer.zero_grad()
-            for part, some, aim in zip(
-                rows.split(chunk), batch.split(chunk), aims.split(chunk), strict=True
-            ):
-                values = [p[part] for p in parameters]
-                logits = model(family.stamp(values, some).flatten(0, 1)).float()
-                answer = aim.flatten()
-                loss = F.cross_entropy(logits, answer, reduction="none").view(len(part), per_step)
-                (loss.mean(1) + penalty[part] * family.norm(values)).sum().backward()
-                hits = (logits.argmax(1) == answer).float().view(len(part), per_step).mean(1)
-                asr[part] = 0.9 * asr[part] + 0.1 * hits
-            norm = family.norm([p.detach() for p in parameters])
-            held = active.to(device) & (asr >= gates) & (norm < best_norm) & (2 * step >= steps)
-            best_norm = torch.where(held, norm, best_norm)
-            for kept, now in zip(best, parameters, strict=True):
-                kept[held] = now.detach()[held]
-            for row in rows.tolist():
-                spent[row] += 1
-            frozen = [p.detach().clone() for p in parameters]
-            optimizer.step()
-            with torch.no_grad():  # Adam's momentum would move the classes that have stopped
-                for p, old in zip(parameters, frozen, strict=True):
-                    p[~active] = old[~active]
+            rows = rows.to(images.device)
+            answers = wanted[rows.repeat_interleave(per_step), drawn]
+            search.differentiate(
+                model,
+                rows,
+                batch.view(len(rows), per_step, *shape),
+                answers.view(len(rows), per_step),
+            )
+            spent += active
+            if 2 * step >= steps:
+                search.keep_best(active.to(images.device) & (search.asr >= gates))
+            norms = search.norms()
+            search.step(active)
             if step >= steps // 10:
-                factor = torch.where(asr >= gates, 1.06, 1 / 1.06)
-                penalty = (penalty * factor).clamp(family.penalty / 1000, family.penalty * 100)
+                search.adapt_penalty(gates)
             if give_up and step + 1 in (int(steps * _FIRST_CUT), int(steps * _SECOND_CUT)):
-                active = active & _hopeful(norm).cpu()
+                active = active & _hopeful(norms).cpu()
             if progress:
                 progress((step + 1) / steps)
 
-    # A class that never held the gate has no small trigger: its last one is what is known.
-    never = best_norm.isinf()
-    norm = family.norm([p.detach() for p in parameters])
-    for kept, now in zip(best, parameters, strict=True):
-        kept[never] = now.detach()[never]
-    norms = torch.where(never, norm, best_norm).tolist()
     triggers = [
-        InvertedTrigger(m, family.finish([b[i] for b in best]), norms[i], float(asr[i]), spent[i])
-        for i, m in enumerate(maps)
+        InvertedTrigger(mapping, stamp, norm, asr, passes)
+        for mapping, (stamp, norm, asr), passes in zip(
+            maps, search.found(), spent.tolist(), strict=True
+        )
     ]
-    return Inversion(kind, tuple(triggers), 2 * per_step * sum(spent))
+    return Inversion(kind, tuple(triggers), 2 * per_step * int(spent.sum()))
+
+
+class _Search:
+    """The triggers of one family while they are optimised, a row each, and the best ones so far.
+
+    Attributes:
+        asr: (rows,), running means over the steps.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        rows: int,
+        shape: tuple[int, ...],
+        device: torch.device,
+        generator: torch.Generator,
+    ) -> None:
+        self._family = family
+        self._parameters = [
+            p.to(device).requires_grad_() for p in family.start(rows, shape, generator)
+        ]
+        self._optimizer = torch.optim.Adam(
+            self._parameters, lr=family.learning_rate, betas=(0.5, 0.9)
+        )
+        self._penalty = torch.full((rows,), family.penalty, device=device)
+        self.asr = torch.zeros(rows, device=device)
+        self._best_norms = torch.full((rows,), torch.inf, device=device)
+        self._best = [p.detach().clone() for p in self._parameters]
+
+    def differentiate(self, model: nn.Module, rows: Tensor, images: Tensor, aims: Tensor) -> None:
+        """The gradients of Eq. 5 for some rows' images (rows, k, C, H, W) and wanted answers
+        (rows, k)."""
+        self._optimizer.zero_grad()
+        chunk, shape = max(1, CHUNK // images.shape[1]), aims.shape[1:]
+        for part, some, aim in zip(
+            rows.split(chunk), images.split(chunk), aims.split(chunk), strict=True
+        ):
+            values = [p[part] for p in self._parameters]
+            logits = model(self._family.stamp(values, some).flatten(0, 1)).float()
+            answer = aim.flatten()
+            loss = F.cross_entropy(logits, answer, reduction="none").view(len(part), *shape)
+            (loss.mean(1) + self._penalty[part] * self._family.norm(values)).sum().backward()
+            hits = (logits.argmax(1) == answer).float().view(len(part), *shape).mean(1)
+            self.asr[part] = 0.9 * self.asr[part] + 0.1 * hits
+
+    def norms(self) -> Tensor:
+        """Sizes (rows,) of the triggers as they are now."""
+        return self._family.norm([p.detach() for p in self._parameters])
+
+    def keep_best(self, rows: Tensor) -> None:
+        """Remember the triggers of the rows (a mask) that are smaller than before."""
+        self._keep(rows & (self.norms() < self._best_norms))
+
+    def _keep(self, rows: Tensor) -> None:
+        self._best_norms = torch.where(rows, self.norms(), self._best_norms)
+        for kept, now in zip(self._best, self._parameters, strict=True):
+            kept[rows] = now.detach()[rows]
+
+    def step(self, active: Tensor) -> None:
+        """Move the active rows (a mask on the CPU)."""
+        frozen = [p.detach().clone() for p in self._parameters]
+        self._optimizer.step()
+        with torch.no_grad():  # Adam's momentum would move the classes that have stopped
+            for p, old in zip(self._parameters, frozen, strict=True):
+                p[~active] = old[~active]
+
+    def adapt_penalty(self, gates: Tensor) -> None:
+        """λ grows while the gate is held, and shrinks while it is not."""
+        first, factor = self._family.penalty, torch.where(self.asr >= gates, 1.06, 1 / 1.06)
+        self._penalty = (self._penalty * factor).clamp(first / 1000, first * 100)
+
+    def found(self) -> Iterator[tuple[Stamp, float, float]]:
+        """Each row's best trigger, its norm and the last ASR."""
+        # A class that never held the gate has no small trigger: its last one is what is known.
+        self._keep(self._best_norms.isinf())
+        for i, (norm, asr) in enumerate(
+            zip(self._best_norms.tolist(), self.asr.tolist(), strict=True)
+        ):
+            yield self._family.finish([best[i] for best in self._best]), norm, asr
+
+
+def _draw(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    return images[torch.randint(len(images), (count,), generator=generator)]
 
 
 def _maps(model: nn.Module, images: Tensor, targets: Sequence[Target]) -> list[TargetMap]:

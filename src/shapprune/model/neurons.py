@@ -1,17 +1,17 @@
 """The prunable neurons of a network."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shapprune.errors import InputError
-from shapprune.model.attention import find_attentions
+from shapprune.model.attention import Attention, find_attentions
 from shapprune.model.inference import evaluating
 
 PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -116,39 +116,62 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
     calls, logits = _dry_run(model, images[:1])
     # Where images are is told by what doubles; transformers may have tokens come first.
     doubled, _ = _dry_run(model, images[:1].repeat(2, *[1] * (images.ndim - 1)))
-    producers = [call for call in calls if isinstance(call.module, PRODUCERS)]
-    attentions = find_attentions(model, [call.module for call in producers])
+    attentions = find_attentions(model, [c.module for c in calls if _produces(c.module)])
+    layers: dict[str, Layer] = {}
+    for site in _sites(calls, doubled, logits, attentions, names):
+        name, rows = names[site.module], _rows(site.one, site.two)
+        if rows is None or name in layers:
+            continue
+        layer = Layer(name, site.size, site.one.ndim - 1 if site.last else 1, rows)
+        if attention := attentions.get(site.module):
+            layer = replace(layer, projection=names[attention.projection], fused=attention.fused)
+        layers[name] = layer
+    if not layers:
+        raise InputError(
+            "the model has no prunable neurons: expected convolutions, or linear layers before "
+            "the last, as torch.nn modules"
+        )
+    return Neurons(tuple(layers.values()))
+
+
+class _Site(NamedTuple):
+    """Where some neurons are masked: what a module gives for one image, and for two."""
+
+    module: nn.Module
+    size: int
+    last: bool  # whether they are the last dimension
+    one: Tensor
+    two: Tensor
+
+
+def _sites(
+    calls: Sequence[_Call],
+    doubled: Sequence[_Call],
+    logits: Tensor,
+    attentions: Mapping[nn.Module, Attention],
+    modules: Iterable[nn.Module],
+) -> Iterator[_Site]:
+    """The sites of all neurons in the order of the calls, some of them more than once."""
     joining = {a.projection: m for m, a in attentions.items() if not a.fused}
     inside = {layer for attention in attentions.values() for layer in attention.inside}
+    producers = [call for call in calls if _produces(call.module)]
     heads = _classifier_heads(producers, logits)
-    owners = Counter(id(p) for module in names for p in module._parameters.values())
+    owners = Counter(id(p) for module in modules for p in module._parameters.values())
     source = {call.key: call.module for call in producers}
     follower = {  # the first normalisation that reads a producer's output
         source[call.read_key]: index
         for index, call in reversed(list(enumerate(calls)))
         if isinstance(call.module, _NORMS) and call.read_key in source
     }
-    layers: dict[str, Layer] = {}
-
-    def add(site: nn.Module, size: int, last: bool, one: Tensor, two: Tensor) -> None:
-        rows = _rows(one, two)
-        if rows is not None and names[site] not in layers:
-            layer = Layer(names[site], size, one.ndim - 1 if last else 1, rows)
-            if attention := attentions.get(site):
-                layer = replace(
-                    layer, projection=names[attention.projection], fused=attention.fused
-                )
-            layers[names[site]] = layer
-
     for index, (call, other) in enumerate(zip(calls, doubled, strict=True)):
         module, at = call.module, index
         if module in joining:
             size = attentions[joining[module]].heads
             last = isinstance(module, nn.Linear)
-            add(joining[module], size, last, call.read, other.read)
+            yield _Site(joining[module], size, last, call.read, other.read)
         elif module in attentions and attentions[module].fused:
-            add(module, attentions[module].heads, True, call.output, other.output)
-        if isinstance(module, PRODUCERS) and module not in inside:
+            yield _Site(module, attentions[module].heads, True, call.output, other.output)
+        if _produces(module) and module not in inside:
             at = follower.get(module, index)
         elif not isinstance(module, _BATCH_NORMS) or call.read_key in source:
             continue
@@ -159,13 +182,11 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
             continue
         if isinstance(site, nn.LayerNorm) and weight.ndim != 1:
             continue
-        add(site, weight.shape[0], calls[at].last, calls[at].output, doubled[at].output)
-    if not layers:
-        raise InputError(
-            "the model has no prunable neurons: expected convolutions, or linear layers before "
-            "the last, as torch.nn modules"
-        )
-    return Neurons(tuple(layers.values()))
+        yield _Site(site, weight.shape[0], calls[at].last, calls[at].output, doubled[at].output)
+
+
+def _produces(module: nn.Module) -> bool:
+    return isinstance(module, PRODUCERS)
 
 
 def classifier_head(model: nn.Module, images: Tensor) -> nn.Module | None:

@@ -38,34 +38,8 @@ def summarise(
         class_names: in the order of the labels, None where they are not known.
     """
     scan = result.scan if isinstance(result, RepairResult) else result
-    judgement = scan.judgement
     passes = [stage.passes for stage in result.stages if stage.passes is not None]
-    facts: dict[str, object] = {
-        "rules": RULES,
-        "verdict": scan.verdict,
-        "target_classes": scan.targets,
-        "mapping": scan.mapping,
-        "scores": judgement.scores,
-        "untargeted_score": judgement.untargeted,
-        "bounds": {"suspicious": judgement.suspicious, "backdoored": judgement.backdoored},
-        "false_alarms": judgement.false_alarms,
-        "as_high": vars(judgement.as_high),
-        "basis": judgement.basis,
-        "conclusive": judgement.conclusive,
-        "calibration": detection.shipped(judgement.basis).provenance,
-        "evidence": _evidence(scan.evidence),
-        "parts": judgement.parts,
-        "untargeted_parts": judgement.untargeted_parts,
-        "class_names": class_names,
-        "accuracy": scan.accuracy,
-        "recovered": {
-            "images": len(scan.recovered.images),
-            "layers": scan.recovered.layers,
-            "divergence": scan.recovered.divergence,
-        }
-        if scan.recovered
-        else None,
-    }
+    facts = {**_scan(scan), "class_names": class_names}
     if isinstance(result, RepairResult):
         facts |= {"repaired": result.repair is not None, "unrepaired": result.unrepaired}
         if result.repair:
@@ -99,6 +73,35 @@ def versions() -> dict[str, str]:
 def kind_of(trigger: InvertedTrigger) -> Kind:
     """The kind of an inverted trigger, as `Inversion.kind` has it."""
     return "patch" if isinstance(trigger.stamp, Trigger) else "perturbation"
+
+
+def _scan(scan: ScanResult) -> dict[str, object]:
+    judgement, recovered = scan.judgement, scan.recovered
+    return {
+        "rules": RULES,
+        "verdict": scan.verdict,
+        "target_classes": scan.targets,
+        "mapping": scan.mapping,
+        "scores": judgement.scores,
+        "untargeted_score": judgement.untargeted,
+        "bounds": {"suspicious": judgement.suspicious, "backdoored": judgement.backdoored},
+        "false_alarms": judgement.false_alarms,
+        "as_high": vars(judgement.as_high),
+        "basis": judgement.basis,
+        "conclusive": judgement.conclusive,
+        "calibration": detection.shipped(judgement.basis).provenance,
+        "evidence": _evidence(scan.evidence),
+        "parts": judgement.parts,
+        "untargeted_parts": judgement.untargeted_parts,
+        "accuracy": scan.accuracy,
+        "recovered": {
+            "images": len(recovered.images),
+            "layers": recovered.layers,
+            "divergence": recovered.divergence,
+        }
+        if recovered
+        else None,
+    }
 
 
 def _evidence(evidence: Evidence) -> dict[str, object]:

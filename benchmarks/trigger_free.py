@@ -43,7 +43,7 @@ from shapprune.bench.recipes import Recipe, load_split
 from shapprune.checkpoints.state_dict import read_weights
 from shapprune.data.augmentation import augment, flip_allowed
 from shapprune.data.dataset import draw_per_class
-from shapprune.method.attribution import estimate_shapley, mixture_score
+from shapprune.method.attribution import estimate_shapley
 from shapprune.method.inversion import KINDS, invert_triggers
 from shapprune.method.outliers import detect
 from shapprune.model.classifier import in_channels_last
@@ -228,7 +228,11 @@ def by_weights(
         else:
             scores.append((constants - constants.mean()) / constants.std())
     natural, passes = clean_values(model, neurons, images, labels, generator)
-    return mixture_score(torch.cat(scores), natural, 0.75), passes
+    values = torch.cat(scores)
+    bottom = natural.argsort()[: round(0.75 * len(natural))]  # worth least to the accuracy
+    score = torch.full_like(values, -torch.inf)
+    score[bottom] = values[bottom]
+    return score, passes
 
 
 def by_inversion(

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 SAYS = {
+    "compact_with_torch_pruning": r"\d channels pruned, parameters 79,690 → 7[4-8],\d{3}\n",
     "scan_torchvision": r"(torchvision|own network): \w+; \d+ of 204 clean models score as high\n",
     "repair": (
         r"backdoored: target \(7,\)\nASR of the triggers found: 100% → \d%\nsufficient\n"
@@ -23,7 +24,7 @@ SAYS = {
 }
 
 
-def test_there_are_five_short_ones_and_a_page_tells_of_each():
+def test_they_are_short_and_a_page_tells_of_each():
     files = sorted(EXAMPLES.glob("*.py"))
     assert [file.stem for file in files] == sorted(SAYS)
     page = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 # Named again below: a name's module is imported when it is first asked for, as torch takes seconds
 # in which the command line must already answer to Ctrl-C.
 if TYPE_CHECKING:
-    from shapprune.checkpoints.compact_files import load_compact, save_compact
     from shapprune.checkpoints.loading import load_classifier
     from shapprune.checkpoints.state_dict import save_weights
     from shapprune.data.dataset import LabeledImages
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from shapprune.method.recovery import Recovery, recover_images
     from shapprune.method.triggers import Perturbation, Trigger, all_to_all
     from shapprune.model.classifier import Classifier
-    from shapprune.model.compact import Compact, make_compact
     from shapprune.model.game import NeuronGame
     from shapprune.model.metrics import accuracy, attack_success_rate
     from shapprune.model.neurons import Neurons, find_neurons
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Case",
     "Classifier",
-    "Compact",
     "Detection",
     "Evaluator",
     "InputError",
@@ -67,19 +64,15 @@ __all__ = [
     "fine_tune",
     "invert_triggers",
     "load_classifier",
-    "load_compact",
     "load_images",
-    "make_compact",
     "prune",
     "recover_images",
     "repair",
-    "save_compact",
     "save_weights",
     "scan",
 ]
 
 _HOMES = {
-    "checkpoints.compact_files": ("load_compact", "save_compact"),
     "checkpoints.loading": ("load_classifier",),
     "checkpoints.state_dict": ("save_weights",),
     "data.dataset": ("LabeledImages",),
@@ -95,7 +88,6 @@ _HOMES = {
     "method.recovery": ("Recovery", "recover_images"),
     "method.triggers": ("Perturbation", "Trigger", "all_to_all"),
     "model.classifier": ("Classifier",),
-    "model.compact": ("Compact", "make_compact"),
     "model.game": ("NeuronGame",),
     "model.metrics": ("accuracy", "attack_success_rate"),
     "model.neurons": ("Neurons", "find_neurons"),

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from shapprune.method.attribution import Estimator, Mode
+from shapprune.method.attribution import Estimator
 from shapprune.method.case import Case, check_case
 from shapprune.method.detection import Basis, Judgement, Verdict, judge, shipped
 from shapprune.method.evidence import Evidence, gather
@@ -16,7 +16,6 @@ from shapprune.method.repair import Repair, repair_case
 from shapprune.method.settings import FALSE_ALARMS
 from shapprune.method.triggers import Target, TargetMap, all_to_all, all_to_one, check_map
 from shapprune.model.adapted import unwrap
-from shapprune.model.compact import Compact, make_compact
 from shapprune.model.inference import cast_like
 from shapprune.model.metrics import accuracy
 from shapprune.utils.progress import Clock, Progress, Stage
@@ -73,14 +72,12 @@ class RepairResult:
         scan: the scan that came first.
         repair: how it was repaired; None where nothing was.
         stages: what was done and its cost, the scan's stages first.
-        compact: the repaired copy without the pruned channels, where it was asked for.
     """
 
     model: nn.Module
     scan: ScanResult
     repair: Repair | None
     stages: tuple[Stage, ...]
-    compact: Compact | None = None
 
     @property
     def forced(self) -> bool:
@@ -186,10 +183,8 @@ def repair(
     false_alarms: float = FALSE_ALARMS,
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
-    mode: Mode | None = None,
     average_iterations: float = 50,
     count: int | None = None,
-    compact: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> RepairResult:
@@ -208,9 +203,8 @@ def repair(
         false_alarms: see `scan`.
         unlearn: whether fine-tuning also unlearns the inverted triggers; without it the recipe
             is the paper's plain one.
-        estimator, mode, average_iterations: of the Shapley values, see `estimate_shapley`.
+        estimator, average_iterations: of the Shapley values, see `estimate_shapley`.
         count: how many neurons to prune; None to choose on the given images.
-        compact: whether to make a copy without the pruned channels too, see `make_compact`.
         seed, progress: see `scan`.
 
     Raises:
@@ -229,24 +223,15 @@ def repair(
         evidence=scanned.evidence,
         unlearn=unlearn,
         estimator=estimator,
-        mode=mode,
         average_iterations=average_iterations,
         count=count,
         seed=seed,
         clock=clock,
     )
     story.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    smaller = None
-    if compact:
-        with clock.stage("take pruned channels away"):
-            smaller = make_compact(
-                story.model, case.images, neurons=story.neurons, removed=story.removed
-            )
-        smaller = replace(smaller, model=unwrap(smaller.model))
-        cast_like(smaller.model, model)
     story = replace(story, model=unwrap(story.model))
     cast_like(story.model, model)
-    return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages), smaller)
+    return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages))
 
 
 def _map(target: Target | Literal["y+1"], classes: int) -> TargetMap:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from shapprune.errors import InputError
-from shapprune.method.attribution import estimate_shapley, mixture_score, stamped_images
+from shapprune.method.attribution import estimate_shapley, stamped_images
 from shapprune.method.inversion import invert_triggers
 from shapprune.method.triggers import Perturbation
 from shapprune.model.neurons import find_neurons
@@ -78,37 +78,9 @@ def test_accuracy_is_taken_off_the_score(values):
     assert float(found.scores[0][:4].max()) < float(found.scores[0][4:8].min())
     expected = found.asr.values - found.accuracy.values.clamp(min=0)
     torch.testing.assert_close(found.scores[0], expected)
-    assert values("algorithm1").accuracy is None
-
-
-@both_estimators
-def test_modes(values, estimator):
-    normal, mixture, difference = (
-        values(estimator, mode=mode) for mode in ("normal", "mixture", "difference")
-    )
-    assert normal.accuracy is None
-    assert torch.equal(normal.scores[0], normal.asr.values)
-    assert len(difference.scores) == 1
-    for score in mixture.scores:
-        kept = score > -torch.inf
-        assert torch.equal(score[kept], mixture.asr.values[kept])
-        assert mixture.accuracy.values[kept].max() <= mixture.accuracy.values[~kept].min()
-        assert score.argmax() == backdoor_neuron()
-    shares = [float((score > -torch.inf).float().mean()) for score in mixture.scores]
-    assert shares == sorted(set(shares))
-
-
-def test_the_mixture_by_hand():
-    """Six neurons: of the half that matters least to the accuracy, the best for the ASR."""
-    asr = torch.tensor([0.9, 0.5, 0.8, 0.1, 0.7, 0.3])
-    accuracy = torch.tensor([0.6, 0.0, 0.5, -0.1, 0.1, 0.9])
-    score = mixture_score(asr, accuracy, 0.5)
-    assert score.isfinite().tolist() == [False, True, False, True, True, False]
-    assert score.argsort(descending=True)[:3].tolist() == [4, 1, 3]
-    most = mixture_score(asr, accuracy, 5 / 6)
-    assert most.argsort(descending=True).tolist()[:5] == [0, 2, 4, 1, 3]
-    assert torch.equal(mixture_score(asr, accuracy, 1.0), asr)
-    assert mixture_score(asr, accuracy, 0.01).isfinite().sum() == 1
+    plain = values("algorithm1")
+    assert plain.accuracy is None
+    assert torch.equal(plain.scores[0], plain.asr.values)
 
 
 @both_estimators
@@ -155,8 +127,6 @@ def test_estimation_errors(net, neurons, estimator):
             **options,
         )
 
-    with pytest.raises(InputError, match="mode must be"):
-        estimate(IMAGES, LABELS, [(TARGET, true_trigger())], mode="both")
     with pytest.raises(InputError, match="trigger"):
         estimate(IMAGES, LABELS, [])
     only = LABELS == TARGET

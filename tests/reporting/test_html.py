@@ -105,7 +105,7 @@ def repair_of(target: int) -> Repair:
         (mapping,),
         tuple(InvertedTrigger(mapping, stamp, stamp.norm, 0.98, 200) for stamp in stamps),
         neurons,
-        NeuronValues("multilinear", "difference", shapley, shapley, None, (values,), 9),
+        NeuronValues("multilinear", shapley, shapley, None, (values,), 9),
         Pruning(values, curve),
         (
             Candidate("pruned", 0, REMOVED, 1, curve[2].proxies),

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from shapprune.attacks import ATTACKS
 from shapprune.cli.options import Profile
-from shapprune.method.attribution import Estimator, Mode
+from shapprune.method.attribution import Estimator
 from shapprune.method.settings import FALSE_ALARMS
 
 _FLOAT, _INT, _STR = {"type": float}, {"type": int}, {"type": str}
@@ -73,21 +73,10 @@ def add_repair(command: ArgumentParser) -> None:
         help="of the Shapley values (multilinear)",
     )
     command.add_argument(
-        "--mode",
-        choices=get_args(Mode),
-        help="prune by the value for the ASR less that for the accuracy (difference), by the first "
-        "where the second is low (mixture), or by the first alone (normal)",
-    )
-    command.add_argument(
         "--neurons",
         type=_at_least(0),
         metavar="K",
         help="prune so many neurons (chosen on the images)",
-    )
-    command.add_argument(
-        "--compact",
-        action="store_true",
-        help="also write a smaller network without the pruned channels (needs torch-pruning)",
     )
 
 

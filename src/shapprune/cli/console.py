@@ -7,7 +7,6 @@ neither files nor the exit code.
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOBase
@@ -19,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 
 from shapprune.data.dataset import LabeledImages
-from shapprune.model.compact import Compact
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import findings
 from shapprune.utils.files import write_folder, write_whole
@@ -128,7 +126,7 @@ def write_results(
         beside: other files with a path of their own, which come last.
     """
     if folder is not None:
-        write_folder(folder, files, stale=("trigger_*.png", "repaired.*", "compact.*"))
+        write_folder(folder, files, stale=("trigger_*.png", "repaired.*"))
         print_result(f"written to {folder}: {', '.join(files)}")
     for path, data in (beside or {}).items():
         write_whole(path, data)
@@ -205,20 +203,7 @@ def show_repair(result: RepairResult) -> None:
             print_note(
                 "warning: the repair is not sufficient: the inverted trigger still works too often"
             )
-    if result.compact:
-        _show_compact(result.compact)
     print_result(f"{sum(stage.seconds for stage in result.stages):.0f} seconds")
-
-
-def _show_compact(compact: Compact) -> None:
-    (more, less), (slower, faster) = compact.parameters, compact.operations
-    print_result(
-        f"compact: {len(compact.taken)} of {len(compact.taken) + len(compact.left)} pruned "
-        f"channels taken away, parameters {more:,} → {less:,}, multiply-accumulates of an image "
-        f"{slower:,} → {faster:,}"
-    )
-    for why, count in Counter(left.why for left in compact.left).most_common():
-        print_result(f"compact: {count} left as zeros: {printable(why)}")
 
 
 def _class_name(c: int, data: LabeledImages) -> str:

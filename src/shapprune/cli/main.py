@@ -150,9 +150,7 @@ def _repair(options: RepairOptions) -> int:
             false_alarms=options.false_alarms,
             unlearn=options.unlearn,
             estimator=options.estimator,
-            mode=options.mode,
             count=options.neurons,
-            compact=options.compact,
             seed=options.seed,
             progress=progress,
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from shapprune.errors import InputError
-from shapprune.method.attribution import Estimator, Mode
+from shapprune.method.attribution import Estimator
 from shapprune.method.settings import FALSE_ALARMS
 
 Profile: TypeAlias = Literal["smoke", "cpu", "zoo", "paper", "dev"]  # of bench
@@ -69,9 +69,7 @@ class RepairOptions(ModelOptions):
     force_target: tuple[int | Literal["y+1"], ...] = ()
     unlearn: bool = True
     estimator: Estimator = "multilinear"
-    mode: Mode | None = None
     neurons: int | None = None
-    compact: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ from io import BytesIO
 import numpy as np
 from torch import Tensor
 
-from shapprune.checkpoints.compact_files import compact_files
 from shapprune.cli.inputs import Inputs, run_facts
 from shapprune.cli.options import ModelOptions
 from shapprune.model.classifier import Classifier
@@ -24,8 +23,6 @@ def run_files(
     if isinstance(result, RepairResult):
         assert isinstance(result.model, Classifier)
         files |= source.repaired(result.model.network)
-        if result.compact and result.compact.taken:
-            files |= compact_files(result.compact, like=source.weights)
     for target, stamp in suspected_triggers(result):
         files[f"trigger_{target}.png"] = trigger_picture(stamp)
     names = data.class_names

@@ -16,11 +16,9 @@ from shapprune.shapley import ShapleyValues, algorithm1, multilinear
 from shapprune.utils.progress import part_of
 
 Estimator: TypeAlias = Literal["multilinear", "algorithm1"]
-Mode: TypeAlias = Literal["difference", "mixture", "normal"]
 
 # Few neurons are pruned: what counts is nearer to the whole network than Shapley values reach.
 _LOWEST = 0.8
-_SHARES = (0.5, 0.75, 0.9)  # of the neurons that "mixture" may prune, those of least accuracy value
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +26,7 @@ class NeuronValues:
     """What each neuron contributes.
 
     Attributes:
-        estimator, mode: which ones.
+        estimator: which one.
         asr: values for the ASR of the inverted triggers.
         accuracy: values for ACC, or None where the estimator does without.
         margin: values for the target on maximum-margin inputs, or None where there are none.
@@ -38,7 +36,6 @@ class NeuronValues:
     """
 
     estimator: Estimator
-    mode: Mode
     asr: ShapleyValues
     accuracy: ShapleyValues | None
     margin: ShapleyValues | None
@@ -55,7 +52,6 @@ def estimate_shapley(
     triggers: Sequence[tuple[Target, Stamp]],
     extremes: tuple[Tensor, Tensor] | None = None,
     estimator: Estimator = "multilinear",
-    mode: Mode | None = None,
     samples: int = 1024,
     average_iterations: float = 50,
     flip: bool | None = None,
@@ -70,13 +66,9 @@ def estimate_shapley(
         neurons: see `find_neurons`.
         triggers: (target, trigger) pairs; the game is played on images stamped by all.
         extremes: maximum-margin inputs (m, C, H, W) and the classes int64 (m,) that they are of.
-            They need no trigger: the same game on them gives another score, in the mode
-            "difference" only.
-        estimator: "multilinear" (gradients) or "algorithm1" (the paper's).
-        mode: what neurons are pruned by: the value for the ASR alone ("normal"); less the positive
-            part of that for the accuracy ("difference"); or, of the neurons with the least value
-            for the accuracy, that for the ASR ("mixture", Sec. 3.4), with several shares of the
-            neurons to choose from. None: "difference" of gradients, "normal" of the paper's.
+            They need no trigger: the same game on them gives another score of "multilinear".
+        estimator: "multilinear" (gradients): scores are values less the positive part of those for
+            the accuracy; or "algorithm1" (the paper's): those for the ASR alone.
         samples: gradients that "multilinear" draws for each of the two games.
         average_iterations: of "algorithm1".
         flip: whether mirrored images keep their meaning; None to ask the model.
@@ -88,38 +80,29 @@ def estimate_shapley(
     """
     if estimator not in get_args(Estimator):
         raise InputError(f"estimator must be one of {get_args(Estimator)}, got {estimator!r}")
-    if mode not in (None, *get_args(Mode)):
-        raise InputError(f"mode must be one of {get_args(Mode)}, got {mode!r}")
     stamped, answers = stamped_images(images, labels, triggers)
+    if estimator == "algorithm1":
+        game = NeuronGame(model, neurons, stamped, answers)
+        asr = algorithm1(
+            game, average_iterations=average_iterations, generator=generator, progress=progress
+        )
+        return NeuronValues(estimator, asr, None, None, (asr.values,), game.passes)
     # A backdoor saturates the probability, and the logarithm still has a gradient there.
-    metric: Metric = "success" if estimator == "algorithm1" else "log-probability"
-    mode = mode or ("normal" if estimator == "algorithm1" else "difference")
-    if mode != "difference":
-        extremes = None
-    parts = 1 if mode == "normal" else 3 if extremes else 2
+    metric: Metric = "log-probability"
+    parts = 3 if extremes else 2
 
     def values(game: NeuronGame, part: int) -> ShapleyValues:
         report = part_of(progress, part, parts)
-        if estimator == "algorithm1":
-            return algorithm1(
-                game, average_iterations=average_iterations, generator=generator, progress=report
-            )
         return multilinear(
             game, budget=samples, min_q=_LOWEST, generator=generator, progress=report
         )
 
     backdoor = NeuronGame(model, neurons, stamped, answers, metric=metric)
-    if mode == "normal":
-        asr = values(backdoor, 0)
-        return NeuronValues(estimator, mode, asr, None, None, (asr.values,), backdoor.passes)
     flip = flip_allowed(model, images) if flip is None else flip
     varied = torch.cat([images, *(augment(images, generator=generator, flip=flip) for _ in "abc")])
     clean = NeuronGame(model, neurons, varied, labels.repeat(4), metric=metric)
     asr, accuracy = values(backdoor, 0), values(clean, 1)
     passes = backdoor.passes + clean.passes
-    if mode == "mixture":
-        mixtures = [mixture_score(asr.values, accuracy.values, share) for share in _SHARES]
-        return NeuronValues(estimator, mode, asr, accuracy, None, tuple(mixtures), passes)
     cost, margin = accuracy.values.clamp(min=0), None
     scores = [asr.values - cost]
     if extremes:
@@ -127,21 +110,7 @@ def estimate_shapley(
         margin = values(surest, 2)
         scores.append(margin.values - cost)
         passes += surest.passes
-    return NeuronValues(estimator, mode, asr, accuracy, margin, tuple(scores), passes)
-
-
-def mixture_score(asr: Tensor, accuracy: Tensor, share: float) -> Tensor:
-    """Values for the ASR of the share of neurons with the least value for the accuracy; else -inf.
-
-    The best k are the neurons that are in some top of the one and in the bottom of the other.
-
-    >>> mixture_score(torch.tensor([4.0, 3, 2, 1]), torch.tensor([9.0, 1, 8, 2]), 0.5)
-    tensor([-inf, 3., -inf, 1.])
-    """
-    bottom = accuracy.argsort()[: max(1, round(share * len(accuracy)))]
-    score = torch.full_like(asr, -torch.inf)
-    score[bottom] = asr[bottom]
-    return score
+    return NeuronValues(estimator, asr, accuracy, margin, tuple(scores), passes)
 
 
 def stamped_images(

@@ -14,7 +14,7 @@ from shapprune.method.case import Case
 from shapprune.method.evaluation import believed
 from shapprune.method.settings import POOL, TUNING, PoolSettings, TuningSettings
 from shapprune.method.triggers import Stamp, TargetMap, Trigger
-from shapprune.model.compact import operations
+from shapprune.model.cost import operations
 from shapprune.model.inference import CHUNK, evaluating
 from shapprune.model.masking import masked, zero_neurons
 from shapprune.model.metrics import predict

@@ -8,7 +8,7 @@ from statistics import median
 import torch
 from torch import nn
 
-from shapprune.method.attribution import Estimator, Mode, NeuronValues, estimate_shapley
+from shapprune.method.attribution import Estimator, NeuronValues, estimate_shapley
 from shapprune.method.case import Case
 from shapprune.method.evaluation import Evaluator, Proxies
 from shapprune.method.evidence import Evidence
@@ -72,7 +72,6 @@ def repair_case(
     evidence: Evidence,
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
-    mode: Mode | None = None,
     average_iterations: float = 50,
     count: int | None = None,
     seed: int,
@@ -108,7 +107,6 @@ def repair_case(
             triggers=[(trigger.mapping, trigger.stamp) for trigger in triggers],
             extremes=(evidence.margins.inputs[surest], surest) if len(surest) else None,
             estimator=estimator,
-            mode=mode,
             average_iterations=average_iterations,
             flip=case.flip_allowed,
             generator=generator(),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from shapprune.model.inference import evaluating
 
@@ -63,3 +63,11 @@ def counting(model: nn.Module, images: Tensor) -> Iterator[Passes]:
             model(images[:1])
         passes.start()
         yield passes
+
+
+def operations(model: nn.Module, images: Tensor) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one of the images."""
+    counter: Any = FlopCounterMode(display=False)
+    with evaluating(model), torch.no_grad(), counter:
+        model(images[:1])
+    return int(counter.get_total_flops()) // 2

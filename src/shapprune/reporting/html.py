@@ -375,11 +375,7 @@ def _snippet(about: Mapping[str, object], classes: int) -> dict[str, str]:
         'weights = load_file("repaired.safetensors")\n'
         "network.load_state_dict(weights)\nnetwork.eval()"
     )
-    compact = (
-        "import shapprune\n\n"
-        f'model = shapprune.load_compact(".", arch={arch}, num_classes={classes})'
-    )
-    return {"shapprune": with_us, "torch": alone, "compact": compact}
+    return {"shapprune": with_us, "torch": alone}
 
 
 def _label(c: int, names: Sequence[str] | None) -> str:

@@ -18,7 +18,6 @@ from shapprune.method.settings import RULES, SELECTION
 from shapprune.method.triggers import Trigger
 from shapprune.method.windows import Windows
 from shapprune.model.classifier import Classifier
-from shapprune.model.compact import Compact
 from shapprune.pipeline import RepairResult, ScanResult
 
 
@@ -45,7 +44,6 @@ def summarise(
         if result.repair:
             facts |= {"forced": result.forced}
             facts |= _repair(result.repair)
-        facts |= {"compact": _compact(result.compact) if result.compact else None}
     facts |= {
         "stages": [
             {"name": stage.name, "seconds": stage.seconds, "passes": stage.passes}
@@ -146,7 +144,6 @@ def _repair(repair: Repair) -> dict[str, object]:
         "repaired_classes": repair.targets,
         "repaired_maps": repair.maps,
         "estimator": values.estimator,
-        "mode": values.mode,
         "unlearned": repair.unlearned,
         "neurons_total": len(neurons),
         "pruned_neurons": [
@@ -185,27 +182,6 @@ def _repair(repair: Repair) -> dict[str, object]:
             {"map": t.mapping, "kind": kind_of(t), "norm": t.norm, "asr": t.asr}
             for t in repair.triggers
         ],
-    }
-
-
-def _compact(compact: Compact) -> dict[str, object]:
-    prefix = _prefix(compact.model)
-    return {
-        "taken": [
-            {"layer": layer.removeprefix(prefix), "channel": channel}
-            for layer, channel in compact.taken
-        ],
-        "left": [
-            {
-                "layer": left.layer.removeprefix(prefix),
-                "channel": left.channel,
-                "why": left.why.replace(prefix, "") if prefix else left.why,
-            }
-            for left in compact.left
-        ],
-        "parameters": compact.parameters,
-        "multiply_accumulates": compact.operations,
-        "difference": compact.difference,
     }
 
 

@@ -12,6 +12,7 @@ from shapprune import pipeline
 from shapprune.errors import InputError
 from shapprune.method import attribution, case, inversion
 from shapprune.method import repair as repair_module
+from shapprune.method import scan as scan_module
 from shapprune.method.detection import Judgement, shipped
 from shapprune.method.evaluation import Evaluator
 from shapprune.method.evidence import Evidence
@@ -119,7 +120,7 @@ def says(
 
 @pytest.mark.parametrize("verdict", ["backdoored", "suspicious"])
 def test_what_is_found_or_suspected_is_repaired(net, monkeypatch, verdict):
-    monkeypatch.setattr(pipeline, "judge", says(verdict, (2, TARGET)))
+    monkeypatch.setattr(scan_module, "judge", says(verdict, (2, TARGET)))
     result = repair(net, IMAGES, LABELS, count=1)
     assert result.scan.verdict == verdict
     assert result.repair.targets == (2, TARGET)
@@ -131,7 +132,7 @@ def test_what_is_found_or_suspected_is_repaired(net, monkeypatch, verdict):
 @pytest.mark.parametrize("forced", [[], ["y+1"], [(*range(1, CLASSES), 0)]])
 def test_what_is_repaired_is_a_map(net, monkeypatch, forced):
     mapping = (*range(1, CLASSES), 0)
-    monkeypatch.setattr(pipeline, "judge", says("backdoored", (), mapping))
+    monkeypatch.setattr(scan_module, "judge", says("backdoored", (), mapping))
     maps = []
 
     def carried_out(case, found, **_):
@@ -145,7 +146,7 @@ def test_what_is_repaired_is_a_map(net, monkeypatch, forced):
 
 
 def test_a_map_of_which_nothing_is_known_is_left_unrepaired(net, monkeypatch):
-    monkeypatch.setattr(pipeline, "judge", says("backdoored", (), (None,) * CLASSES))
+    monkeypatch.setattr(scan_module, "judge", says("backdoored", (), (None,) * CLASSES))
     result = repair(net, IMAGES, LABELS)
     assert result.unrepaired
     assert result.model is net
@@ -222,7 +223,7 @@ def test_the_rate_of_false_alarms_sets_the_bounds_and_is_checked_first(net, monk
     lax = scan(net, IMAGES, LABELS, false_alarms=0.1).judgement
     assert (strict.suspicious, strict.backdoored) == (-3, -2)
     assert (lax.suspicious, lax.backdoored) == (-26, -11)
-    monkeypatch.setattr(pipeline, "gather", lambda *_, **__: pytest.fail("searched"))
+    monkeypatch.setattr(scan_module, "gather", lambda *_, **__: pytest.fail("searched"))
     for rate in (0.001, 0.0, 1.0, float("nan")):
         with pytest.raises(InputError, match="false alarms"):
             scan(net, IMAGES, LABELS, false_alarms=rate)

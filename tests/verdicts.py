@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from shapprune import pipeline
-from shapprune.method import detection
+from shapprune.method import detection, scan
 from shapprune.method.detection import Basis, Calibration, Judgement, Score, add_odds, verdict_on
 from shapprune.method.evidence import Evidence
 from shapprune.method.margins import Margins
@@ -149,7 +148,7 @@ def ship(monkeypatch: pytest.MonkeyPatch, calibration: Calibration = USUAL) -> N
     def shipped(basis: Basis) -> Calibration:
         return calibration
 
-    for module in (detection, pipeline):
+    for module in (detection, scan):
         monkeypatch.setattr(module, "shipped", shipped)
 
 

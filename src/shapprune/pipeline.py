@@ -8,59 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.method.attribution import Estimator
-from shapprune.method.case import Case, check_case
-from shapprune.method.detection import Basis, Judgement, Verdict, judge, shipped
-from shapprune.method.evidence import Evidence, gather
+from shapprune.method.case import check_case
 from shapprune.method.recovery import Recovery
 from shapprune.method.repair import Repair, repair_case
+from shapprune.method.scan import ScanResult, scan_case
 from shapprune.method.settings import FALSE_ALARMS
-from shapprune.method.triggers import Target, TargetMap, all_to_all, all_to_one, check_map
+from shapprune.method.triggers import Target, as_map
 from shapprune.model.adapted import unwrap
 from shapprune.model.inference import cast_like
-from shapprune.model.metrics import accuracy
 from shapprune.utils.progress import Clock, Progress, Stage
 
-
-@dataclass(frozen=True, eq=False)
-class ScanResult:
-    """Whether a classifier carries a backdoor.
-
-    Attributes:
-        judgement: the verdict with its scores, bounds and error rates.
-        evidence: what it is made of.
-        accuracy: ACC on the given images, in [0, 1].
-        stages: what was done and its cost.
-        seed: of all random draws.
-        recovered: the images that the scan went by, where none were given.
-    """
-
-    judgement: Judgement
-    evidence: Evidence
-    accuracy: float
-    stages: tuple[Stage, ...]
-    seed: int
-    recovered: Recovery | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        """ "backdoored", "suspicious" or "clean"."""
-        return self.judgement.verdict
-
-    @property
-    def anomaly_index(self) -> float:
-        """The highest score, which decides, under the name that version 0.1.0 had for such."""
-        return self.judgement.score
-
-    @property
-    def targets(self) -> tuple[int, ...]:
-        """The target classes, highest score first; none if the model is clean, or if the backdoor
-        has no single target: then `mapping` tells where images go."""
-        return self.judgement.targets
-
-    @property
-    def mapping(self) -> tuple[int | None, ...] | None:
-        """See `Judgement.mapping`."""
-        return self.judgement.mapping
+__all__ = ["RepairResult", "ScanResult", "repair", "scan"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +42,7 @@ class RepairResult:
         """Whether something else was repaired than what the scan names."""
         if self.repair is None:
             return False
-        return set(self.repair.maps) != set(_suspected(self.scan))
+        return set(self.repair.maps) != set(self.scan.maps)
 
     @property
     def unrepaired(self) -> bool:
@@ -124,53 +82,8 @@ def scan(
     Raises:
         InputError: what does not fit, in one line.
     """
-    case = _case(model, images, labels, recovered)
-    return _scan(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
-
-
-def _case(
-    model: nn.Module, images: Tensor | None, labels: Tensor | None, recovered: Recovery | None
-) -> Case:
-    if recovered:
-        return check_case(model, recovered.images, recovered.labels, real=False)
-    return check_case(model, images, labels)
-
-
-def _scan(
-    case: Case,
-    recovered: Recovery | None,
-    *,
-    false_alarms: float,
-    seed: int,
-    progress: Progress | None,
-) -> ScanResult:
-    before = [recovered.stage] if recovered else []
-    basis: Basis = "images" if recovered is None else "recovered" if recovered.layers else "margins"
-    shipped(basis).bound(false_alarms)  # told before the search
-    clock = Clock(progress)
-    evidence = gather(
-        case.model,
-        case.images,
-        case.labels,
-        classes=case.classes,
-        margins_only=basis == "margins",
-        seed=seed,
-        clock=clock,
-    )
-    right = accuracy(case.model, case.images, case.labels)
-    return ScanResult(
-        judge(
-            evidence,
-            basis=basis,
-            false_alarms=false_alarms,
-            recognised=right if recovered else 1.0,
-        ),
-        evidence,
-        right,
-        (*before, *clock.stages),
-        seed,
-        recovered,
-    )
+    case = check_case(model, images, labels, recovered=recovered)
+    return scan_case(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
 
 
 def repair(
@@ -210,14 +123,14 @@ def repair(
     Raises:
         InputError: what does not fit, in one line.
     """
-    case = _case(model, images, labels, recovered)
-    forced = [_map(target, case.classes) for target in force_targets]
-    scanned = _scan(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
-    maps = tuple(dict.fromkeys(forced)) or _suspected(scanned)
+    case = check_case(model, images, labels, recovered=recovered)
+    forced = [as_map(target, case.classes) for target in force_targets]
+    scanned = scan_case(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
+    maps = tuple(dict.fromkeys(forced)) or scanned.maps
     if not maps:
         return RepairResult(model, scanned, None, scanned.stages)
     clock = Clock(progress)
-    story = repair_case(
+    repaired = repair_case(
         case,
         maps,
         evidence=scanned.evidence,
@@ -228,23 +141,7 @@ def repair(
         seed=seed,
         clock=clock,
     )
-    story.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    story = replace(story, model=unwrap(story.model))
-    cast_like(story.model, model)
-    return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages))
-
-
-def _map(target: Target | Literal["y+1"], classes: int) -> TargetMap:
-    if target == "y+1":
-        return all_to_all(classes)
-    if isinstance(target, int):
-        return all_to_one(target, classes)
-    return check_map(target, classes)
-
-
-def _suspected(scanned: ScanResult) -> tuple[TargetMap, ...]:
-    """What the verdict names: a map for each target, or the one map that there is."""
-    classes = scanned.evidence.classes
-    if scanned.mapping and any(to is not None for to in scanned.mapping):
-        return (check_map(scanned.mapping, classes),)
-    return tuple(all_to_one(target, classes) for target in scanned.targets)
+    repaired.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    repaired = replace(repaired, model=unwrap(repaired.model))
+    cast_like(repaired.model, model)
+    return RepairResult(repaired.model, scanned, repaired, (*scanned.stages, *clock.stages))

@@ -3,6 +3,8 @@
 import torch
 
 from shapprune.method.case import check_case
+from shapprune.method.recovery import Recovery
+from shapprune.utils.progress import Stage
 from toys import CLASSES, backdoored_net, snapshot, toy_images, unchanged
 
 
@@ -19,7 +21,10 @@ def test_a_case_is_checked_once_and_leaves_the_model_as_it_was():
 
 def test_recovered_images_are_told_apart():
     images, labels = toy_images()
-    assert not check_case(backdoored_net(), images, labels, real=False).real
+    found = Recovery(images, labels, 1, 0.0, Stage("recover", 0.0))
+    case = check_case(backdoored_net(), recovered=found)
+    assert not case.real
+    assert torch.equal(case.labels, labels)
 
 
 def test_half_precision_is_examined_in_full():

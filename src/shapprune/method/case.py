@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from shapprune.data.augmentation import flip_allowed
+from shapprune.method.recovery import Recovery
 from shapprune.model.classifier import check_input, in_channels_last
 from shapprune.model.examination import examine
 from shapprune.model.inference import in_full_precision
@@ -32,7 +33,11 @@ class Case:
 
 
 def check_case(
-    model: nn.Module, images: Tensor | None, labels: Tensor | None, *, real: bool = True
+    model: nn.Module,
+    images: Tensor | None = None,
+    labels: Tensor | None = None,
+    *,
+    recovered: Recovery | None = None,
 ) -> Case:
     """The case of a model and images.
 
@@ -40,11 +45,14 @@ def check_case(
         model: left as it was; a copy stands in for it where it has half precision or a forward
             that gradients do not pass.
         images, labels: see `Case`.
-        real: whether they were given, and not recovered from the model.
+        recovered: stands in for them.
 
     Raises:
         InputError: whatever the stages could trip over.
     """
+    real = recovered is None
+    if recovered is not None:
+        images, labels = recovered.images, recovered.labels
     model = in_full_precision(model)
     images, labels, classes = check_input(model, images, labels)
     model = in_channels_last(examine(model, images, labels=labels if real else None), images)

@@ -17,8 +17,7 @@ from shapprune.method.triggers import (
     Stamp,
     Target,
     TargetMap,
-    all_to_one,
-    check_map,
+    as_map,
     targets_of,
     wanted_answers,
 )
@@ -261,10 +260,7 @@ def _maps(model: nn.Module, images: Tensor, targets: Sequence[Target]) -> list[T
     """Each target as a map over the model's classes."""
     with evaluating(model), torch.no_grad():
         classes = model(images[:1]).shape[1]
-    return [
-        all_to_one(target, classes) if isinstance(target, int) else check_map(target, classes)
-        for target in targets
-    ]
+    return [as_map(target, classes) for target in targets]
 
 
 def _reachable(

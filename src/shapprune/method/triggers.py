@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -40,6 +40,17 @@ def all_to_all(classes: int) -> TargetMap:
     (1, 2, 0)
     """
     return tuple((c + 1) % classes for c in range(classes))
+
+
+def as_map(target: Target | Literal["y+1"], classes: int) -> TargetMap:
+    """A target as a map over the classes; "y+1" sends each to the next.
+
+    Raises:
+        InputError: see `all_to_one` and `check_map`.
+    """
+    if target == "y+1":
+        return all_to_all(classes)
+    return all_to_one(target, classes) if isinstance(target, int) else check_map(target, classes)
 
 
 def check_map(mapping: TargetMap, classes: int) -> TargetMap:

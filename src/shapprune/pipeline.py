@@ -97,7 +97,7 @@ def repair(
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
     average_iterations: float = 50,
-    count: int | None = None,
+    pruned: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> RepairResult:
@@ -117,7 +117,7 @@ def repair(
         unlearn: whether fine-tuning also unlearns the inverted triggers; without it the recipe
             is the paper's plain one.
         estimator, average_iterations: of the Shapley values, see `estimate_shapley`.
-        count: how many neurons to prune; None to choose on the given images.
+        pruned: how many neurons to prune; None to choose on the given images.
         seed, progress: see `scan`.
 
     Raises:
@@ -137,7 +137,7 @@ def repair(
         unlearn=unlearn,
         estimator=estimator,
         average_iterations=average_iterations,
-        count=count,
+        pruned=pruned,
         seed=seed,
         clock=clock,
     )

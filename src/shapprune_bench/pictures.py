@@ -157,7 +157,7 @@ def _shapley(result: RepairResult) -> bytes:
     axes.bar(
         range(len(order)),
         values[order].tolist(),
-        color=[BAD if n in repair.removed else GREY for n in order],
+        color=[BAD if n in repair.pruned else GREY for n in order],
     )
     axes.set(xlabel=f"the first 30 of {len(values)} neurons", ylabel="Shapley value")
     return _svg(figure)
@@ -167,7 +167,7 @@ def _pruning(result: RepairResult) -> bytes:
     """What is left with so many neurons pruned, as the defender measures it."""
     assert result.repair
     curve = result.repair.pruning.curve
-    counts = [point.removed for point in curve]
+    counts = [point.pruned for point in curve]
     figure, ((axes,),) = _grid(1, 1, width=6.5, height=2.1)
     for name, colour, values in (
         ("answers kept", GOOD, [point.proxies.kept.value for point in curve]),

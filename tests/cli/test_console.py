@@ -76,7 +76,7 @@ def test_files_and_exit_codes_do_not_depend_on_who_listens(
         given += ["--arch", ARCH, "--num-classes", str(CLASSES), "--out", str(tmp_path / "out")]
         given += ["--input-size", "3", str(SIDE), str(SIDE), "--overwrite"]
     if command == "repair":
-        given += ["--neurons", "1"]
+        given += ["--prune", "1"]
     code = main(given)
     left = {file.name for file in tmp_path.rglob("*")}
     assert code != 2, capsys.readouterr().err

@@ -100,7 +100,7 @@ def test_a_map_is_told_and_repaired(given, tmp_path, capsys, monkeypatch):
     ship(monkeypatch, by(-1e9, -1e8, EVERYWHERE))
     command = ["repair", given / "net.safetensors", *options(given, out=tmp_path / "out")]
     # There is no such backdoor: the triggers work as before, and what is not repaired is told.
-    assert main([str(part) for part in [*command, "--neurons", 1]]) == 1
+    assert main([str(part) for part in [*command, "--prune", 1]]) == 1
     told, notes = capsys.readouterr()
     assert "the repair is not sufficient" in notes
     assert re.search(r"verdict: backdoored, no single target: \d→\d, \d→\d.* \(score 1000", told)
@@ -122,7 +122,7 @@ def test_a_map_is_told_and_repaired(given, tmp_path, capsys, monkeypatch):
 def test_what_is_suspected_is_repaired_and_said(given, tmp_path, capsys, monkeypatch):
     ship(monkeypatch, by(-1.0, 9e9))
     command = ["repair", given / "net.safetensors", *options(given, out=tmp_path / "out")]
-    assert main([str(part) for part in [*command, "--neurons", 1]]) == 0
+    assert main([str(part) for part in [*command, "--prune", 1]]) == 0
     told = capsys.readouterr().out
     assert "repaired on suspicion" in told
     assert "repaired on suspicion" in (tmp_path / "out" / "report.html").read_text()

@@ -53,7 +53,7 @@ MOST = {
         "false_alarms": 0.1,
     },
     f"repair {MODEL} --images i --false-alarms 0.1 --out o --overwrite --force-target 2 "
-    "--force-target y+1 --no-unlearn --estimator algorithm1 --neurons 4": {
+    "--force-target y+1 --no-unlearn --estimator algorithm1 --prune 4": {
         **OF_MODEL,
         **OF_OUT,
         "images": "i",
@@ -61,7 +61,7 @@ MOST = {
         "force_target": (2, "y+1"),
         "unlearn": False,
         "estimator": "algorithm1",
-        "neurons": 4,
+        "pruned": 4,
     },
     f"recover {MODEL} --out o --overwrite": {**OF_MODEL, **OF_OUT, "images": None},
     f"inspect net.pt {COMMON}": {**OF_COMMON, "weights": Path("net.pt")},

@@ -146,7 +146,7 @@ POOL = pool_of(backdoored_net(), *toy_images(), seeded())
 def tuning(model, _images, _labels, generator, **options):
     settings = TuningSettings(least=2, most=2, batch_size=8)
     return fine_tune(
-        model, POOL, neurons=NEURONS, removed=[0], settings=settings, generator=generator, **options
+        model, POOL, neurons=NEURONS, pruned=[0], settings=settings, generator=generator, **options
     )
 
 

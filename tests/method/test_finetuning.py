@@ -57,9 +57,9 @@ def pool(case):
     return pool_of(case)
 
 
-def tuned(case, pool, neurons, removed, **options):
+def tuned(case, pool, neurons, pruned, **options):
     options = {"settings": FEW, "generator": seeded(), **options}
-    return fine_tune(case.model, pool, neurons=neurons, removed=removed, **options)
+    return fine_tune(case.model, pool, neurons=neurons, pruned=pruned, **options)
 
 
 # The pool
@@ -135,9 +135,9 @@ def test_strength():
 @pytest.mark.parametrize("stamps", [[], [true_trigger()]])
 @pytest.mark.parametrize("first", [BACKDOOR, 7])
 def test_removed_neurons_end_at_zero_and_statistics_stay(case, pool, neurons, stamps, first):
-    removed = (first, 1, 10)
-    repaired = tuned(case, pool, neurons, removed, stamps=stamps)
-    for neuron in removed:
+    pruned = (first, 1, 10)
+    repaired = tuned(case, pool, neurons, pruned, stamps=stamps)
+    for neuron in pruned:
         name, channel = neurons.locate(neuron)
         for parameter in repaired.get_submodule(name).parameters():
             assert float(parameter[channel]) == 0
@@ -160,9 +160,9 @@ def test_the_copy_is_no_alias(case, pool, neurons):
 
 def test_distillation_brings_accuracy_back(case, pool, neurons):
     """Without triggers: all that sees green is gone, and what sees grey learns to do its work."""
-    removed = (backdoor_neuron(), 2, 3, 10)
-    assert accuracy(remove_neurons(case.model, neurons, removed), *UNSEEN) == 0.5
-    repaired = tuned(case, pool, neurons, removed, settings=FAST)
+    pruned = (backdoor_neuron(), 2, 3, 10)
+    assert accuracy(remove_neurons(case.model, neurons, pruned), *UNSEEN) == 0.5
+    repaired = tuned(case, pool, neurons, pruned, settings=FAST)
     assert accuracy(repaired, *UNSEEN) > 0.9
     assert true_asr(repaired) == 0
 

@@ -80,7 +80,7 @@ EITHER = hand_made([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 5, 5]], [0.0, 0, 0])
 
 def test_neurons_go_until_the_asr_on_the_given_images_has_fallen():
     found = pruned(EITHER, [2, 3])
-    assert set(found.removed) == {2, 3} == set(found.order[:2])
+    assert set(found.pruned) == {2, 3} == set(found.order[:2])
     assert found.asr == (1, 1, 0, 0, 0)
     assert not found.model[1].weight[[2, 3]].any()
     assert not found.model[1].bias[[2, 3]].any()
@@ -89,7 +89,7 @@ def test_neurons_go_until_the_asr_on_the_given_images_has_fallen():
 def test_no_more_go_than_may_and_none_for_nothing():
     found = pruned(EITHER, [2, 3], most=0.25)
     assert found.asr == (1, 1)
-    assert found.removed == ()
+    assert found.pruned == ()
 
 
 @pytest.mark.parametrize("mixture", [False, True])
@@ -103,7 +103,7 @@ def test_the_mixture_spares_what_accuracy_needs(mixture):
     found = pruned(needs_both, [2], mixture=mixture)
     assert found.asr[:2] == (1, 0)
     if mixture:
-        assert found.removed == (2,)
+        assert found.pruned == (2,)
         assert len(found.order) == 2  # half of them
         assert 3 not in found.order
     else:
@@ -119,7 +119,7 @@ def test_the_toys_backdoor_goes():
     assert found.detection.targets == (TARGET,)
     assert found.detection.bound == pytest.approx(2, abs=1e-3)
     assert found.trigger.target == TARGET
-    assert found.pruned.removed == (backdoor_neuron(),)
+    assert found.pruned.pruned == (backdoor_neuron(),)
     assert asr(net) > 0.9
     assert asr(found.pruned.model) == 0
     assert accuracy(found.pruned.model, *UNSEEN) == 1

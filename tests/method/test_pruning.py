@@ -28,7 +28,7 @@ def test_the_curve_falls_where_the_backdoors_neuron_goes(evaluator):
     score = torch.zeros(len(NEURONS))
     score[7], score[backdoor_neuron()] = 2, 1
     found = prune(CASE.model, score=score, evaluator=evaluator)
-    assert [point.removed for point in found.curve] == [0, 1, 2]
+    assert [point.pruned for point in found.curve] == [0, 1, 2]
     assert [point.proxies.asr.value for point in found.curve] == [1, 1, 0]
     assert found.curve[2].proxies.accuracy.value == 1
     assert found.first(2) == (7, backdoor_neuron())
@@ -40,17 +40,17 @@ def test_no_more_are_removed_where_half_of_the_answers_are_lost(evaluator):
     score[:4] = torch.tensor([4.0, 3, 2, 1])
     settings = SelectionSettings(counts=(0, 4, 8), most=1.0)
     found = prune(CASE.model, score=score, evaluator=evaluator, settings=settings)
-    assert [point.removed for point in found.curve] == [0, 4]
+    assert [point.pruned for point in found.curve] == [0, 4]
 
 
 @pytest.mark.parametrize("count", [0, 1, 16])
 def test_as_many_as_asked(evaluator, count):
-    found = prune(CASE.model, score=torch.arange(16.0), evaluator=evaluator, count=count)
-    assert [point.removed for point in found.curve] == sorted({0, count})
+    found = prune(CASE.model, score=torch.arange(16.0), evaluator=evaluator, pruned=count)
+    assert [point.pruned for point in found.curve] == sorted({0, count})
     assert found.first(count) == tuple(range(15, 15 - count, -1))
 
 
 @pytest.mark.parametrize("count", [-1, 17])
 def test_an_impossible_count(evaluator, count):
-    with pytest.raises(InputError, match=r"count must be in 0 \.\. 16"):
-        prune(CASE.model, score=torch.zeros(16), evaluator=evaluator, count=count)
+    with pytest.raises(InputError, match=r"pruned must be in 0 \.\. 16"):
+        prune(CASE.model, score=torch.zeros(16), evaluator=evaluator, pruned=count)

@@ -71,8 +71,8 @@ class ConditionalGenerator(nn.Module):
 
     def forward(self, noise: Tensor, targets: Tensor) -> Tensor:
         """The perturbations for noise (n, 32) and classes (n,)."""
-        given = torch.cat([noise, F.one_hot(targets, self.classes).to(noise)], 1)
-        features = self.body(self.start(given).view(len(noise), -1, 8, 8))
+        inputs = torch.cat([noise, F.one_hot(targets, self.classes).to(noise)], 1)
+        features = self.body(self.start(inputs).view(len(noise), -1, 8, 8))
         features = F.interpolate(features, (self.height, self.width))
         perturbation: Tensor = self.last(features).tanh()
         return perturbation

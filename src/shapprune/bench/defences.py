@@ -139,7 +139,7 @@ def defend(
         pruning = found.repair.pruning
         order = pruning.score.argsort(descending=True)
         order = order[pruning.score[order].isfinite()]  # "mixture" leaves some alone
-        facts = {"targets": found.repair.targets, "pruned": len(found.repair.removed)}
+        facts = {"targets": found.repair.targets, "pruned": len(found.repair.pruned)}
         return Defended(found.model, tuple(order.tolist()), facts)
     if method not in OTHERS:
         raise InputError(f"no defence {method!r}: there are {', '.join(METHODS)}")
@@ -159,5 +159,5 @@ def defend(
 
 
 def _of_paper(pruned: Pruned, target: int, facts: Mapping[str, object] | None = None) -> Defended:
-    told = {"targets": [target], "pruned": len(pruned.removed), **(facts or {})}
+    told = {"targets": [target], "pruned": len(pruned.pruned), **(facts or {})}
     return Defended(pruned.model, pruned.order, told)

@@ -73,7 +73,8 @@ def add_repair(command: ArgumentParser) -> None:
         help="of the Shapley values (multilinear)",
     )
     command.add_argument(
-        "--neurons",
+        "--prune",
+        dest="pruned",
         type=_at_least(0),
         metavar="K",
         help="prune so many neurons (chosen on the images)",

@@ -192,7 +192,7 @@ def show_repair(result: RepairResult) -> None:
         if result.scan.verdict == "suspicious":
             print_result("repaired on suspicion: measure the repaired copy against the original")
         print_result(
-            f"pruned {len(repair.removed)} of {len(repair.neurons)} neurons, "
+            f"pruned {len(repair.pruned)} of {len(repair.neurons)} neurons, "
             f"{'unlearned the trigger, ' if repair.unlearned else ''}"
             f"ASR of the inverted trigger {repair.before.asr.value:.0%} → "
             f"{repair.after.asr.value:.0%} (up to {repair.after.asr.high:.0%}), "

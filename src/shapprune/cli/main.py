@@ -150,7 +150,7 @@ def _repair(options: RepairOptions) -> int:
             false_alarms=options.false_alarms,
             unlearn=options.unlearn,
             estimator=options.estimator,
-            count=options.neurons,
+            pruned=options.pruned,
             seed=options.seed,
             progress=progress,
         )

@@ -69,7 +69,7 @@ class RepairOptions(ModelOptions):
     force_target: tuple[int | Literal["y+1"], ...] = ()
     unlearn: bool = True
     estimator: Estimator = "multilinear"
-    neurons: int | None = None
+    pruned: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,8 +76,8 @@ def warp(images: Tensor, *, generator: torch.Generator) -> Tensor:
         return low + (high - low) * torch.rand(n, generator=generator)
 
     angle, scale, aspect = uniform(-0.44, 0.44), uniform(0.6, 1.3), uniform(0.8, 1.2)
-    room = 0.3 * (1 - scale).clamp(min=0.1)
-    across, down = room * uniform(-1, 1), room * uniform(-1, 1)
+    margin = 0.3 * (1 - scale).clamp(min=0.1)
+    across, down = margin * uniform(-1, 1), margin * uniform(-1, 1)
     cos, sin = scale * angle.cos(), scale * angle.sin()
     rows = torch.stack([cos * aspect, -sin, across, sin, cos / aspect, down], 1)
     grid = F.affine_grid(rows.view(n, 2, 3).to(images), list(images.shape), align_corners=False)

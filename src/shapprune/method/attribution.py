@@ -18,7 +18,7 @@ from shapprune.utils.progress import part_of
 Estimator: TypeAlias = Literal["multilinear", "algorithm1"]
 
 # Few neurons are pruned: what counts is nearer to the whole network than Shapley values reach.
-_LOWEST = 0.8
+_MIN_Q = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +93,7 @@ def estimate_shapley(
 
     def values(game: NeuronGame, part: int) -> ShapleyValues:
         report = part_of(progress, part, parts)
-        return multilinear(
-            game, budget=samples, min_q=_LOWEST, generator=generator, progress=report
-        )
+        return multilinear(game, budget=samples, min_q=_MIN_Q, generator=generator, progress=report)
 
     backdoor = NeuronGame(model, neurons, stamped, answers, metric=metric)
     flip = flip_allowed(model, images) if flip is None else flip

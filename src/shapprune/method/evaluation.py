@@ -127,19 +127,19 @@ class Evaluator:
         drawn = torch.multinomial(weights, count, replacement=True, generator=generator)
         self._resamples = torch.stack([torch.bincount(row, minlength=count) for row in drawn])
 
-    def __call__(self, model: nn.Module, removed: Sequence[int] = ()) -> Proxies:
-        """What is known of a model, with some of its neurons removed.
+    def __call__(self, model: nn.Module, pruned: Sequence[int] = ()) -> Proxies:
+        """What is known of a model, with some of its neurons pruned.
 
         Args:
             model: the original, or a copy whose weights do not change any more.
-            removed: neurons that are masked meanwhile.
+            pruned: neurons that are masked meanwhile.
         """
         known = self._known.setdefault(model, {})
-        key = tuple(removed)
+        key = tuple(pruned)
         if key not in known:
-            if removed:
+            if pruned:
                 keep = torch.ones(1, len(self._neurons), device=self._varied.device)
-                keep[:, list(removed)] = 0
+                keep[:, list(pruned)] = 0
                 with evaluating(model), masked(model, self._neurons, keep):
                     known[key] = self._measure(model)
             else:

@@ -83,7 +83,7 @@ def fine_tune(
     pool: Pool,
     *,
     neurons: Neurons,
-    removed: Sequence[int] = (),
+    pruned: Sequence[int] = (),
     stamps: Sequence[Stamp] = (),
     stamped: float = 0.25,
     settings: TuningSettings = TUNING,
@@ -95,7 +95,7 @@ def fine_tune(
     The student's logits and what its layers read are drawn to what the network itself had for the
     images of the pool. What layers read says far more about an image than ten logits do, which
     is what keeps ten images from overfitting (FitNets, Romero et al. 2015). Batch norms stay in
-    eval mode; the removed neurons put out exactly zero in the end.
+    eval mode; the pruned neurons put out exactly zero in the end.
 
     With ``stamps`` the backdoor is unlearned meanwhile: a share of each batch is stamped for the
     student, while the teacher saw it clean. Each image gets one of the triggers, up to four times
@@ -107,7 +107,7 @@ def fine_tune(
         model: left as it was.
         pool: of the same model, see `distillation_pool`.
         neurons: of the model.
-        removed: numbers of neurons.
+        pruned: numbers of neurons.
         stamps: triggers; none for plain distillation.
         stamped: share of a batch in [0, 1].
         settings: of the optimizer and of the losses.
@@ -136,7 +136,7 @@ def fine_tune(
                 marked = stack.stamp(inputs[:count], settings.amplification, generator=generator)
                 inputs = torch.cat([marked, inputs[count:]])
             gone = step / (settings.fade * steps) if stack else 1.0
-            keep[:, list(removed)] = max(0.0, 1 - gone)
+            keep[:, list(pruned)] = max(0.0, 1 - gone)
             optimizer.zero_grad()
             with masked(student, neurons, keep):
                 logits, reads = _reads(student, inputs)
@@ -149,7 +149,7 @@ def fine_tune(
             if progress:
                 progress((step + 1) / steps)
     student.requires_grad_(False)
-    zero_neurons(student, neurons, removed)
+    zero_neurons(student, neurons, pruned)
     return student
 
 

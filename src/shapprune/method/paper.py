@@ -56,14 +56,14 @@ class Pruned:
     Attributes:
         model: the pruned and fine-tuned copy; its state dict has the original's names and shapes.
         order: all neurons that may go, most harmful first; in mixture mode not all there are.
-        removed: the first of them, which went.
+        pruned: the first of them, which went.
         asr: share in [0, 1] of the given images under the trigger that get the target, with 0, 1,
-            2, … neurons removed, before fine-tuning.
+            2, … neurons pruned, before fine-tuning.
     """
 
     model: nn.Module
     order: tuple[int, ...]
-    removed: tuple[int, ...]
+    pruned: tuple[int, ...]
     asr: tuple[float, ...]
 
 
@@ -177,18 +177,18 @@ def prune_backdoor(
         present[count:, neuron] = False
     asr = asr_game(present.to(images.device)).tolist()
     enough = [k for k, rate in enumerate(asr) if rate <= settings.asr_below]
-    removed = order[: enough[0] if enough else asr.index(min(asr))].tolist()
+    pruned = order[: enough[0] if enough else asr.index(min(asr))].tolist()
     tuned = _fine_tune(
         model,
         images,
         labels,
         neurons=neurons,
-        removed=removed,
+        pruned=pruned,
         settings=settings,
         generator=generator,
         report=_stage(progress, "fine-tune on the labels"),
     )
-    return Pruned(tuned, tuple(order.tolist()), tuple(removed), tuple(asr))
+    return Pruned(tuned, tuple(order.tolist()), tuple(pruned), tuple(asr))
 
 
 def _values(
@@ -213,15 +213,15 @@ def _fine_tune(
     labels: Tensor,
     *,
     neurons: Neurons,
-    removed: list[int],
+    pruned: list[int],
     settings: PaperSettings,
     generator: torch.Generator,
     report: _Report,
 ) -> nn.Module:
-    """A copy without the removed neurons, tuned on the labels with its batch norms in eval mode."""
+    """A copy without the pruned neurons, tuned on the labels with its batch norms in eval mode."""
     tuned = deepcopy(model).eval().requires_grad_(True)
     keep = torch.ones(1, len(neurons), device=images.device)
-    keep[:, removed] = 0
+    keep[:, pruned] = 0
     flip = flip_allowed(model, images)
     optimizer = torch.optim.SGD(
         tuned.parameters(),
@@ -242,7 +242,7 @@ def _fine_tune(
             if report:
                 report((epoch + 1) / settings.epochs)
     tuned.requires_grad_(False).zero_grad()
-    zero_neurons(tuned, neurons, removed)
+    zero_neurons(tuned, neurons, pruned)
     return tuned
 
 

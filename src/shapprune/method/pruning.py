@@ -1,4 +1,4 @@
-"""The pruning curve: what is left of ACC and ASR with so many neurons removed (Fig. 3)."""
+"""The pruning curve: what is left of ACC and ASR with so many neurons pruned (Fig. 3)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from shapprune.method.settings import SELECTION, SelectionSettings
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What the defender measures with so many neurons removed."""
+    """What the defender measures with so many neurons pruned."""
 
-    removed: int
+    pruned: int
     proxies: Proxies
 
 
 @dataclass(frozen=True, eq=False)
 class Pruning:
-    """Neurons of a network removed in the order of a score.
+    """Neurons of a network pruned in the order of a score.
 
     Attributes:
         score: float (n,), largest first.
@@ -40,7 +40,7 @@ def prune(
     *,
     score: Tensor,
     evaluator: Evaluator,
-    count: int | None = None,
+    pruned: int | None = None,
     settings: SelectionSettings = SELECTION,
     progress: Callable[[float], None] | None = None,
 ) -> Pruning:
@@ -50,27 +50,27 @@ def prune(
         model: the evaluator's original; left as it was.
         score: float (n,), see `NeuronValues`.
         evaluator: measures.
-        count: how many neurons to remove; None for all of the settings' numbers.
+        pruned: how many neurons to prune; None for all of the settings' numbers.
         settings: which numbers are tried, and when no more are.
         progress: called with the share of the work done.
 
     Raises:
-        InputError: a count below 0 or above the number of neurons.
+        InputError: a number below 0 or above the number of neurons.
     """
     total = len(score)
-    if count is not None and not 0 <= count <= total:
-        raise InputError(f"count must be in 0 .. {total}, got {count}")
+    if pruned is not None and not 0 <= pruned <= total:
+        raise InputError(f"pruned must be in 0 .. {total}, got {pruned}")
     limit = max(int(total * settings.most), 1)
     counts: Sequence[int] = [k for k in settings.counts if k <= limit]
-    if count is not None:
-        counts = sorted({0, count})
+    if pruned is not None:
+        counts = sorted({0, pruned})
     order = score.argsort(descending=True).tolist()
     curve: list[CurvePoint] = []
     for k in counts:
         curve.append(CurvePoint(k, evaluator(model, order[:k])))
         if progress:
             progress(len(curve) / len(counts))
-        if count is None and curve[-1].proxies.kept.value < settings.least_kept:
+        if pruned is None and curve[-1].proxies.kept.value < settings.least_kept:
             break
     if progress:
         progress(1.0)

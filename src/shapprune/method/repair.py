@@ -33,7 +33,7 @@ class Repair:
         triggers: the triggers that the repair worked with.
         neurons: all prunable neurons.
         values: their Shapley values.
-        pruning: the pruning curve of the score by which the copy's neurons were removed.
+        pruning: the pruning curve of the score by which the copy's neurons were pruned.
         candidates: all networks that were measured.
         chosen: the place of the copy among them.
         sufficient: whether its ASR is low enough, at the upper end of the interval.
@@ -60,9 +60,9 @@ class Repair:
         return targets_of(self.maps)
 
     @property
-    def removed(self) -> tuple[int, ...]:
+    def pruned(self) -> tuple[int, ...]:
         """The copy's pruned neurons, most harmful first."""
-        return self.candidates[self.chosen].removed
+        return self.candidates[self.chosen].pruned
 
 
 def repair_case(
@@ -73,7 +73,7 @@ def repair_case(
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
     average_iterations: float = 50,
-    count: int | None = None,
+    pruned: int | None = None,
     seed: int,
     clock: Clock,
 ) -> Repair:
@@ -120,36 +120,36 @@ def repair_case(
         for i, score in enumerate(values.scores):
             part = part_of(report, i, len(values.scores))
             prunings.append(
-                prune(case.model, score=score, evaluator=evaluator, count=count, progress=part)
+                prune(case.model, score=score, evaluator=evaluator, pruned=pruned, progress=part)
             )
             candidates += [
-                Candidate("pruned", i, prunings[i].first(point.removed), 1, point.proxies)
+                Candidate("pruned", i, prunings[i].first(point.pruned), 1, point.proxies)
                 for point in prunings[i].curve
-                if count in (None, point.removed)
+                if pruned in (None, point.pruned)
             ]
     networks: dict[int, nn.Module] = {}  # by the candidate's place; others are made when chosen
     with clock.stage(f"fine-tune for {of}") as report:
         pool = distillation_pool(case, maps, generator=generator())
-        starts = _starts(candidates, count)
+        starts = _starts(candidates, pruned)
         for i, (start, stamped) in enumerate(starts):
             tuned = fine_tune(
                 case.model,
                 pool,
                 neurons=neurons,
-                removed=start.removed,
+                pruned=start.pruned,
                 stamps=[trigger.stamp for trigger in triggers] if unlearn else (),
                 stamped=stamped,
                 generator=generator(),
                 progress=part_of(report, i, len(starts)),
             )
-            pruned = remove_neurons(case.model, neurons, start.removed)
-            weights = (*SELECTION.between, 1.0) if start.removed and unlearn else (1.0,)
+            start_network = remove_neurons(case.model, neurons, start.pruned)
+            weights = (*SELECTION.between, 1.0) if start.pruned and unlearn else (1.0,)
             for weight in weights:
-                network = interpolated(pruned, tuned, weight)
+                network = interpolated(start_network, tuned, weight)
                 networks[len(candidates)] = network
                 way: Way = "tuned" if weight == 1 else "between"
                 candidates.append(
-                    Candidate(way, start.score, start.removed, weight, evaluator(network))
+                    Candidate(way, start.score, start.pruned, weight, evaluator(network))
                 )
     before = evaluator(case.model)
     # The plain recipe prunes, then fine-tunes on clean images: only what was tuned is its result.
@@ -157,7 +157,7 @@ def repair_case(
     place, sufficient = choose([candidates[i] for i in places], original=before)
     chosen = places[place]
     taken = candidates[chosen]
-    model = networks.get(chosen) or remove_neurons(case.model, neurons, taken.removed)
+    model = networks.get(chosen) or remove_neurons(case.model, neurons, taken.pruned)
     return Repair(
         model,
         tuple(maps),
@@ -174,7 +174,7 @@ def repair_case(
     )
 
 
-def _starts(candidates: Sequence[Candidate], count: int | None) -> list[tuple[Candidate, float]]:
+def _starts(candidates: Sequence[Candidate], pruned: int | None) -> list[tuple[Candidate, float]]:
     """What is tuned, and the share of a batch that is stamped meanwhile.
 
     Of the pruned networks that keep enough, the one with the least ASR; and the original. Where
@@ -185,11 +185,11 @@ def _starts(candidates: Sequence[Candidate], count: int | None) -> list[tuple[Ca
         low, high = SELECTION.least_stamped, SELECTION.most_stamped
         return start, low + start.proxies.asr.value * (high - low)
 
-    if count is not None:
-        some = [c for c in candidates if len(c.removed) == count]
+    if pruned is not None:
+        some = [c for c in candidates if len(c.pruned) == pruned]
         return [with_share(min(some, key=lambda c: c.proxies.asr.value))]
     original = candidates[0]
-    some = [c for c in candidates if c.removed and c.proxies.kept.value >= SELECTION.start_kept]
+    some = [c for c in candidates if c.pruned and c.proxies.kept.value >= SELECTION.start_kept]
     if not some:
         return [(original, SELECTION.gently), with_share(original)]
     return [with_share(min(some, key=lambda c: c.proxies.asr.value)), with_share(original)]

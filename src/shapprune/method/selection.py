@@ -15,16 +15,16 @@ class Candidate:
     """A network that a repair could give back, and what is known of it.
 
     Attributes:
-        way: "pruned" only; "tuned", with neurons removed or without; or "between" these two.
-        score: which of the scores neurons were removed by.
-        removed: the neurons, most harmful first.
+        way: "pruned" only; "tuned", with neurons pruned or without; or "between" these two.
+        score: which of the scores neurons were pruned by.
+        pruned: the neurons, most harmful first.
         weight: of the tuned network, in one that is between; else 1.
         proxies: what the evaluator says of it.
     """
 
     way: Way
     score: int
-    removed: tuple[int, ...]
+    pruned: tuple[int, ...]
     weight: float
     proxies: Proxies
 
@@ -57,7 +57,7 @@ def choose(
         The place of the candidate, and whether its ASR is low enough.
     """
     every = range(len(candidates))
-    changed = [i for i in every if candidates[i].way != "pruned" or candidates[i].removed]
+    changed = [i for i in every if candidates[i].way != "pruned" or candidates[i].pruned]
     useful = [i for i in changed if candidates[i].proxies.kept.value >= settings.least_kept]
     places = useful or changed or every
     enough = [i for i in places if is_sufficient(candidates[i].proxies, settings)]

@@ -220,10 +220,10 @@ def _measured(
     generator: torch.Generator,
 ) -> UntargetedTrigger:
     varied = augment(images.repeat(settings.views, 1, 1, 1), generator=generator)
-    given = labels.repeat(settings.views)
+    truth = labels.repeat(settings.views)
     answers = predict(model, stamp.stamp(varied))
     table = torch.zeros(classes, classes, dtype=torch.int64)
-    pairs = torch.stack([given, answers]).cpu()
+    pairs = torch.stack([truth, answers]).cpu()
     table.index_put_(tuple(pairs), torch.ones(pairs.shape[1], dtype=torch.int64), accumulate=True)
-    moved = float((answers != given).float().mean())
+    moved = float((answers != truth).float().mean())
     return UntargetedTrigger(kind, stamp, stamp.norm, moved, table)

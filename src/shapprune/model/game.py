@@ -16,7 +16,7 @@ from shapprune.model.neurons import Neurons
 
 Metric: TypeAlias = Literal["success", "log-probability", "margin"]
 
-_TOGETHER = 32  # coalitions whose common layers are looked for
+_BATCH_SIZE = 32  # coalitions whose common layers are looked for
 _MOST_ROWS = {"cpu": CHUNK, "cuda": 4096}
 
 
@@ -87,9 +87,9 @@ class NeuronGame:
     def outcomes(self, coalitions: Tensor) -> Tensor:
         """The metric of every coalition and image: float (b, m)."""
         found = torch.empty(len(coalitions), len(self._images), device=self._images.device)
-        together = _TOGETHER if self._branchless else max(1, self._rows // len(self._images))
+        batch_size = _BATCH_SIZE if self._branchless else max(1, self._rows // len(self._images))
         with evaluating(self._model), torch.no_grad():
-            for some in torch.arange(len(coalitions)).split(min(together, self._rows)):
+            for some in torch.arange(len(coalitions)).split(min(batch_size, self._rows)):
                 masks = coalitions[some].to(self._images)
                 run = self._shared if self._branchless else self._plain
                 images = torch.arange(len(self._images)).split(self._rows // len(masks) or 1)
@@ -176,7 +176,7 @@ def _growing(model: nn.Module, neurons: Neurons, masks: Tensor) -> Iterator[Tens
     """Inside the block, a batch of images grows to one row for each distinct mask and image.
 
     Yields:
-        int64 (b,): which of the grown batch's masks each of ``masks`` is.
+        int64 (b,): which of the repeated batch's masks each of ``masks`` is.
     """
     beginning = torch.zeros(len(masks), dtype=torch.int64, device=masks.device)
     steps = []  # a layer's: rows to take from the layer before, and their masks
@@ -193,8 +193,8 @@ def _growing(model: nn.Module, neurons: Neurons, masks: Tensor) -> Iterator[Tens
         rows = output.view(known, -1, *output.shape[1:])
         if len(parents) > known:  # else they are the same, in the same order
             rows = rows[parents]
-        grown: Tensor = rows.flatten(0, 1)
-        return grown * neurons.layers[index].spread(mask, grown)
+        repeated: Tensor = rows.flatten(0, 1)
+        return repeated * neurons.layers[index].spread(mask, repeated)
 
     with hooked(model, neurons, grow):
         yield beginning

@@ -73,22 +73,22 @@ def masked(model: nn.Module, neurons: Neurons, masks: Tensor) -> Iterator[None]:
         yield
 
 
-def remove_neurons(model: nn.Module, neurons: Neurons, removed: Sequence[int]) -> nn.Module:
-    """A copy of the model in which the removed neurons put out exactly 0.
+def remove_neurons(model: nn.Module, neurons: Neurons, pruned: Sequence[int]) -> nn.Module:
+    """A copy of the model in which the pruned neurons put out exactly 0.
 
     Their rows of weight and bias are zeroed, in the normalisation where there is one; of heads,
     the columns of the projection that read them. Names and shapes of the state dict stay.
     """
     copy = deepcopy(model)
-    zero_neurons(copy, neurons, removed)
+    zero_neurons(copy, neurons, pruned)
     return copy
 
 
 @torch.no_grad()
-def zero_neurons(model: nn.Module, neurons: Neurons, removed: Sequence[int]) -> None:
+def zero_neurons(model: nn.Module, neurons: Neurons, pruned: Sequence[int]) -> None:
     """As `remove_neurons`, in place, for a model that is ours."""
     layers = {layer.name: layer for layer in neurons.layers}
-    for neuron in removed:
+    for neuron in pruned:
         name, channel = neurons.locate(neuron)
         layer = layers[name]
         if layer.projection is None:

@@ -245,8 +245,8 @@ def _classifier_heads(producers: Sequence[_Call], logits: Tensor) -> set[nn.Modu
 
 def _rows(one: Tensor, two: Tensor) -> int | None:
     """The dimension in which two images take twice the place of one."""
-    grown = [d for d, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)) if b == 2 * a]
-    return grown[0] if grown else None
+    doubled = [d for d, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)) if b == 2 * a]
+    return doubled[0] if doubled else None
 
 
 def _key(tensor: Tensor) -> _Key:

@@ -174,12 +174,12 @@ def map_chart(answers: Sequence[Sequence[float]]) -> "Chart":
 
 
 def curve_chart(
-    removed: Sequence[int], series: Mapping[str, Sequence[float]], *, chosen: int | None = None
+    pruned: Sequence[int], series: Mapping[str, Sequence[float]], *, chosen: int | None = None
 ) -> "Chart":
     """ACC, agreement and ASR over the number of neurons pruned (as Fig. 3).
 
     Args:
-        removed: the numbers, one step apart however irregular they are.
+        pruned: the numbers, one step apart however irregular they are.
         series: shares in [0, 1] under some of the names in `SERIES`.
         chosen: how many neurons went in the end.
     """
@@ -187,13 +187,13 @@ def curve_chart(
     def y(share: float) -> float:
         return _TOP + _HEIGHT * (1 - share)
 
-    step = 100 / len(removed)
-    xs = [(i + 0.5) * step for i in range(len(removed))]
+    step = 100 / len(pruned)
+    xs = [(i + 0.5) * step for i in range(len(pruned))]
     parts = [_gridline(y(share), f"{share:.0%}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
     below = _TOP + _HEIGHT + _LINE + 3
-    for i, (x, count) in enumerate(zip(xs, removed, strict=True)):
+    for i, (x, count) in enumerate(zip(xs, pruned, strict=True)):
         at = f"{x:.3f}%"
-        if len(removed) <= _MOST_TICKS or i % 2 == 0 or count == chosen:
+        if len(pruned) <= _MOST_TICKS or i % 2 == 0 or count == chosen:
             mine = "tick chosen" if count == chosen else "tick"
             parts.append(_text(str(count), x=at, y=below, class_=mine, text_anchor="middle"))
         if count == chosen:
@@ -202,7 +202,7 @@ def curve_chart(
             words = f"{chosen} pruned"
             parts.append(_text(words, x=at, y=_TOP - 8, class_="name", text_anchor=anchor))
     for name, shares in series.items():
-        for i in range(len(removed) - 1):
+        for i in range(len(pruned) - 1):
             parts.append(
                 _element(
                     "line",
@@ -213,7 +213,7 @@ def curve_chart(
                     class_=name,
                 )
             )
-        for x, count, share in zip(xs, removed, shares, strict=True):
+        for x, count, share in zip(xs, pruned, shares, strict=True):
             title = f"{count} pruned: {SERIES[name]} {share:.1%}"
             parts.append(_marker(name, f"{x:.3f}%", f"{y(share):.1f}", title))
     names = ", ".join(SERIES[name] for name in series)

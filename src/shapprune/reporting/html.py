@@ -107,7 +107,7 @@ def render_report(
         side=_side(scan),
         sheet=_data(images_picture(scan.recovered.images[:_SHEET])) if scan.recovered else "",
         cards=_cards(result, images, labels, names),
-        curve=_curve(repair.pruning, len(repair.removed)) if repair else Markup(""),
+        curve=_curve(repair.pruning, len(repair.pruned)) if repair else Markup(""),
         legend=charts.legend(),
         style=charts.STYLE,
         meter=charts.meter,
@@ -350,8 +350,8 @@ def _curve(pruning: Pruning, chosen: int) -> Markup:
         name: [getattr(point.proxies, name).value for point in pruning.curve]
         for name in charts.SERIES
     }
-    removed = [point.removed for point in pruning.curve]
-    return charts.curve_chart(removed, series, chosen=chosen)
+    pruned = [point.pruned for point in pruning.curve]
+    return charts.curve_chart(pruned, series, chosen=chosen)
 
 
 def _tensor(stamp: Stamp) -> Tensor:

@@ -133,12 +133,12 @@ def _reaches(found: Windows | Perturbations | None) -> dict[str, object] | None:
 
 
 def _repair(repair: Repair) -> dict[str, object]:
-    neurons, values, removed = repair.neurons, repair.values, repair.removed
+    neurons, values, pruned = repair.neurons, repair.values, repair.pruned
     score, asr = repair.pruning.score.tolist(), values.asr.values.tolist()
     accuracy = values.accuracy.values.tolist() if values.accuracy else None
     prefix = _prefix(repair.model)
     layers = [layer.name.removeprefix(prefix) for layer in neurons.layers]
-    located = [neurons.locate(neuron) for neuron in removed]
+    located = [neurons.locate(neuron) for neuron in pruned]
     places = [(layer.removeprefix(prefix), channel) for layer, channel in located]
     return {
         "repaired_classes": repair.targets,
@@ -154,7 +154,7 @@ def _repair(repair: Repair) -> dict[str, object]:
                 "asr_value": asr[neuron],
                 "accuracy_value": accuracy[neuron] if accuracy else None,
             }
-            for neuron, (layer, channel) in zip(removed, places, strict=True)
+            for neuron, (layer, channel) in zip(pruned, places, strict=True)
         ],
         "pruned_by_layer": [
             {"layer": name, "pruned": [n for n, _ in places].count(name), "total": layer.size}
@@ -163,7 +163,7 @@ def _repair(repair: Repair) -> dict[str, object]:
         "sufficient": repair.sufficient,
         "asr_bound": SELECTION.asr,
         "curve": [
-            {"removed": point.removed, **_proxies(point.proxies)} for point in repair.pruning.curve
+            {"removed": point.pruned, **_proxies(point.proxies)} for point in repair.pruning.curve
         ],
         "before": _proxies(repair.before),
         "after": _proxies(repair.after),
@@ -171,7 +171,7 @@ def _repair(repair: Repair) -> dict[str, object]:
             {
                 "way": candidate.way,
                 "score": candidate.score,
-                "removed": len(candidate.removed),
+                "removed": len(candidate.pruned),
                 "weight": candidate.weight,
                 **_proxies(candidate.proxies),
             }

@@ -77,18 +77,18 @@ def multilinear(
     if gradients < 1:
         raise InputError(f"budget {budget} leaves no gradient: expected {budget - gradients + 1}")
     if fractional:
-        q, weights, together = _turns(gradients, min_q, generator)
+        q, weights, group = _turns(gradients, min_q, generator)
         masks = q[:, None].expand(-1, n)
     else:
         masks = _coalitions(gradients, n, min_q, antithetic, generator)
-        weights, together = torch.ones(gradients), 2 if antithetic else 1
+        weights, group = torch.ones(gradients), 2 if antithetic else 1
     early, stopped_early = EarlyStopping(stop), False
     slopes = torch.empty(0, n, dtype=torch.float64)
     while len(slopes) < len(masks) and not stopped_early:
         few = slice(len(slopes), int(min(early.next, len(masks))))
         slopes = torch.cat([slopes, counted.gradient(masks[few].float()) * weights[few, None]])
-        values, errors = _mean(slopes, together)
-        samples = torch.full((n,), len(slopes) // together)
+        values, errors = _mean(slopes, group)
+        samples = torch.full((n,), len(slopes) // group)
         stopped_early = early.should_stop(len(slopes), values, errors, samples)
     counts = torch.full((n,), len(slopes))
     if progress:
@@ -120,9 +120,9 @@ def _coalitions(
     return torch.stack([u < q[:, None], 1 - u < q[:, None]], 1).flatten(0, 1)[:number]
 
 
-def _mean(samples: Tensor, together: int) -> tuple[Tensor, Tensor]:
+def _mean(samples: Tensor, group: int) -> tuple[Tensor, Tensor]:
     """Mean and standard error of samples (b, n), of which so many after another are one draw."""
-    draws = samples[: len(samples) // together * together].unflatten(0, (-1, together)).mean(1)
+    draws = samples[: len(samples) // group * group].unflatten(0, (-1, group)).mean(1)
     if len(draws) < 2:
         return samples.mean(0), torch.full(samples.shape[1:], torch.inf)
     return samples.mean(0), draws.std(0) / len(draws) ** 0.5

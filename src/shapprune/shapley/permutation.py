@@ -8,7 +8,7 @@ from shapprune.errors import InputError
 from shapprune.shapley.result import CountedGame, Game, RunningMeans, ShapleyValues
 from shapprune.shapley.stopping import EarlyStopping, TopSet
 
-_TOGETHER = 1024  # coalitions evaluated at once
+_BATCH_SIZE = 1024  # coalitions evaluated at once
 
 
 def permutation(
@@ -45,7 +45,7 @@ def permutation(
     samples = (budget - 2) // walk if walk else 2
     running, early = RunningMeans(n), EarlyStopping(stop)
     while (done := int(running.counts[0])) < samples:
-        several = min(samples - done, max(1, _TOGETHER // max(1, walk)), early.next - done)
+        several = min(samples - done, max(1, _BATCH_SIZE // max(1, walk)), early.next - done)
         orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(int(several))])
         if antithetic:
             orders = torch.cat([orders, orders.flip(1)])

@@ -63,9 +63,9 @@ class TopSet:
         bounds = NormalDist().inv_cdf(1 - alpha) * errors + unseen
         order = means.argsort(descending=True)
         best, others = order[: self.size], order[self.size :]
-        lowest = float((means[best] - bounds[best]).min())
-        highest = float((means[others] + bounds[others]).max())
-        return lowest >= highest - self.tolerance
+        lower = float((means[best] - bounds[best]).min())
+        upper = float((means[others] + bounds[others]).max())
+        return lower >= upper - self.tolerance
 
 
 class EarlyStopping:

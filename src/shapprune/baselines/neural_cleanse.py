@@ -56,6 +56,7 @@ class CostSchedule:
 
     @property
     def turned(self) -> bool:
+        """Whether it was both doubled and divided."""
         return self._raised and self._lowered
 
     def update(self, success: bool) -> None:

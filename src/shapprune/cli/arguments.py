@@ -42,6 +42,7 @@ ATTACK_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def add_scan(command: ArgumentParser) -> None:
+    """Of ``shapprune scan``."""
     _add_model(command)
     _add_images(command)
     _add_false_alarms(command)
@@ -49,6 +50,7 @@ def add_scan(command: ArgumentParser) -> None:
 
 
 def add_repair(command: ArgumentParser) -> None:
+    """Of ``shapprune repair``."""
     _add_model(command)
     _add_images(command)
     _add_false_alarms(command)
@@ -82,19 +84,23 @@ def add_repair(command: ArgumentParser) -> None:
 
 
 def add_recover(command: ArgumentParser) -> None:
+    """Of ``shapprune recover``."""
     _add_model(command)
     _add_out(command, required=True)
 
 
 def add_inspect(command: ArgumentParser) -> None:
+    """Of ``shapprune inspect``."""
     command.add_argument("weights", type=Path, metavar="FILE")
 
 
 def add_demo(command: ArgumentParser) -> None:
+    """Of ``shapprune demo``."""
     command.add_argument("--out", type=Path, metavar="DIR", help="(shapprune-demo)")
 
 
 def add_poison(command: ArgumentParser) -> None:
+    """Of ``shapprune poison``."""
     _add_network(command, required=True)
     _add_out(command, required=True)
     command.add_argument("--attack", required=True, metavar="NAME", help=", ".join(ATTACKS))
@@ -134,6 +140,7 @@ def add_poison(command: ArgumentParser) -> None:
 
 
 def add_bench(command: ArgumentParser) -> None:
+    """Of ``shapprune bench``."""
     command.add_argument("what", metavar="WHAT", help="an experiment, list, or report")
     command.add_argument(
         "results",

@@ -32,7 +32,7 @@ class Family(ABC):
         """The trigger of one row's parameters."""
 
 
-class PatchFamily(Family):
+class _Patch(Family):
     """Mask and pattern of Eq. 4, each (tanh + 1) / 2 of a free tensor."""
 
     learning_rate, penalty = 0.1, 1e-3
@@ -53,7 +53,7 @@ class PatchFamily(Family):
         return Trigger(mask, pattern)
 
 
-class PerturbationFamily(Family):
+class _Perturbation(Family):
     """A pattern added to the image. The clipping to [0, 1] lets gradients through."""
 
     learning_rate, penalty = 0.02, 0.1
@@ -70,3 +70,7 @@ class PerturbationFamily(Family):
 
     def finish(self, parameters: Sequence[Tensor]) -> Perturbation:
         return Perturbation(parameters[0])
+
+
+PATCH: Family = _Patch()
+PERTURBATION: Family = _Perturbation()

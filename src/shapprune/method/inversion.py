@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from shapprune.data.augmentation import augment, flip_allowed
 from shapprune.errors import InputError
-from shapprune.method.families import Family, PatchFamily, PerturbationFamily
+from shapprune.method.families import PATCH, PERTURBATION, Family
 from shapprune.method.triggers import (
     NOT_ATTACKED,
     Stamp,
@@ -76,10 +76,11 @@ class Inversion:
 
     @property
     def norms(self) -> tuple[float, ...]:
+        """The triggers' sizes."""
         return tuple(trigger.norm for trigger in self.triggers)
 
 
-FAMILIES: dict[Kind, Family] = {"patch": PatchFamily(), "perturbation": PerturbationFamily()}
+FAMILIES: dict[Kind, Family] = {"patch": PATCH, "perturbation": PERTURBATION}
 
 
 def invert_triggers(

@@ -33,7 +33,7 @@ class ScanResult:
 
     @property
     def verdict(self) -> Verdict:
-        """ "backdoored", "suspicious" or "clean"."""
+        """One of "backdoored", "suspicious" and "clean"."""
         return self.judgement.verdict
 
     @property

@@ -78,6 +78,7 @@ class Neurons:
 
 
 def first_output(output: Any) -> Any:
+    """A module's output, or the first of several."""
     return output[0] if isinstance(output, tuple) and output else output
 
 

@@ -34,7 +34,7 @@ from shapprune.model.metrics import accuracy, attack_success_rate, predict
 from shapprune.pipeline import RepairResult
 
 GREY, BAD, GOOD = "#8c959f", "#bc4c00", "#1f6feb"
-_REPORT_WIDTH, _REPORT_HEIGHT = 1000, 1060  # of its window, in pixels: down to the evidence
+_REPORT_WIDTH, _REPORT_HEIGHT = 1000, 770  # of its window, in pixels: down to the evidence
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from shapprune.bench.page import Part, pages
+from shapprune_bench.results_cells import retuning, table1
 from shapprune_bench.results_tables import (
     by_attack,
     by_model,
@@ -20,7 +21,6 @@ from shapprune_bench.results_tables import (
     newest_rules,
     repair_tables,
     repairs,
-    table1,
     verdicts,
     version_0_1,
 )
@@ -47,6 +47,7 @@ def result_pages(results: Path) -> dict[str, str]:
                 version_0_1(results),
             ],
         ),
+        "retuning.md": _page("Retuning", [retuning(results)]),
         "table1.md": _page("The paper's Table 1, on two cores", [table1(results)]),
     }
 

@@ -39,7 +39,7 @@ SETS = {
 
 def detections(results: Path) -> dict[str, Json]:
     """What ``bench detection`` wrote, by folder; those of `SETS` first."""
-    found = {f.parent.name: _read(f) for f in results.glob("detection/*/detection.json")}
+    found = {f.parent.name: read_json(f) for f in results.glob("detection/*/detection.json")}
     known = [name for name in SETS if name in found]
     return {name: found[name] for name in [*known, *sorted(set(found) - set(known))]}
 
@@ -127,7 +127,7 @@ def _rate(rate: Json) -> str:
 def repairs(results: Path) -> list[Json]:
     """What ``bench repair`` wrote, each with its folder's name."""
     files = sorted(results.glob("repairs/*/repair_*.json"))
-    return [{**_read(file), "folder": file.parent.name} for file in files]
+    return [{**read_json(file), "folder": file.parent.name} for file in files]
 
 
 def newest_rules(every: Sequence[Json]) -> str:
@@ -184,7 +184,7 @@ def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
                 str(len(runs)),
                 _pairs(runs, "accuracy"),
                 _pairs(runs, "asr"),
-                _spread([100 * r["after"]["right"] for r in runs]),
+                spread([100 * r["after"]["right"] for r in runs]),
                 f"{sum(r['sufficient'] for r in runs)}",
                 f"{median(r['seconds'] for r in runs):.0f}",
             ]
@@ -208,7 +208,7 @@ def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
 
 def version_0_1(results: Path) -> Table:
     """Five draws a model by version 0.1.0, of `benchmarks/repair.py`: in per cent already."""
-    every = [_read(file) for file in sorted(results.glob("*_[0-9].json"))]
+    every = [read_json(file) for file in sorted(results.glob("*_[0-9].json"))]
     found: dict[str, list[Json]] = {}
     for result in every:
         found.setdefault(result["model"], []).append(result)
@@ -221,8 +221,8 @@ def version_0_1(results: Path) -> Table:
                 name,
                 f"{sum(r['targets'] == wanted for r in runs)} of {len(runs)}",
                 f"{median(r['before']['accuracy'] for r in runs):.1f} → "
-                + _spread([r["after"]["accuracy"] for r in runs]),
-                f"{median(r['before']['asr'] for r in runs):.1f} → {_spread(after)}"
+                + spread([r["after"]["accuracy"] for r in runs]),
+                f"{median(r['before']['asr'] for r in runs):.1f} → {spread(after)}"
                 if after
                 else "",
                 f"{median(r['pruned_neurons'] for r in runs):.0f}",
@@ -240,74 +240,17 @@ def version_0_1(results: Path) -> Table:
 
 def _pairs(runs: Sequence[Json], key: str) -> str:
     before, after = ([100 * float(r[when][key]) for r in runs] for when in ("before", "after"))
-    return f"{median(before):.1f} → {_spread(after)}"
+    return f"{median(before):.1f} → {spread(after)}"
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
     """Median and range, which a single value has not.
 
-    >>> _spread([1.0, 3.0, 2.04]), _spread([1.0, 1.01])
+    >>> spread([1.0, 3.0, 2.04]), spread([1.0, 1.01])
     ('2.0 (1.0 … 3.0)', '1.0')
     """
     middle, least, most = (f"{of(values):.1f}" for of in (median, min, max))
     return middle if least == most else f"{middle} ({least} … {most})"
-
-
-# Table 1.
-
-_OURS, _FORMER = "ours", ("ours-plain", "ours-o", "ours-mixture", "paper-o")
-
-
-def table1(results: Path) -> Table:
-    found: dict[str, dict[str, list[Json]]] = {}
-    made_by = set()
-    for file in sorted(results.glob("cpu/defend_cpu_*_1a_*.json")):
-        result = _read(file)
-        if result["state"] == "done":
-            made_by.add(str(result["versions"]["shapprune"]))
-            row = found.setdefault(result["cell"]["recipe"]["name"], {})
-            row.setdefault(result["cell"]["method"], []).append(result)
-    rows = []
-    for name, methods in found.items():
-        ours = methods.pop(_OURS, [])
-        others = {m: runs for m, runs in methods.items() if m not in _FORMER}
-        if not ours or not others:
-            continue
-        least = min(others, key=lambda m: _after(others[m])[1])
-        low = [m for m in others if _after(others[m])[1] < 10]
-        best = max(low, key=lambda m: _after(others[m])[0], default=None)
-        rows.append(
-            [
-                name,
-                _both([100 * ours[0]["before"][k] for k in ("accuracy", "asr")]),
-                _spread([100 * r["after"]["accuracy"] for r in ours]),
-                _spread([100 * r["after"]["asr"] for r in ours]),
-                f"{best} {_both(_after(others[best]))}" if best else "none",
-                f"{least} {_both(_after(others[least]))}",
-            ]
-        )
-    versions = " and ".join(sorted(made_by))
-    return Table(
-        "ACC and ASR after a repair, one clean image a class",
-        "In per cent on the test images, with the attacker's trigger; ours with its own verdict, "
-        f"median (least … most) of its draws; the others once. Made by version {versions}. "
-        "[All methods and the paper's own figures](../../benchmarks/results/cpu/report.md).",
-        [
-            *("row", "before", "ours, ACC", "ours, ASR"),
-            *("baseline with most ACC of those below 10 % ASR", "baseline with least ASR"),
-        ],
-        rows,
-    )
-
-
-def _after(runs: Sequence[Json]) -> tuple[float, float]:
-    """Medians of ACC and ASR in per cent."""
-    acc, asr = (100 * median(r["after"][key] for r in runs) for key in ("accuracy", "asr"))
-    return acc, asr
-
-
-def _both(pair: Sequence[float]) -> str:
-    return f"{pair[0]:.1f} / {pair[1]:.1f}"
 
 
 # Files.
@@ -317,6 +260,7 @@ def _title(folder: str) -> str:
     return SETS[folder][0] if folder in SETS else folder.replace("_", " ")
 
 
-def _read(file: Path) -> Json:
+def read_json(file: Path) -> Json:
+    """A file of results."""
     content: Json = json.loads(file.read_text(encoding="utf-8"))
     return content

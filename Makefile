@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check docs bench-shapley bench-architectures clean
+.PHONY: setup demo test check docs results bench-shapley bench-architectures clean
 
 setup: .venv/ready
 
@@ -32,6 +32,10 @@ docs: .venv/docs-ready
 .venv/docs-ready: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable '.[docs]' --constraint constraints.txt
 	touch $@
+
+# README's figures and docs/results, from the files of benchmarks/results.
+results: setup
+	$(BIN)/python -m shapprune_bench.documentation
 
 # Compares the estimators of Shapley values; needs the models of ../shared.
 bench-shapley: setup

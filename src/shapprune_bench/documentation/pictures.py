@@ -1,6 +1,6 @@
 """The pictures of docs/how-it-works.md and of README.md, made from the demo.
 
-    python -m shapprune_bench.pictures [--report DEMO_FOLDER]
+    python -m shapprune_bench.documentation.pictures [--report DEMO_FOLDER]
 
 scans and repairs the demo's model once and draws a picture a step into docs/pictures, below the
 current folder. With the folder that ``shapprune demo`` wrote, the picture of its report too, by

@@ -8,9 +8,9 @@ from statistics import median
 
 import pytest
 
-from shapprune_bench import results
+from shapprune_bench.documentation import results
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MEASURED = ROOT / "benchmarks" / "results"
 
 
@@ -38,13 +38,13 @@ def repair_file(folder: Path, name: str, seed: int, rules: str, lost: float, asr
 
 @pytest.mark.parametrize("name", ["detection.md", "repair.md", "retuning.md", "table1.md"])
 def test_the_pages_are_those_of_the_files(name):
-    """If this fails: ``python -m shapprune_bench.results``."""
+    """If this fails: ``python -m shapprune_bench.documentation``."""
     page = (ROOT / "docs" / "results" / name).read_text(encoding="utf-8")
     assert page == results.result_pages(MEASURED)[name]
 
 
 def test_the_readme_is_that_of_the_files():
-    """If this fails: ``python -m shapprune_bench.results``."""
+    """If this fails: ``python -m shapprune_bench.documentation``."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme == results.with_summary(readme, results.summary(MEASURED))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from shapprune.bench.page import Table
-from shapprune_bench.results_tables import Json, read_json, spread
+from shapprune_bench.documentation.files import Json, read_json, spread
 
 _OURS, _FORMER = "ours", ("ours-plain", "ours-o", "ours-mixture", "paper-o")
 

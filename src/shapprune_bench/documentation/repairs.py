@@ -1,127 +1,11 @@
-"""Tables of verdicts and repairs, read from the JSON files of benchmarks/results."""
+"""Tables of repairs, from the files that ``bench repair`` writes and of version 0.1.0."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from shapprune.bench.page import Table
-from shapprune.method.settings import FALSE_ALARMS
-
-Json = Mapping[str, Any]
-
-_SEEN = "Seen while the rules were made; no bound was fitted to them."
-
-# What folders of results are about, and what the rules had to do with these models.
-SETS = {
-    "dev": (
-        "development population",
-        "The verdict's rules were chosen on these and fitted to them.",
-    ),
-    "zoo_and_demo": (
-        "the zoo and the demo",
-        "Seen while the rules were made; no bound was fitted to them.",
-    ),
-    "foreign": (
-        "strangers' models",
-        "Seen while the rules were made; no bound was fitted to them.",
-    ),
-    "foreign_without_images": (
-        "strangers' models, without images",
-        "The bounds are those for given images.",
-    ),
-}
-
-
-# Verdicts.
-
-
-def detections(results: Path) -> dict[str, Json]:
-    """What ``bench detection`` wrote, by folder; those of `SETS` first."""
-    found = {f.parent.name: read_json(f) for f in results.glob("detection/*/detection.json")}
-    known = [name for name in SETS if name in found]
-    return {name: found[name] for name in [*known, *sorted(set(found) - set(known))]}
-
-
-def verdicts(results: Path) -> Table:
-    rows = []
-    for name, content in detections(results).items():
-        clean = [s for s in content["scans"] if not s["backdoored"]]
-        poisoned = [s for s in content["scans"] if s["backdoored"]]
-        rows.append(
-            [
-                _title(name) + (", cross-validated" if content["cross_validated"] else ""),
-                _count(clean, "backdoored"),
-                _count(clean, "suspicious"),
-                _count(poisoned, "backdoored"),
-                f"{sum(s['found'] for s in poisoned)}",
-                _count(poisoned, "suspicious"),
-                _auroc(content["all"]),
-            ]
-        )
-    rules = "/".join(sorted({str(c["rules"]) for c in detections(results).values()}))
-    return Table(
-        "Verdicts",
-        f"Of scans by rules {rules}, {FALSE_ALARMS:.0%} false alarms asked for; right: called "
-        "backdoored with the right target or map.",
-        [
-            "scans of",
-            "clean, accused",
-            "suspected",
-            "poisoned, called backdoored",
-            "right",
-            "suspected",
-            "AUROC",
-        ],
-        rows,
-    )
-
-
-def by_attack(results: Path) -> list[Table]:
-    """A table a set: rates by attack, with Wilson's intervals."""
-    tables = []
-    for name, content in detections(results).items():
-        attacks = {"all poisoned": content["all"], **content["by_attack"]}
-        rows = [
-            [
-                attack,
-                _auroc(rates),
-                _rate(rates["found"]),
-                _rate(rates["at_least_suspicious"]),
-                _rate(rates["missed"]),
-                _rate(rates["right_first"]),
-            ]
-            for attack, rates in attacks.items()
-        ]
-        about = SETS.get(name, ("", ""))[1]
-        where = f"[Every scan](../../benchmarks/results/detection/{name}/report.md)."
-        false_alarms = content["all"]["false_alarms"]
-        clean = f"Clean, called backdoored: {_rate(false_alarms)}." if false_alarms["of"] else ""
-        tables.append(
-            Table(
-                _title(name)[:1].upper() + _title(name)[1:],
-                " ".join(words for words in (about, clean, where) if words),
-                ["attack", "AUROC", "found", "at least suspicious", "missed", "target first"],
-                rows,
-            )
-        )
-    return tables
-
-
-def _count(scans: Sequence[Json], verdict: str) -> str:
-    return f"{sum(s['verdict'] == verdict for s in scans)} of {len(scans)}" if scans else ""
-
-
-def _auroc(rates: Json) -> str:
-    return "" if rates["auroc"] is None else f"{rates['auroc']:.2f}"
-
-
-def _rate(rate: Json) -> str:
-    return f"{rate['hits']} of {rate['of']} ({rate['low']:.0%} to {rate['high']:.0%})"
-
-
-# Repairs.
+from shapprune_bench.documentation.files import SETS, Json, read_json, spread, title_of
 
 
 def repairs(results: Path) -> list[Json]:
@@ -147,7 +31,7 @@ def groups(every: Sequence[Json]) -> dict[str, list[Json]]:
     for result in sorted(
         every, key=lambda r: order.index(r["folder"]) if r["folder"] in order else len(order)
     ):
-        cell, title = result["cell"], _title(result["folder"])
+        cell, title = result["cell"], title_of(result["folder"])
         if cell["per_class"] != 1:
             count = f"{cell['per_class']} images a class" if cell["per_class"] else "no images"
             title = f"{title}, {count}"
@@ -241,26 +125,3 @@ def version_0_1(results: Path) -> Table:
 def _pairs(runs: Sequence[Json], key: str) -> str:
     before, after = ([100 * float(r[when][key]) for r in runs] for when in ("before", "after"))
     return f"{median(before):.1f} → {spread(after)}"
-
-
-def spread(values: Sequence[float]) -> str:
-    """Median and range, which a single value has not.
-
-    >>> spread([1.0, 3.0, 2.04]), spread([1.0, 1.01])
-    ('2.0 (1.0 … 3.0)', '1.0')
-    """
-    middle, least, most = (f"{of(values):.1f}" for of in (median, min, max))
-    return middle if least == most else f"{middle} ({least} … {most})"
-
-
-# Files.
-
-
-def _title(folder: str) -> str:
-    return SETS[folder][0] if folder in SETS else folder.replace("_", " ")
-
-
-def read_json(file: Path) -> Json:
-    """A file of results."""
-    content: Json = json.loads(file.read_text(encoding="utf-8"))
-    return content

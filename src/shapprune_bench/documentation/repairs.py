@@ -41,7 +41,7 @@ def groups(every: Sequence[Json]) -> dict[str, list[Json]]:
     return found
 
 
-def by_model(some: Sequence[Json]) -> list[list[Json]]:
+def models_of(some: Sequence[Json]) -> list[list[Json]]:
     """The repairs that were done, model by model."""
     found: dict[str, list[Json]] = {}
     for result in some:
@@ -72,7 +72,7 @@ def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
                 f"{sum(r['sufficient'] for r in runs)}",
                 f"{median(r['seconds'] for r in runs):.0f}",
             ]
-            for runs in by_model(some)
+            for runs in models_of(some)
         ]
         tables.append(
             Table(

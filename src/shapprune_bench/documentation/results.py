@@ -10,15 +10,15 @@ from statistics import median
 from shapprune.bench.page import Part, pages
 from shapprune_bench.documentation.cells import retuning, table1
 from shapprune_bench.documentation.repairs import (
-    by_model,
     groups,
     medians,
+    models_of,
     newest_rules,
     repair_tables,
     repairs,
     version_0_1,
 )
-from shapprune_bench.documentation.verdicts import by_attack, verdicts
+from shapprune_bench.documentation.verdicts import by_attack, by_model, verdicts
 
 BEGIN, END = "<!-- figures: python -m shapprune_bench.documentation -->", "<!-- end of figures -->"
 
@@ -33,7 +33,9 @@ def result_pages(results: Path) -> dict[str, str]:
     newest = [r for r in every if r["cell"]["rules"] == newest_rules(every)]
     older = [r for r in every if r not in newest]
     return {
-        "detection.md": _page("Verdicts", [verdicts(results), *by_attack(results)]),
+        "detection.md": _page(
+            "Verdicts", [verdicts(results), *by_attack(results), *by_model(results)]
+        ),
         "repair.md": _page(
             "Repairs",
             [
@@ -53,7 +55,7 @@ def summary(results: Path) -> str:
     rules = newest_rules(every)
     rows = []
     for title, some in groups([r for r in every if r["cell"]["rules"] == rules]).items():
-        models = by_model(some)
+        models = models_of(some)
         failed = sum(r["state"] == "failed" for r in some)
         if not models:
             rows.append([f"{title}: none ({failed} failed)", "", "", "", ""])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from shapprune.bench.page import Table
 from shapprune.method.settings import FALSE_ALARMS
@@ -75,6 +76,43 @@ def by_attack(results: Path) -> list[Table]:
                 title_of(name)[:1].upper() + title_of(name)[1:],
                 " ".join(words for words in (about, clean, where) if words),
                 ["attack", "AUROC", "found", "at least suspicious", "missed", "target first"],
+                rows,
+            )
+        )
+    return tables
+
+
+_FEW = 40  # models of a set that are told one by one
+
+
+def by_model(results: Path) -> list[Table]:
+    """A table a small set: how often each model was called what, over draws of images."""
+    tables = []
+    for name, content in detections(results).items():
+        found: dict[str, list[Json]] = {}
+        for scan in content["scans"]:
+            found.setdefault(scan["model"], []).append(scan)
+        if len(found) > _FEW:
+            continue
+        rows = [
+            [
+                model,
+                scans[0]["attack"] if scans[0]["backdoored"] else "clean",
+                *(_count(scans, verdict) for verdict in ("backdoored", "suspicious", "clean")),
+                f"{sum(s['found'] for s in scans)}" if scans[0]["backdoored"] else "",
+                f"{median(s['score'] for s in scans):.2f}",
+                f"{median(s['seconds'] for s in scans):.0f}",
+            ]
+            for model, scans in found.items()
+        ]
+        tables.append(
+            Table(
+                f"{title_of(name)[:1].upper()}{title_of(name)[1:]}, model by model",
+                "Over draws of the images; score and seconds are medians.",
+                [
+                    *("model", "attack", "backdoored", "suspicious", "clean", "right"),
+                    *("score", "seconds"),
+                ],
                 rows,
             )
         )

@@ -60,6 +60,15 @@ def test_a_verdicts_row_counted_by_hand():
     assert re.match(rf"{sum(found)} of {len(found)} \(", cells[2])
 
 
+def test_a_models_row_counted_by_hand():
+    facts = json.loads((MEASURED / "detection" / "foreign" / "detection.json").read_text())
+    verdicts = [s["verdict"] for s in facts["scans"] if s["model"] == "sashank_cifar"]
+    page = results.result_pages(MEASURED)["detection.md"]
+    cells = row(page, "Strangers' models, model by model", "sashank_cifar")
+    assert cells[2] == f"{verdicts.count('backdoored')} of {len(verdicts)}"
+    assert "Development population, model by model" not in page  # 161 are too many to read
+
+
 def test_a_repairs_row_counted_by_hand():
     files = (MEASURED / "repairs" / "foreign").glob("repair_verazuo-mnist_1a_*.json")
     runs = [json.loads(file.read_text()) for file in files]

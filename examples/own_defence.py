@@ -16,7 +16,8 @@ def clip_gains(
     copy = deepcopy(model)
     for module in copy.modules():
         if isinstance(module, nn.BatchNorm2d):
-            gains = module.weight.data / (module.running_var + module.eps).sqrt()
+            deviations = (module.state_dict()["running_var"] + module.eps).sqrt()
+            gains = module.weight.data / deviations
             module.weight.data *= (gains.quantile(0.75) / gains).clamp(max=1)
     return copy
 

@@ -1,6 +1,6 @@
 """The pictures of docs/how-it-works.md and of README.md, made from the demo.
 
-    python -m shapprune_bench.pictures [--report DEMO_FOLDER]
+    python -m shapprune_bench.documentation.pictures [--report DEMO_FOLDER]
 
 scans and repairs the demo's model once and draws a picture a step into docs/pictures, below the
 current folder. With the folder that ``shapprune demo`` wrote, the picture of its report too, by
@@ -34,7 +34,7 @@ from shapprune.model.metrics import accuracy, attack_success_rate, predict
 from shapprune.pipeline import RepairResult
 
 GREY, BAD, GOOD = "#8c959f", "#bc4c00", "#1f6feb"
-_REPORT_WIDTH, _REPORT_HEIGHT = 1000, 1060  # of its window, in pixels: down to the evidence
+_REPORT_WIDTH, _REPORT_HEIGHT = 1000, 770  # of its window, in pixels: down to the evidence
 
 
 @dataclass(frozen=True)

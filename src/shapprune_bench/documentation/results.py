@@ -1,31 +1,26 @@
 """Pages on what was measured: docs/results and a block of README.md, from benchmarks/results.
 
-    python -m shapprune_bench.results [ROOT]
-
-writes them anew, in the repository at ROOT (the current folder). No figure in them is written by
-hand, and a test compares them with the files.
+No figure in them is written by hand, and a test compares them with the files.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 from shapprune.bench.page import Part, pages
-from shapprune_bench.results_tables import (
-    by_attack,
-    by_model,
+from shapprune_bench.documentation.cells import retuning, table1
+from shapprune_bench.documentation.repairs import (
     groups,
     medians,
+    models_of,
     newest_rules,
     repair_tables,
     repairs,
-    table1,
-    verdicts,
     version_0_1,
 )
+from shapprune_bench.documentation.verdicts import by_attack, by_model, verdicts
 
-BEGIN, END = "<!-- figures: python -m shapprune_bench.results -->", "<!-- end of figures -->"
+BEGIN, END = "<!-- figures: python -m shapprune_bench.documentation -->", "<!-- end of figures -->"
 
 
 def result_pages(results: Path) -> dict[str, str]:
@@ -38,7 +33,9 @@ def result_pages(results: Path) -> dict[str, str]:
     newest = [r for r in every if r["cell"]["rules"] == newest_rules(every)]
     older = [r for r in every if r not in newest]
     return {
-        "detection.md": _page("Verdicts", [verdicts(results), *by_attack(results)]),
+        "detection.md": _page(
+            "Verdicts", [verdicts(results), *by_attack(results), *by_model(results)]
+        ),
         "repair.md": _page(
             "Repairs",
             [
@@ -47,6 +44,7 @@ def result_pages(results: Path) -> dict[str, str]:
                 version_0_1(results),
             ],
         ),
+        "retuning.md": _page("Retuning", [retuning(results)]),
         "table1.md": _page("The paper's Table 1, on two cores", [table1(results)]),
     }
 
@@ -57,7 +55,7 @@ def summary(results: Path) -> str:
     rules = newest_rules(every)
     rows = []
     for title, some in groups([r for r in every if r["cell"]["rules"] == rules]).items():
-        models = by_model(some)
+        models = models_of(some)
         failed = sum(r["state"] == "failed" for r in some)
         if not models:
             rows.append([f"{title}: none ({failed} failed)", "", "", "", ""])
@@ -115,7 +113,9 @@ def with_summary(text: str, block: str) -> str:
 
 
 def _page(title: str, parts: Sequence[Part]) -> str:
-    made_by = "Made by `python -m shapprune_bench.results` from the files of benchmarks/results."
+    made_by = (
+        "Made by `python -m shapprune_bench.documentation` from the files of benchmarks/results."
+    )
     head, body = pages(parts, title)["report.md"].decode().split("\n", 1)
     return f"{head}\n\n{made_by}\n{body}"
 
@@ -123,8 +123,3 @@ def _page(title: str, parts: Sequence[Part]) -> str:
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-if __name__ == "__main__":
-    for written in write(Path(sys.argv[1] if len(sys.argv) > 1 else ".")):
-        print(written)

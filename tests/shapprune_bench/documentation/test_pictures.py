@@ -10,7 +10,7 @@ from PIL import Image
 
 import shapprune
 from shapprune.data.dataset import LabeledImages
-from shapprune_bench import pictures
+from shapprune_bench.documentation import pictures
 from toys import TARGET, backdoored_net, toy_images, true_trigger
 
 STEPS = {
@@ -53,6 +53,6 @@ def test_without_a_browser_it_says_so(monkeypatch):
 
 
 def test_the_pictures_that_pages_show_are_there():
-    folder = Path(__file__).parents[2] / "docs" / "pictures"
+    folder = Path(__file__).parents[3] / "docs" / "pictures"
     assert {file.name for file in folder.glob("*.svg")} >= STEPS
     assert (folder / "report.png").stat().st_size < 150_000

@@ -70,7 +70,7 @@ def test_the_layers_hold():
         ("method/margins.py", "import shapprune.checkpoints.loading", "The method reads no files"),
         ("reporting/summary.py", "from shapprune.data import folders", "Reports know no files"),
         ("shapley/exact.py", "from shapprune.model import neurons", "Estimators"),
-        ("model/game.py", "import shapprune_bench", "Nothing but the command bench"),
+        ("cli/bench.py", "import shapprune_bench", "What users install knows no bench"),
     ],
 )
 def test_a_wrong_arrow_is_told(module, code, contract, tmp_path):

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from shapprune.bench.experiments import EXPERIMENTS, Profile, distinct, former, models_of
-from shapprune.bench.models import stem_of
-from shapprune.bench.recipes import RECIPES
-from shapprune_bench.manifest import Specimen
-from shapprune_bench.population import POPULATION
-from shapprune_bench.repairs import RepairTask
-from shapprune_bench.scans import Scan
+from shapprune_bench.populations.manifest import Specimen
+from shapprune_bench.populations.population import POPULATION
+from shapprune_bench.populations.repairs import RepairTask
+from shapprune_bench.populations.scans import Scan
+from shapprune_bench.tables.experiments import EXPERIMENTS, Profile, distinct, former, models_of
+from shapprune_bench.tables.models import stem_of
+from shapprune_bench.tables.rows import RECIPES
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 

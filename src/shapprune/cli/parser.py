@@ -198,13 +198,15 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--random-place", action="store_true", help="badnets: from the seed")
 
     bench = add("bench", "Make the paper's tables and figures, or pages from what was measured.")
-    bench.add_argument("what", metavar="WHAT", help="an experiment, list, or report")
+    bench.add_argument(
+        "what", metavar="WHAT", help="an experiment, a study, population, list or report"
+    )
     bench.add_argument(
         "results",
         nargs="?",
         type=Path,
         metavar="RESULTS",
-        help="report: of what; detection, repair: a manifest or folder of models",
+        help="report: of what; detection, detection-cost, repair: a manifest or folder of models",
     )
     bench.add_argument(
         "--profile",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from shapprune.cli.console import print_note, print_result, write_results
@@ -46,12 +47,22 @@ def carry_out(study: Study[T], options: Options) -> int:
     print_result(f"plan: {len(tasks)} {study.noun}, {len(tasks) - left} done, {left} to do")
     if options.dry_run:
         return CLEAN
+    make_folder(out)
     complete(tasks, study.work, options, outcome=study.outcome)
     results = [(task, read(out, task)) for task in tasks]
     done = [(task, result) for task, result in results if result and result["state"] == "done"]
     print_result(f"{len(done)} {study.noun} done, {len(results) - len(done)} failed; in {out}")
     write_results(out, study.pages(done))
     return CLEAN if len(done) == len(results) else ERROR
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of the results, once a command, and take away what a killed run left there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    write_folder(out, {}, stale=(".*.tmp",))
 
 
 def complete(
@@ -81,7 +92,6 @@ def complete(
         if result and ended:
             ended()
 
-    write_folder(options.folder, {}, stale=(".*.tmp",))  # what a killed run left behind
     executor = (
         RayTasks(work, options.ray, gpus=gpus)
         if options.ray

@@ -10,7 +10,7 @@ from shapprune.cli.parser import CLEAN, ERROR
 from shapprune.utils.files import check_folder
 from shapprune_bench.options import Options
 from shapprune_bench.running.runner import Result, read
-from shapprune_bench.running.session import complete
+from shapprune_bench.running.session import complete, make_folder
 from shapprune_bench.tables.cells import Cell
 from shapprune_bench.tables.measure import measure
 from shapprune_bench.tables.plan import plan
@@ -39,6 +39,7 @@ def compute(
     print_result("\n".join(planned.lines(jobs)))
     if options.dry_run:
         return CLEAN
+    make_folder(out)
     device = pick_device(options.device)
     root = options.data_root.absolute()
     work = partial(measure, root=root, cache=options.models, device=device)

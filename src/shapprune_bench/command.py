@@ -1,6 +1,5 @@
 """``shapprune bench``: finds what is asked for and runs it."""
 
-import argparse
 from collections.abc import Mapping
 from importlib import import_module
 from operator import attrgetter
@@ -29,13 +28,16 @@ STUDIES: Mapping[str, str] = {
 _POPULATION, _DEV = "population", "dev"  # which has its profile to itself
 
 
-def bench(arguments: argparse.Namespace) -> int:
+def bench(told: object) -> int:
     """Run the command and return its exit code.
+
+    Args:
+        told: the parsed command line, see `Options.of`.
 
     Raises:
         InputError: what it cannot do, in one line.
     """
-    options = Options.of(arguments)
+    options = Options.of(told)
     try:
         return _run(options)
     except KeyboardInterrupt:

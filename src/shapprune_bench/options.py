@@ -1,6 +1,5 @@
 """What ``shapprune bench`` is told."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -51,9 +50,9 @@ class Options:
     device: str
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> "Options":
-        """Those of a parsed command line."""
-        return cls(**{field.name: getattr(arguments, field.name) for field in fields(cls)})
+    def of(cls, told: object) -> "Options":
+        """Those of a parsed command line, which has an attribute for each."""
+        return cls(**{field.name: getattr(told, field.name) for field in fields(cls)})
 
     @property
     def folder(self) -> Path:

@@ -113,6 +113,7 @@ def _list(options: Options) -> int:
             if ":" not in c.recipe.data and not (options.data_root / c.recipe.data).exists()
         }
     print_result(table)
+    print_result(f"beside these: {', '.join([_POPULATION, *STUDIES])}")
     if missing:
         print_result(f"missing in {options.data_root}: {', '.join(sorted(missing))}")
     return CLEAN

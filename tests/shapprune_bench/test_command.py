@@ -46,6 +46,7 @@ def test_the_list_tells_cells_and_what_is_missing(tmp_path, capsys):
     assert main(["bench", "list", "--profile", "cpu", "--data-root", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert all(name in told for name in EXPERIMENTS)
+    assert f"beside these: population, {', '.join(command.STUDIES)}\n" in told
     assert f"missing in {tmp_path}: cifar10_13k.npz" in told.replace("\n", "")
     cells = list(EXPERIMENTS["table1"].cells("cpu"))
     assert str(len(cells) + len(models_of(cells))) in told

@@ -209,7 +209,7 @@ def test_cells_of_a_killed_runner_are_taken_over(folder, log):
     time.sleep(2.5)
     assert lines(log, "begin") == [0], "the second waits for the first"
     first.kill()
-    assert second.wait(timeout=30) == 0
+    assert second.wait(timeout=90) == 0
     assert lines(log, "begin") == [0, 0]
     assert lines(log, "end") == [0]
     first.wait()

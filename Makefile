@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check docs results bench-shapley bench-architectures clean
+.PHONY: setup demo test check docs results bench-architectures clean
 
 setup: .venv/ready
 
@@ -37,13 +37,9 @@ docs: .venv/docs-ready
 results: setup
 	$(BIN)/python -m shapprune_bench.documentation
 
-# Compares the estimators of Shapley values; needs the models of ../shared.
-bench-shapley: setup
-	$(BIN)/python benchmarks/shapley.py
-
 # Networks of timm and torchvision; torchvision asks for a torch of its own, hence the second venv.
 bench-architectures: .venv-architectures/ready
-	.venv-architectures/bin/python benchmarks/architectures.py
+	.venv-architectures/bin/shapprune bench architectures --out benchmarks/results/architectures
 
 .venv-architectures/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-architectures

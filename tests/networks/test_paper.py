@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from shapprune import networks
-from shapprune.bench.recipes import RECIPES
 from shapprune.checkpoints.architectures import build_network
 from shapprune.errors import InputError
 from shapprune.model.neurons import find_neurons
+from shapprune_bench.tables.rows import RECIPES
 
 NAMES = ["table3_vgg", "vgg11", "vgg16_bn", "vgg_face", "resnet18", "resnet34"]
 

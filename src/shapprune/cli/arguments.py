@@ -141,14 +141,16 @@ def add_poison(command: ArgumentParser) -> None:
 
 def add_bench(command: ArgumentParser) -> None:
     """Of ``shapprune bench``."""
-    command.add_argument("what", metavar="WHAT", help="an experiment, list, or report")
+    command.add_argument(
+        "what", metavar="WHAT", help="an experiment, a study, population, list or report"
+    )
     command.add_argument(
         "results",
         nargs="?",
         default=None,  # argparse would make a path of SUPPRESS
         type=Path,
         metavar="RESULTS",
-        help="report: of what; detection, repair: a manifest or folder of models",
+        help="report: of what; detection, detection-cost, repair: a manifest or folder of models",
     )
     command.add_argument("--profile", choices=get_args(Profile), help="(smoke)")
     command.add_argument("--data-root", type=Path, help="folder of the data")

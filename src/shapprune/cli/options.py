@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from shapprune.errors import InputError
 from shapprune.method.attribution import Estimator
 from shapprune.method.settings import FALSE_ALARMS
 
@@ -128,7 +127,7 @@ class BenchOptions(Options):
     """``shapprune bench``.
 
     Attributes:
-        what: an experiment, list or report.
+        what: an experiment, a study, list or report; the rest is told in `shapprune_bench.options`.
     """
 
     what: str
@@ -147,17 +146,6 @@ class BenchOptions(Options):
     by_verdict: bool = False
     retry_failed: bool = False
     dry_run: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """Where results go.
-
-        Raises:
-            InputError: it was not typed.
-        """
-        if self.out is None:
-            raise InputError("--out DIR must tell where the results go")
-        return self.out
 
 
 Command: TypeAlias = (

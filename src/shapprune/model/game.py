@@ -224,6 +224,6 @@ def _free_memory(device: torch.device) -> int:
     """In bytes; a guess where it cannot be known."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if "SC_AVPHYS_PAGES" in os.sysconf_names:  # not on macOS
+    if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", ()):  # not on macOS, nor on Windows
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return 4 << 30

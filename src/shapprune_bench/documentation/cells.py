@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from shapprune.bench.page import Table
 from shapprune_bench.documentation.files import Json, read_json, spread
+from shapprune_bench.page import Table
 
 _OURS, _FORMER = "ours", ("ours-plain", "ours-o", "ours-mixture", "paper-o")
 

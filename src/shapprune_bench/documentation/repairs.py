@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from shapprune.bench.page import Table
 from shapprune_bench.documentation.files import SETS, Json, read_json, spread, title_of
+from shapprune_bench.page import Table
 
 
 def repairs(results: Path) -> list[Json]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from shapprune.bench.page import Part, pages
 from shapprune_bench.documentation.cells import retuning, table1
 from shapprune_bench.documentation.repairs import (
     groups,
@@ -19,6 +18,7 @@ from shapprune_bench.documentation.repairs import (
     version_0_1,
 )
 from shapprune_bench.documentation.verdicts import by_attack, by_model, verdicts
+from shapprune_bench.page import Part, pages
 
 BEGIN, END = "<!-- figures: python -m shapprune_bench.documentation -->", "<!-- end of figures -->"
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from shapprune.bench.page import Table
 from shapprune.method.settings import FALSE_ALARMS
 from shapprune_bench.documentation.files import SETS, Json, read_json, title_of
+from shapprune_bench.page import Table
 
 
 def detections(results: Path) -> dict[str, Json]:

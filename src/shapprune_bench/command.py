@@ -1,0 +1,132 @@
+"""``shapprune bench``: finds what is asked for and runs it."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from operator import attrgetter
+from typing import Any, cast, get_args
+
+from rich.table import Table
+
+from shapprune.cli.console import print_note, print_result, write_results
+from shapprune.cli.parser import CLEAN, INTERRUPTED
+from shapprune.errors import InputError
+from shapprune_bench.options import Options
+from shapprune_bench.running.session import Study, carry_out
+from shapprune_bench.tables.computing import compute
+from shapprune_bench.tables.experiments import EXPERIMENTS, Profile, distinct, models_of
+from shapprune_bench.tables.plan import plan
+from shapprune_bench.tables.report import report
+
+# Modules with a function ``study``, imported when asked for: some need packages of their own.
+STUDIES: Mapping[str, str] = {
+    "detection": "shapprune_bench.populations.detection",
+    "repair": "shapprune_bench.populations.repairs",
+    "detection-cost": "shapprune_bench.studies.detection_cost",
+    "growth": "shapprune_bench.studies.growth",
+    "architectures": "shapprune_bench.studies.architectures",
+}
+_POPULATION, _DEV = "population", "dev"  # which has its profile to itself
+
+
+def bench(told: object) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+        told: the parsed command line, see `Options.of`.
+
+    Raises:
+        InputError: what it cannot do, in one line.
+    """
+    options = Options.of(told)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        print_note("interrupted; what is finished is kept, and the same command goes on")
+        return INTERRUPTED
+
+
+def _run(options: Options) -> int:
+    what = options.what
+    if what in STUDIES:
+        return carry_out(_study(options), options)
+    if (options.profile == _DEV) != (what == _POPULATION):
+        has = "the profile dev alone" if what == _POPULATION else "no profile dev"
+        raise InputError(f"{what} has {has}, got --profile {options.profile}")
+    if what == "report":
+        return _report(options)
+    if what == "list":
+        return _list(options)
+    if what == _POPULATION:
+        from shapprune_bench.populations.training import train_population  # its recipes are many
+
+        return train_population(options)
+    if what not in EXPERIMENTS:
+        known = ", ".join([*EXPERIMENTS, _POPULATION, *STUDIES, "list", "report"])
+        raise InputError(f"bench knows {known}; got {what!r}")
+    return _experiment(options)
+
+
+def _study(options: Options) -> Study[Any]:
+    try:
+        module = import_module(STUDIES[options.what])
+    except ImportError as error:
+        needs = f"{options.what} needs {error.name}: pip install 'shapprune[bench]'"
+        raise InputError(needs) from error
+    study: Study[Any] = module.study(options)
+    return study
+
+
+def _experiment(options: Options) -> int:
+    """Compute the cells of a table or figure, or those that were chosen of it."""
+    what, profile = options.what, _profile(options)
+    cells = list(EXPERIMENTS[what].cells(profile))
+    if not cells:
+        raise InputError(f"{what} has no rows in the profile {profile}")
+    for names, asked, of in (
+        ("rows", options.rows, attrgetter("recipe.name")),
+        ("methods", options.methods, attrgetter("method")),
+    ):
+        there = [name for name in dict.fromkeys(map(of, cells)) if name]
+        for name in asked or ():
+            if name not in there:
+                it_has = ", ".join(there) or "none"
+                raise InputError(f"{what} has no {name!r} among its {names}: {it_has}")
+        cells = [cell for cell in cells if not asked or of(cell) in asked]
+    models = models_of(cells)
+    cells = [cell for cell in cells if cell.kind != "model"]
+    return compute(options, (models, cells))  # a model is trained once, before what needs it
+
+
+def _list(options: Options) -> int:
+    table = Table("", "cells", "done", "minutes", "what", title=f"profile {options.profile}")
+    missing: set[str] = set()
+    for name, experiment in EXPERIMENTS.items():
+        cells = list(experiment.cells(_profile(options)))
+        cells = distinct([*models_of(cells), *cells])
+        planned = plan(cells, folder=options.out, cache=options.models)
+        minutes = "?" if planned.unknown else f"{planned.seconds / 60:.0f}"
+        done = str(planned.cells - planned.left)
+        table.add_row(name, str(planned.cells), done, minutes, experiment.title)
+        missing |= {
+            c.recipe.data
+            for c in cells
+            if ":" not in c.recipe.data and not (options.data_root / c.recipe.data).exists()
+        }
+    print_result(table)
+    print_result(f"beside these: {', '.join([_POPULATION, *STUDIES])}")
+    if missing:
+        print_result(f"missing in {options.data_root}: {', '.join(sorted(missing))}")
+    return CLEAN
+
+
+def _report(options: Options) -> int:
+    results = options.results or options.out
+    if results is None or not results.is_dir():
+        raise InputError(f"report needs a folder of results, got {results}")
+    write_results(results, report(results, _profile(options)))
+    return CLEAN
+
+
+def _profile(options: Options) -> Profile:
+    assert options.profile in get_args(Profile)  # the parser has no others but dev
+    return cast(Profile, options.profile)

@@ -1,0 +1,84 @@
+"""What ``shapprune bench`` is told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+
+from shapprune.errors import InputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command's options, as its ``--help`` explains them.
+
+    Attributes:
+        what: an experiment, a study, "list" or "report".
+        results: of a report; the models of what is measured on a manifest.
+        profile: which models the paper's experiments are made on.
+        data_root: the folder of the data.
+        out: folder of the results.
+        cache: folder of trained models.
+        jobs: processes side by side.
+        ray: a cluster's address; its machines compute then.
+        rows, methods: only these.
+        draws: of the images, a model.
+        per_class: clean images a class; 0: they are recovered.
+        calibrate: where a fitted calibration goes.
+        by_verdict: repair what the verdict names.
+        retry_failed: compute again what has failed.
+        dry_run: tell the plan, and do nothing.
+        device: see `pick_device`.
+    """
+
+    what: str
+    results: Path | None
+    profile: str
+    data_root: Path
+    out: Path | None
+    cache: Path | None
+    jobs: int
+    ray: str | None
+    rows: Sequence[str] | None
+    methods: Sequence[str] | None
+    draws: int
+    per_class: int
+    calibrate: Path | None
+    by_verdict: bool
+    retry_failed: bool
+    dry_run: bool
+    device: str
+
+    @classmethod
+    def of(cls, told: object) -> "Options":
+        """Those of a parsed command line, which has an attribute for each."""
+        return cls(**{field.name: getattr(told, field.name) for field in fields(cls)})
+
+    @property
+    def folder(self) -> Path:
+        """Where results go.
+
+        Raises:
+            InputError: it was not said.
+        """
+        if self.out is None:
+            raise InputError("--out DIR must tell where the results go")
+        return self.out
+
+    @property
+    def models(self) -> Path:
+        """The folder of trained models."""
+        return (self.cache or (self.out or Path()) / "models").absolute()
+
+    def chosen(self, names: Sequence[str], of: str) -> list[str]:
+        """Those of the names that ``--rows`` asks for; all, if it asks for none.
+
+        Raises:
+            InputError: it asks for one that is not among them.
+        """
+        for name in self.rows or ():
+            if name not in names:
+                near = get_close_matches(name, names)
+                meant = f": did you mean {' or '.join(near)}?" if near else ""
+                raise InputError(f"{of} has no model {name!r}{meant}")
+        return [name for name in names if not self.rows or name in self.rows]

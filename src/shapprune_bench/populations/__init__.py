@@ -1,0 +1,1 @@
+"""Verdicts and repairs of many models: the development population, and manifests of any others."""

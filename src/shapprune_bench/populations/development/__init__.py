@@ -1,0 +1,1 @@
+"""The families of the development population, a module a data set."""

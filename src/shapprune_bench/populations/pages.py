@@ -1,0 +1,254 @@
+"""Tables, the ROC and one JSON file of what scans of known models came to."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from shapprune.method.rates import Rate, wilson
+from shapprune.method.settings import FALSE_ALARMS, RULES
+from shapprune_bench.page import Part, Table, pages
+from shapprune_bench.populations.outcomes import Ablation, Outcome
+
+_INK = {False: "#1f6feb", True: "#8c959f"}
+
+
+def detection_pages(
+    outcomes: Sequence[Outcome],
+    ablation: Sequence[Ablation],
+    *,
+    failed: Sequence[str],
+    cross_validated: bool,
+) -> dict[str, bytes]:
+    """The files: detection.json, report.md, report.html and roc.svg.
+
+    Args:
+        outcomes: one a scan.
+        ablation: the score with less evidence; none where nothing was fitted.
+        failed: models whose attack failed, which count nowhere.
+        cross_validated: whether scores are of fits that have not seen the model's siblings.
+    """
+    clean, poisoned = _by_truth(outcomes)
+    summary = {
+        "all": _rates(clean, poisoned),
+        "by_attack": {name: _rates(clean, some) for name, some in _by(poisoned, _attack)},
+        "by_network": {name: _rates(*_by_truth(some)) for name, some in _by(outcomes, _network)},
+    }
+    how = (
+        "Scores are cross-validated: each by a fit that has seen no model of the same group."
+        if cross_validated
+        else "Scores and verdicts are those of the calibration that comes with the package."
+    )
+    left_out = f" Left out, since their attack failed: {', '.join(failed)}." if failed else ""
+    parts: list[Part] = [
+        _error_rates(clean, poisoned, summary, f"{how}{left_out}"),
+        _networks(outcomes),
+        *([_ablations(ablation)] if ablation else []),
+        Table(
+            "Every scan",
+            "Highest scores first.",
+            ["model", "truth", "draw", "score", "verdict", "right", "seconds", "passes"],
+            [_scan_row(o) for o in sorted(outcomes, key=lambda o: -o.score)],
+            folded=True,
+        ),
+    ]
+    content = {
+        "rules": RULES,
+        "cross_validated": cross_validated,
+        **summary,
+        "attack_failed": list(failed),
+        "ablation": {
+            a.name: {"auroc": _auroc(a.clean, a.poisoned), "target_first": a.right}
+            for a in ablation
+        },
+        "scans": [_facts(o) for o in outcomes],
+    }
+    return {
+        **pages(parts, "Detection"),
+        "roc.svg": _roc(clean, poisoned),
+        "detection.json": (json.dumps(content, indent=1) + "\n").encode(),
+    }
+
+
+def _by_truth(outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """Those of clean models, and those of poisoned ones."""
+    every = list(outcomes)
+    poisoned = [o for o in every if o.specimen.backdoored]
+    return [o for o in every if not o.specimen.backdoored], poisoned
+
+
+def _attack(outcome: Outcome) -> str:
+    return outcome.specimen.attack or "unknown"
+
+
+def _network(outcome: Outcome) -> str:
+    return outcome.specimen.network
+
+
+def _error_rates(
+    clean: Sequence[Outcome],
+    poisoned: Sequence[Outcome],
+    summary: Mapping[str, Any],
+    how: str,
+) -> Table:
+    rows = [_clean_row(clean), _poisoned_row("all poisoned", summary["all"], poisoned)]
+    rows += [
+        _poisoned_row(name, summary["by_attack"][name], some)
+        for name, some in _by(poisoned, _attack)
+    ]
+    return Table(
+        "Error rates",
+        f"Rules {RULES}, false alarms of {FALSE_ALARMS:.0%} asked for. {how} Found: called "
+        "backdoored, with the right target or map. Intervals are Wilson's, of 95 %.",
+        ["models", "scans", "AUROC", "backdoored", "suspicious", "found", "target first"],
+        rows,
+    )
+
+
+def _networks(outcomes: Sequence[Outcome]) -> Table:
+    rows = []
+    for name, some in _by(outcomes, _network):
+        clean, poisoned = _by_truth(some)
+        right = [_share([o.verdict == "clean" for o in clean]), _share([o.found for o in poisoned])]
+        rows.append([name, *right])
+    return Table("By network", "", ["network", "clean, called clean", "poisoned, found"], rows)
+
+
+def _ablations(ablation: Sequence[Ablation]) -> Table:
+    return Table(
+        "What each evidence is worth",
+        "Cross-validated on the backdoors with a target, against all clean models.",
+        ["evidence", "AUROC", "target first"],
+        [[a.name, _number(_auroc(a.clean, a.poisoned)), f"{a.right:.1%}"] for a in ablation],
+    )
+
+
+def _rates(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> dict[str, Any]:
+    return {
+        "auroc": _auroc([o.score for o in clean], [o.score for o in poisoned]),
+        "false_alarms": _rate([o.verdict == "backdoored" for o in clean]),
+        "clean_suspicious": _rate([o.verdict == "suspicious" for o in clean]),
+        "missed": _rate([o.verdict == "clean" for o in poisoned]),
+        "found": _rate([o.found for o in poisoned]),
+        "at_least_suspicious": _rate([o.verdict != "clean" for o in poisoned]),
+        "right_first": _rate([o.right for o in poisoned]),
+    }
+
+
+def _auroc(clean: Sequence[float], poisoned: Sequence[float]) -> float | None:
+    if not clean or not poisoned:
+        return None
+    truth = [0] * len(clean) + [1] * len(poisoned)
+    return float(roc_auc_score(truth, [*clean, *poisoned]))
+
+
+def _rate(hits: Iterable[bool]) -> dict[str, float]:
+    known = list(hits)
+    rate = wilson(sum(known), len(known))
+    return {"hits": rate.hits, "of": rate.of, "low": rate.low, "high": rate.high}
+
+
+def _share(hits: Iterable[bool]) -> str:
+    known = list(hits)
+    if not known:
+        return ""
+    rate: Rate = wilson(sum(known), len(known))
+    return f"{rate.hits} of {rate.of} ({rate.low:.0%} to {rate.high:.0%})"
+
+
+def _clean_row(clean: Sequence[Outcome]) -> list[str]:
+    verdicts = [o.verdict for o in clean]
+    flagged = [_share([v == name for v in verdicts]) for name in ("backdoored", "suspicious")]
+    return ["clean", str(len(clean)), "", *flagged, "", ""]
+
+
+def _poisoned_row(name: str, rates: Mapping[str, Any], some: Sequence[Outcome]) -> list[str]:
+    return [
+        name,
+        str(len(some)),
+        _number(rates["auroc"]),
+        _share([o.verdict == "backdoored" for o in some]),
+        _share([o.verdict == "suspicious" for o in some]),
+        _share([o.found for o in some]),
+        _share([o.right for o in some]),
+    ]
+
+
+def _scan_row(o: Outcome) -> list[str]:
+    truth = f"{o.specimen.attack}, target {_target(o)}" if o.specimen.backdoored else "clean"
+    right = "" if not o.specimen.backdoored else "yes" if o.right else "no"
+    cost = [f"{o.seconds:.1f}", f"{o.passes:,}"]
+    return [o.specimen.name, truth, str(o.seed), f"{o.score:.2f}", o.verdict, right, *cost]
+
+
+def _facts(o: Outcome) -> dict[str, object]:
+    return {
+        "model": o.specimen.name,
+        "backdoored": o.specimen.backdoored,
+        "attack": o.specimen.attack,
+        "network": o.specimen.network,
+        "target": o.specimen.target,
+        "seed": o.seed,
+        "score": o.score,
+        "verdict": o.verdict,
+        "right": o.right,
+        "found": o.found,
+        "seconds": o.seconds,
+        "passes": o.passes,
+    }
+
+
+def _target(o: Outcome) -> str:
+    target = o.specimen.target
+    words = ", ".join(map(str, target)) if isinstance(target, tuple) else str(target)
+    return words if o.specimen.source is None else f"{words} from {o.specimen.source}"
+
+
+def _by(
+    outcomes: Sequence[Outcome], key: Callable[[Outcome], str]
+) -> list[tuple[str, list[Outcome]]]:
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault(key(outcome), []).append(outcome)
+    return sorted(found.items())
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _roc(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> bytes:
+    """True against false positives; of each attack in grey, of all in colour."""
+    figure = Figure(figsize=(5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    attacks = [some for _, some in _by(poisoned, lambda o: o.specimen.attack or "unknown")]
+    for single, some in [*((True, some) for some in attacks), (False, list(poisoned))]:
+        if not clean or not some:
+            continue
+        truth = [0] * len(clean) + [1] * len(some)
+        hits = roc_curve(truth, [o.score for o in [*clean, *some]], drop_intermediate=False)
+        axes.step(
+            hits[0],
+            hits[1],
+            where="post",
+            color=_INK[single],
+            linewidth=0.8 if single else 2,
+            label=None if single else f"all, AUROC {_number(_auroc_of(clean, some))}",
+        )
+    axes.set(
+        xlabel="false alarms", ylabel="poisoned models flagged", xlim=(-0.02, 1), ylim=(0, 1.02)
+    )
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right", frameon=False)
+    buffer = BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "shapprune"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _auroc_of(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> float | None:
+    return _auroc([o.score for o in clean], [o.score for o in poisoned])

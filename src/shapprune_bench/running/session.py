@@ -1,0 +1,110 @@
+"""A command's tasks from the plan to the pages: what is there is kept, and all of it is told."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from shapprune.cli.console import print_note, print_result, write_results
+from shapprune.cli.parser import CLEAN, ERROR
+from shapprune.utils.files import check_folder, write_folder
+from shapprune_bench.options import Options
+from shapprune_bench.running.on_ray import RayTasks
+from shapprune_bench.running.processes import Processes
+from shapprune_bench.running.runner import Result, Task, Work, is_left, read, run
+
+T = TypeVar("T", bound=Task)
+
+
+@dataclass(frozen=True)
+class Study(Generic[T]):
+    """Tasks of one kind, and what is made of their results.
+
+    Attributes:
+        noun: what one of them is, in the plural.
+        tasks: what is to be measured.
+        work: measures one; runs in another process.
+        outcome: a result that is done in few words.
+        pages: the files made of those that are done, by name.
+    """
+
+    noun: str
+    tasks: Sequence[T]
+    work: Work
+    outcome: Callable[[Result], str]
+    pages: Callable[[Sequence[tuple[T, Result]]], dict[str, bytes]]
+
+
+def carry_out(study: Study[T], options: Options) -> int:
+    """Measure what has no result yet, write the pages, and return the command's exit code.
+
+    Raises:
+        InputError: the folder or the cluster cannot be used, or see `run`.
+    """
+    out, tasks = options.folder, study.tasks
+    check_folder(out, overwrite=True)
+    left = sum(is_left(read(out, task), retry_failed=options.retry_failed) for task in tasks)
+    print_result(f"plan: {len(tasks)} {study.noun}, {len(tasks) - left} done, {left} to do")
+    if options.dry_run:
+        return CLEAN
+    make_folder(out)
+    complete(tasks, study.work, options, outcome=study.outcome)
+    results = [(task, read(out, task)) for task in tasks]
+    done = [(task, result) for task, result in results if result and result["state"] == "done"]
+    print_result(f"{len(done)} {study.noun} done, {len(results) - len(done)} failed; in {out}")
+    write_results(out, study.pages(done))
+    return CLEAN if len(done) == len(results) else ERROR
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of the results, once a command, and take away what a killed run left there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    write_folder(out, {}, stale=(".*.tmp",))
+
+
+def complete(
+    tasks: Sequence[T],
+    work: Work,
+    options: Options,
+    *,
+    outcome: Callable[[Result], str],
+    jobs: int | None = None,
+    gpus: int = 0,
+    ended: Callable[[], None] | None = None,
+) -> None:
+    """Compute the tasks that have no result yet, and tell each as it begins and ends.
+
+    Args:
+        outcome: see `Study`.
+        jobs: processes side by side, if not as many as the options say.
+        gpus: of a task on a cluster.
+        ended: called after each task.
+
+    Raises:
+        InputError: the folder or the cluster cannot be used, or see `run`.
+    """
+
+    def on_change(task: Task, result: Result | None) -> None:
+        print_note(f"{task.name}: {_outcome(result, outcome) if result else '…'}")
+        if result and ended:
+            ended()
+
+    executor = (
+        RayTasks(work, options.ray, gpus=gpus)
+        if options.ray
+        else Processes(work, jobs or options.jobs)
+    )
+    run(
+        tasks,
+        options.folder,
+        executor=executor,
+        on_change=on_change,
+        retry_failed=options.retry_failed,
+    )
+
+
+def _outcome(result: Result, done: Callable[[Result], str]) -> str:
+    return f"failed: {result['error']}" if result["state"] == "failed" else done(result)

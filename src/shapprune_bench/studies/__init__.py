@@ -1,0 +1,1 @@
+"""Studies of one question each, on networks of their own."""

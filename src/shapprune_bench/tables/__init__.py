@@ -1,0 +1,1 @@
+"""The paper's tables and figures: models, defences, what is measured, and the report."""

@@ -1,0 +1,55 @@
+"""Files of results as the bench writes them, a recipe of a tiny model, and its data."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shapprune.cli.parser import parse
+from shapprune_bench.options import Options
+from shapprune_bench.tables.cells import Cell
+from shapprune_bench.tables.experiments import ROWS
+from shapprune_bench.tables.recipes import Recipe
+
+(DIGITS,) = ROWS["smoke"]
+TWIN = DIGITS.clean_twin()
+TINY = Recipe(
+    "tiny-clean",
+    "dev",
+    "digits.npz",
+    num_classes=3,
+    input_size=(1, 8, 8),
+    network="shapprune_bench.networks:pooled_cnn?channels=1&widths=(4,8)&hidden=8",
+    epochs=2,
+    rate=0.0,
+    batch_size=16,
+    learning_rate=0.02,
+)
+
+
+def write(folder: Path, cell: Cell, **measured: object) -> None:
+    content = {"cell": cell.facts(), "state": "done", "seconds": 2.0, "passes": 1234, **measured}
+    (folder / f"{cell.name}.json").write_text(json.dumps(content))
+
+
+def scores(accuracy: float, asr: float) -> dict:
+    before = {"accuracy": 0.97, "asr": 1.0}
+    return {"before": before, "after": {"accuracy": accuracy, "asr": asr}}
+
+
+def tiny_data(folder: Path) -> Path:
+    """Three classes of grey images: a bright row each."""
+    labels = np.arange(60) % 3
+    images = np.random.default_rng(0).integers(0, 60, (60, 8, 8)).astype(np.uint8)
+    images[np.arange(60), 2 * labels + 1] = 230
+    arrays = {"images": images, "labels": labels}
+    parts = {f"{part}_{name}": a for part in ("train", "test") for name, a in arrays.items()}
+    np.savez(folder / TINY.data, **parts)
+    return folder
+
+
+def options(what: str, **changes: Any) -> Options:
+    """What the command line makes of a bench command without any option, but for changes."""
+    return replace(Options.of(parse(["bench", what])), **changes)

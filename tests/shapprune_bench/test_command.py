@@ -1,0 +1,124 @@
+"""The command `bench`: plans, the list, what is refused, the whole way at its least."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bench_files import DIGITS, TWIN, write
+from shapprune.cli.main import main
+from shapprune_bench import command
+from shapprune_bench.running import runner
+from shapprune_bench.tables.cells import Cell
+from shapprune_bench.tables.experiments import BADNETS, EXPERIMENTS, models_of
+from shapprune_bench.tables.rankings import RANKINGS
+
+
+def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
+    out = tmp_path / "results"
+    assert main(["bench", "table2", "--profile", "cpu", "--out", str(out), "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "plan: 22 cells, 0 done, 22 to do" in told
+    assert "to train: cifar10-vgg16, cifar10_13k-vgg16_bn-clean, gtsrb-trojan" in told
+    some = ["--rows", "gtsrb-trojan", "--methods", "ours", "deepinspect"]
+    command = ["bench", "table2", "--profile", "cpu", "--out", str(out), "--dry-run", *some]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "plan: 4 cells, 0 done, 4 to do\nto train: gtsrb-trojan, gtsrb_14k-table3" in told
+    assert not out.exists()
+
+
+def test_results_of_other_weights_than_the_models_are_told(tmp_path, capsys):
+    cells = list(EXPERIMENTS["fig3"].cells("smoke"))
+    for cell in [*models_of(cells), *cells]:
+        write(tmp_path, cell, weights="here")
+    command = ["bench", "fig3", "--profile", "smoke", "--out", str(tmp_path)]
+    assert main(command) == 0
+    assert "several weights" not in capsys.readouterr().err
+    write(tmp_path, cells[0], weights="elsewhere")
+    assert main(command) == 0
+    assert f"{cells[0].recipe.name}: results of several weights" in capsys.readouterr().err
+
+
+def test_the_list_tells_cells_and_what_is_missing(tmp_path, capsys):
+    assert main(["bench", "list", "--profile", "cpu", "--data-root", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in EXPERIMENTS)
+    assert f"beside these: population, {', '.join(command.STUDIES)}\n" in told
+    assert f"missing in {tmp_path}: cifar10_13k.npz" in told.replace("\n", "")
+    cells = list(EXPERIMENTS["table1"].cells("cpu"))
+    assert str(len(cells) + len(models_of(cells))) in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table9", "--out", "x"], "bench knows models, table1, table2, table5, fig3"),
+        (["table1"], "--out DIR must tell"),
+        (["table1", "--out", "x", "--methods", "magic"], "no 'magic' among its methods: fine-"),
+        (
+            ["ranking", "--profile", "zoo", "--out", "x", "--methods", "paper-o"],
+            f"its methods: {', '.join(RANKINGS)}",
+        ),
+        (["models", "--out", "x", "--methods", "clp"], "no 'clp' among its methods: none"),
+        (["fig3", "--out", "x", "--rows", "digits", "--profile", "cpu"], ", ".join(BADNETS)),
+        (["report"], "needs a folder of results"),
+        (["table1", "--out", "no/such/place"], "does not exist"),
+        (["table1", "--out", "x", "--device", "tpu"], "device 'tpu' cannot be used"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_the_smallest_table_from_end_to_end(tmp_path, capsys):
+    out = tmp_path / "results"
+    command = ["bench", "table1", "--methods", "clp", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "shapprune", *command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("plan: 3 cells, 0 done, 3 to do\nto train: mnist-badnets, ")
+    assert "3 cells done, 0 failed" in done.stdout
+    file = out / f"{Cell('defend', DIGITS, 'clp').name}.json"
+    result, written = json.loads(file.read_text()), file.stat().st_mtime_ns
+    assert result["before"]["accuracy"] > 0.9
+    assert result["before"]["asr"] >= 0.95
+    assert 0 <= result["after"]["asr"] <= 1
+    assert [stage["name"] for stage in result["stages"]] == ["clp"]
+    assert result["passes"] == result["stages"][0]["passes"] >= 0
+    assert result["commit"] == runner.commit()
+    model = json.loads((out / f"{Cell('model', DIGITS).name}.json").read_text())
+    twin = json.loads((out / f"{Cell('model', TWIN).name}.json").read_text())
+    assert result["weights"] == model["weights"] != twin["weights"]
+    # 1,000 images, 12 epochs; forward, and backward for weights and activations.
+    assert 30_000 < model["passes"] < 45_000
+
+    assert main(command) == 0
+    assert "plan: 3 cells, 3 done, 0 to do\nto train: no model" in capsys.readouterr().out
+    assert file.stat().st_mtime_ns == written
+    assert main(["bench", "report", str(out)]) == 0
+    assert "| mnist-badnets | clp |" in (out / "report.md").read_text()
+
+
+def test_a_package_that_a_study_needs_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(command.STUDIES, "growth", "no_such_package")
+    assert main(["bench", "growth", "--out", str(tmp_path)]) == 2
+    needs = "growth needs no_such_package: pip install 'shapprune[bench]'"
+    assert needs in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["detection", "detection-cost", "repair"])
+def test_what_is_measured_on_a_manifest_needs_one(what, tmp_path, capsys):
+    assert main(["bench", what, "--out", str(tmp_path)]) == 2
+    assert f"{what} needs a manifest or a folder of models" in capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""The names of result files and of trained models: a move of the code must not change one.
+
+A changed name makes a stranger of every result that there is, and trains every model anew.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from shapprune_bench.populations.manifest import Specimen
+from shapprune_bench.populations.population import POPULATION
+from shapprune_bench.populations.repairs import RepairTask
+from shapprune_bench.populations.scans import Scan
+from shapprune_bench.tables.experiments import EXPERIMENTS, Profile, distinct, former, models_of
+from shapprune_bench.tables.models import stem_of
+from shapprune_bench.tables.rows import RECIPES
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def digest(names: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
+
+
+def cells_of(profile: Profile):
+    cells = [cell for e in EXPERIMENTS.values() for cell in e.cells(profile)]
+    return distinct([*models_of(cells), *cells])
+
+
+@pytest.mark.parametrize(
+    ("profile", "count", "expected"),
+    [
+        ("smoke", 46, "a5f497b3e6811e6f"),
+        ("cpu", 329, "f199b760429c93c5"),
+        ("zoo", 240, "a241f2b6712f1238"),
+        ("paper", 345, "2b3896394c61522a"),
+    ],
+)
+def test_cells_keep_their_names(profile, count, expected):
+    """All but those of rankings, of which there may come more."""
+    names = {cell.name for cell in cells_of(profile) if cell.kind != "rank"}
+    assert (len(names), digest(names)) == (count, expected)
+
+
+def test_names_that_were_written_down():
+    by_row = {(c.kind, c.recipe.name, c.method, c.seed): c.name for c in cells_of("cpu")}
+    assert by_row["model", "gtsrb-badnets", "", 0] == "model_cpu_gtsrb-badnets_a85647ffd5"
+    assert by_row["time", "gtsrb-badnets", "ours", 0].endswith("_ours_1a_0_170755aa49")
+    assert by_row["defend", "gtsrb-resnet18", "anp", 0].endswith("_anp_1a_0_e1795d0729")
+    ranked = by_row["rank", "cifar10-badnets", "multilinear 1/50", 2]
+    assert ranked == "rank_cpu_cifar10-badnets_multilinear-1-50_1a_2_a694d2739b"
+
+
+@pytest.mark.parametrize(("profile", "strangers"), [("cpu", 1), ("zoo", 0)])
+def test_results_that_there_are_have_cells(profile, strangers):
+    cells = cells_of(profile)
+    known = {cell.name for cell in [*cells, *former(cells)]}
+    there = {file.stem for file in (RESULTS / profile).glob("*_*.json")}
+    assert len(there) >= 20
+    assert len(there - known) == strangers  # one on a clean twin, which no experiment asks for
+
+
+def test_trained_models_keep_their_names():
+    assert (len(RECIPES), digest(map(stem_of, RECIPES))) == (30, "2ce7fef0c65bf821")
+    assert (len(POPULATION), digest(map(stem_of, POPULATION))) == (161, "5f09d0b7b5133c0b")
+
+
+@pytest.mark.parametrize(
+    ("folder", "task"),
+    [("detection/foreign", Scan), ("detection/dev", Scan), ("repairs/zoo_and_demo", RepairTask)],
+)
+def test_scans_and_repairs_keep_their_names(folder, task):
+    files = sorted((RESULTS / folder).glob("*_*.json"))
+    assert files
+    for file in files[::10]:
+        facts = json.loads(file.read_text(encoding="utf-8"))["cell"]
+        assert task(**facts | {"specimen": as_read(facts["specimen"])}).name == file.stem
+
+
+def as_read(facts: dict) -> Specimen:
+    paths = {"weights": Path(facts["weights"]), "trigger": None}
+    if facts["trigger"]:
+        paths["trigger"] = Path(facts["trigger"])
+    return Specimen(**facts | paths)

@@ -134,7 +134,7 @@ def _read_pickle(path: Path) -> object:
     except Exception as error:  # a damaged file can raise anything
         raise InputError(
             f"{path} is not a whole weights file: expected safetensors, or what torch.save makes "
-            f"of a state dict ({type(error).__name__}). If it opens elsewhere, {SAVE_ADVICE}"
+            f"of a state dict ({type(error).__name__}): {SAVE_ADVICE}"
         ) from error
     return content
 
@@ -148,8 +148,8 @@ def _find_weights(
     elif _is_state_dict(content):
         return (), dict(content), ()
     else:
-        names = [name for name in _WEIGHT_ENTRIES if name in content]
-        names += [name for name in content if isinstance(name, str) and name not in names]
+        first = [name for name in _WEIGHT_ENTRIES if name in content]
+        names = list(dict.fromkeys([*first, *(n for n in content if isinstance(n, str))]))
         if found_in := [name for name in names if _is_state_dict(content[name])]:
             return (found_in[0],), dict(content[found_in[0]]), tuple(found_in[1:])
         for name in names:  # lightning's and mmcv's nest no deeper than this

@@ -24,6 +24,9 @@ from shapprune.utils.text import printable
 
 _MOST_VALUES = 8_000_000  # in all, each counted as often as something holds it
 _DEEPEST = 100  # saving a file again follows it down
+_ENOUGH = 1 << 60
+_LEAF = (1, 0, 0)
+_HOLDERS = (Call, dict, list, tuple)
 _MOST_SET_ITEMS = 100_000
 _SPARE = 1 << 20  # numbers that tensors may have beyond 16 times those stored: expanded ones
 
@@ -79,28 +82,31 @@ def _measure(value: object) -> tuple[int, int, int]:
     Raises:
         ValueError: something that holds itself.
     """
-    known: dict[int, tuple[int, int, int] | None] = {}
-    waiting: list[tuple[object, bool]] = [(value, False)]
+    known: dict[int, tuple[int, int, int] | None] = {}  # None until all below it are known
+    waiting = [value]
     while waiting:
-        record, seen_below = waiting.pop()
+        record = waiting[-1]
         children = _children(record)
-        if seen_below:
-            below = [known.get(id(child), (1, 0, 0)) for child in children]
-            values, depth, numbers = 1, 0, numbers_of(record) if isinstance(record, Call) else 0
-            for facts in below:
-                if facts is None:
-                    raise ValueError("something that holds itself")
-                values, depth, numbers = (
-                    values + facts[0],
-                    max(depth, facts[1]),
-                    numbers + facts[2],
-                )
-            known[id(record)] = values, depth + 1, numbers
-        elif id(record) not in known:
-            known[id(record)] = None  # until all below it are known
-            waiting.append((record, True))
-            waiting += [(c, False) for c in children if isinstance(c, Call | dict | list | tuple)]
-    return known[id(value)] or (1, 0, 0)
+        if id(record) not in known:
+            known[id(record)] = None
+            below = [c for c in children if isinstance(c, _HOLDERS) and id(c) not in known]
+            if below:
+                waiting += below
+                continue
+        elif known[id(record)]:
+            waiting.pop()
+            continue
+        values, depth, numbers = 1, 0, numbers_of(record) if isinstance(record, Call) else 0
+        for child in children:
+            facts = known.get(id(child), _LEAF) if isinstance(child, _HOLDERS) else _LEAF
+            if facts is None:
+                raise ValueError("something that holds itself")
+            values = min(values + facts[0], _ENOUGH)  # else they grow as long as the file
+            depth = max(depth, facts[1])
+            numbers = min(numbers + facts[2], _ENOUGH)
+        known[id(record)] = values, depth + 1, numbers
+        waiting.pop()
+    return known[id(value)] or _LEAF
 
 
 def _children(record: object) -> list[object]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-_MOST_OPCODES = 2_000_000  # 50,000 records of images take a million
+_MOST_OPCODES = 1_500_000  # 50,000 records of images take a million
 _MOST_DIGITS = 620  # of a number: those of the 255 bytes of LONG1
 _LONGEST_NAME = 500
 _MOST_NAMES = 10_000

@@ -21,7 +21,8 @@ _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 _SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif")
 )
-_MOST_PIXELS = 32_000_000  # of an image: three channels of floats take 0.4 GB
+_MOST_PIXELS = 25_000_000  # of an image: its bytes and three channels of floats take 0.6 GB
+_MOST_SCANS = 100  # of a progressive JPEG; ten are usual, and each passes over all pixels
 _MOST_UNSAID = 1 << 20  # pixels that the first image may set the input size to
 _PARTS = frozenset(("train", "test", "val", "valid", "validation"))
 
@@ -178,6 +179,8 @@ def _read_image(file: Path) -> Tensor:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(file, formats=_FORMATS) as image:
+            if image.format == "JPEG" and file.read_bytes().count(b"\xff\xda") > _MOST_SCANS:
+                raise ValueError("too many scans")
             if image.width * image.height > _MOST_PIXELS:
                 raise Image.DecompressionBombError
             if image.mode.startswith("I"):  # 16-bit grey; Pillow's convert() would clip it
@@ -188,7 +191,8 @@ def _read_image(file: Path) -> Tensor:
                 raise ValueError("floating-point pixels")
             else:
                 grey = image.mode in ("1", "L", "LA", "La")
-                pixels = np.asarray(image.convert("L" if grey else "RGB"), np.float32) / 255
+                pixels = np.array(image.convert("L" if grey else "RGB"), np.float32)
+                pixels /= 255
     tensor = torch.from_numpy(pixels)
     return (tensor.unsqueeze(0) if tensor.ndim == 2 else tensor.permute(2, 0, 1)).unsqueeze(0)
 

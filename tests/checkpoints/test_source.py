@@ -104,8 +104,9 @@ def test_other_types_come_back(dtype, tmp_path):
 
 def test_other_weights_beside_are_told(tmp_path):
     torch.save({"model": Net().state_dict(), "ema": Net().state_dict()}, tmp_path / "m.pt")
-    (note,) = read_source(tmp_path / "m.pt").notes
-    assert "'ema'" in note
+    note, warning = read_source(tmp_path / "m.pt").notes
+    assert "under 'model' alone, not those under 'ema'" in note
+    assert "--entry ema" in warning
 
 
 # BackdoorBench, ANP

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import torch
 
 from shapprune.checkpoints.hidden import malicious_within
+from shapprune.checkpoints.kinds import SAVE_ADVICE, foreign, foreign_zip
 from shapprune.checkpoints.pickle_rules import faults
 from shapprune.checkpoints.pickle_scan import Call, Global, Pickle, read_pickle
 from shapprune.checkpoints.tensor_records import (
@@ -27,8 +28,6 @@ from shapprune.errors import InputError
 from shapprune.utils.files import parse_json
 from shapprune.utils.text import describe, printable, quote
 
-# Never to load the file: who could be told so would run what it holds.
-SAVE_ADVICE = "ask who made it for torch.save(model.state_dict(), …) or safetensors"
 _MOST_HEADER = 8 << 20  # bytes, of safetensors' JSON
 _DEEPEST_SHOWN = 3
 _MOST_SHOWN = 50_000  # lines
@@ -97,11 +96,10 @@ def look_into(path: Path) -> Contents:
 
 
 def _of_kind(path: Path, head: bytes, file: BinaryIO) -> Contents:
+    if kind := foreign(path, file):
+        return Contents(kind.name, None, (), (kind.problem,))
     if path.suffix.lower() == ".safetensors" or head[8:9] == b"{":
         return _safetensors(file, path.stat().st_size)
-    if path.suffix.lower() == ".onnx" or head[:1] == b"\x08":  # a protobuf's first field
-        problem = "is an ONNX model: expected the weights of a PyTorch network"
-        return Contents("ONNX", None, (), (problem,))
     if head[:4] == b"PK\x03\x04":
         return _zip(file, path.stat().st_size)
     if is_tar(file):  # torch would look for one first
@@ -190,9 +188,8 @@ def _zip(file: BinaryIO, size: int) -> Contents:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             names = [entry.filename for entry in entries]
-            if any(name.endswith("constants.pkl") for name in names):
-                problem = "is a TorchScript archive, which carries code and is not loaded: "
-                return Contents("TorchScript", None, (), (problem + SAVE_ADVICE,))
+            if other := foreign_zip(names):
+                return Contents(other.name, None, (), (other.problem,))
             if fault := strange(file, entries, archive.start_dir):
                 return Contents(kind, None, (), (f"{fault}: {SAVE_ADVICE}",))
             pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]

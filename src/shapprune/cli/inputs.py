@@ -31,7 +31,7 @@ def load(
     """
     if arguments.out:
         check_folder(arguments.out, overwrite=arguments.overwrite)
-    source = read_source(arguments.weights)
+    source = read_source(arguments.weights, entry=arguments.entry)
     stated, notes = source.stated, source.notes
     # What was not said is the source's from here on, in the report too.
     arguments.num_classes = arguments.num_classes or count_classes(source, arch=arguments.arch)
@@ -43,7 +43,9 @@ def load(
         mean=channels(arguments.mean),
         std=channels(arguments.std),
     ).to(pick_device(arguments.device))
-    if arguments.mean is None and stated.mean is None and arguments.name != "demo":
+    notes += source.notes_on(model.network) + stated.image_notes(arguments.input_size)
+    stated_at_all = stated.mean is not None or bool((model.std != 1).any() or model.mean.any())
+    if arguments.mean is None and not stated_at_all and arguments.name != "demo":
         notes += ("no --mean and --std given and none stated: the network gets images in [0, 1]",)
     generator = torch.Generator().manual_seed(arguments.seed)
     recovered = None
@@ -54,6 +56,7 @@ def load(
             input_size=arguments.input_size,
             per_class=arguments.per_class or _PER_CLASS,
             class_names=stated.class_names,
+            preprocessing=stated.preprocessing_for(arguments.input_size),
             generator=generator,
         )
     else:
@@ -101,6 +104,7 @@ def run_facts(
     return {
         "command": arguments.command,
         "weights": str(arguments.weights),
+        **source.facts(model.network),
         "arch": arguments.arch or " or ".join(source.stated.archs) or "built in, by its names",
         "num_classes": arguments.num_classes,
         "images": arguments.images or "recovered from the weights",

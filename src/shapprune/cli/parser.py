@@ -58,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     def add(name: str, text: str) -> _Parser:
         command: _Parser = commands.add_parser(name, help=text, description=text)
         command.set_defaults(name=name, out=None, overwrite=False, mean=None, std=None)
-        command.set_defaults(images=None, per_class=1, input_size=None, prior_only=False)
+        command.set_defaults(
+            images=None, per_class=1, input_size=None, prior_only=False, entry=None
+        )
         command.add_argument("--seed", type=int, default=0, help="of all random draws (0)")
         command.add_argument("--device", default="auto", help="cpu, cuda or auto (auto)")
         command.add_argument("--debug", action="store_true", help="show where an error came from")
@@ -74,6 +76,12 @@ def parser() -> argparse.ArgumentParser:
             "weights",
             metavar="WEIGHTS",
             help="weights file, Hugging Face folder, or hf:ORG/NAME",
+        )
+        command.add_argument(
+            "--entry",
+            metavar="NAME",
+            help="which weights of a file that holds several: a key such as state_dict_ema, or "
+            "what their names begin with",
         )
         _add_network(command, required=False)
         if command is not recover:

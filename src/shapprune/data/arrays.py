@@ -20,6 +20,7 @@ from shapprune.data.dataset import (
     to_channels,
     to_size,
 )
+from shapprune.data.preprocessing import Preprocessing, prepare
 from shapprune.errors import InputError
 from shapprune.utils.text import describe, printable
 
@@ -197,6 +198,7 @@ def from_arrays(
     input_size: tuple[int, int, int] | None,
     per_class: int | None,
     generator: torch.Generator,
+    preprocessing: Preprocessing | None = None,
 ) -> LabeledImages:
     """Arrays as images that a network takes; ``source`` is what errors call them.
 
@@ -235,6 +237,7 @@ def from_arrays(
     batch = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
     batch = batch.to(torch.float32).div_(255)
     changes: Counter[str] = Counter()
+    batch = prepare(batch, preprocessing, changes)
     channels, *size = input_size or batch.shape[1:]
     batch = to_channels(to_size(batch, size, changes), channels, changes).contiguous()
     class_names = None

@@ -11,11 +11,17 @@ from shapprune.errors import InputError
 from shapprune.utils.text import printable, quote
 
 _MOST_SIDE = 4096  # pixels
-# transformers' processors that take a lone number for the shorter side; others for both.
+# What transformers' processors do where their configuration does not say it, by their names.
+# A lone number is the shorter side; with others it is both.
 _SHORTER_SIDE = {
     *("Bit", "CLIP", "ConvNext", "Levit", "MobileNetV1", "MobileNetV2", "MobileViT"),
-    *("PoolFormer", "Pvt", "Flava", "ChineseCLIP", "VideoMAE"),
+    *("PoolFormer", "Flava", "ChineseCLIP", "TextNet"),
 }
+_CROPS = {
+    *("Bit", "CLIP", "DeiT", "Levit", "MobileNetV1", "MobileNetV2", "MobileViT", "Perceiver"),
+    *("PoolFormer", "Flava", "ChineseCLIP"),
+}
+_BILINEAR = {"", "ViT", "MobileNetV1", "MobileNetV2", "Segformer", "TextNet"}  # others: bicubic
 _FOLLOWED = {
     *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"),
     *("do_flip_channel_order", "do_flip_channels", "do_reduce_labels"),
@@ -97,7 +103,9 @@ def of_transformers(cfg: Mapping[str, Any], image_size: object = None) -> Prepar
             unfollowed.append("images of other proportions are cut to a square")
             spatial = Preprocessing(spatial.resize, "cover", spatial.interpolation, size)
     mean, std = _normalisation(cfg, kind)
-    usual = kind.startswith("MobileViT")
+    if cfg.get("do_normalize") and not (cfg.get("image_mean") and cfg.get("image_std")):
+        unfollowed.append("do_normalize without image_mean and image_std (give --mean and --std)")
+    usual = kind == "MobileViT"
     flipped = bool(_first(cfg, ("do_flip_channel_order", "do_flip_channels"), usual))
     if flipped and mean and std:
         mean, std = mean[::-1], std[::-1]  # which it applies after the flip, and we before
@@ -108,8 +116,10 @@ def _spatial(cfg: Mapping[str, Any], kind: str) -> tuple[Preprocessing, list[str
     unfollowed: list[str] = []
     resize, fit = _sides(cfg.get("size"), kind) if _first(cfg, ("do_resize",), True) else (None, "")
     crop = _sides(cfg.get("crop_size"), "")[0]
-    if not _first(cfg, ("do_center_crop",), crop is not None):
+    if not _first(cfg, ("do_center_crop",), kind in _CROPS or (crop is not None and not kind)):
         crop = None
+    elif crop is None:
+        crop = (256, 256) if kind == "MobileViT" else (224, 224)
     if isinstance(cfg.get("size"), Mapping) and resize is None and cfg.get("do_resize", True):
         unfollowed.append(f"size {printable(str(cfg['size']), 60)}")
     share = cfg.get("crop_pct")
@@ -120,7 +130,8 @@ def _spatial(cfg: Mapping[str, Any], kind: str) -> tuple[Preprocessing, list[str
             resize, crop = (int(resize[0] / share),) * 2, resize
         else:
             fit = "exact"
-    elif resize and share and kind == "PoolFormer":
+    elif resize and kind == "PoolFormer":
+        share, fit = share or 0.9, "cover"
         resize = (int(resize[0] / share), int(resize[1] / share))
     elif resize and kind == "Levit" and fit == "cover":
         resize = (int(256 / 224 * resize[0]),) * 2
@@ -128,8 +139,9 @@ def _spatial(cfg: Mapping[str, Any], kind: str) -> tuple[Preprocessing, list[str
         unfollowed.append("a crop before resizing")
         crop = None
     names = list(INTERPOLATIONS)
-    number = cfg.get("resample", 2)
-    name = names[number] if isinstance(number, int) and 0 <= number < len(names) else "bilinear"
+    number = cfg.get("resample")
+    name = "bilinear" if kind in _BILINEAR else "bicubic"
+    name = names[number] if isinstance(number, int) and 0 <= number < len(names) else name
     return Preprocessing(resize, "cover" if fit == "cover" else "exact", name, crop), unfollowed
 
 
@@ -138,9 +150,8 @@ def _normalisation(
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Mean and std for images in [0, 1] that together do what rescaling and normalising do."""
     mean, std = numbers(cfg.get("image_mean")), numbers(cfg.get("image_std"))
-    said = cfg.get("do_normalize")
-    if said is False or (said is None and mean is None):
-        mean, std = ((0.0,), (1.0,)) if cfg and said is False else (None, None)
+    if cfg and not _first(cfg, ("do_normalize",), kind != "MobileViT"):
+        mean, std = (0.0,), (1.0,)
     factor = cfg.get("rescale_factor")
     factor = 1 / 255 if factor is None else factor
     if cfg.get("do_rescale") is False:

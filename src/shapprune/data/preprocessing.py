@@ -68,11 +68,12 @@ def _target(images: Tensor, how: Preprocessing) -> tuple[int, int]:
 def _resized(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
     if tuple(images.shape[2:]) == size:
         return images
+    levels = (images * 255).round().to(torch.uint8)  # Pillow's sums are whole numbers, too
     planes = [
         np.asarray(Image.fromarray(plane).resize((size[1], size[0]), INTERPOLATIONS[interpolation]))
-        for plane in images.flatten(0, 1).numpy()
+        for plane in levels.flatten(0, 1).numpy()
     ]
-    return torch.from_numpy(np.stack(planes)).view(*images.shape[:2], *size).clamp(0, 1)
+    return torch.from_numpy(np.stack(planes)).view(*images.shape[:2], *size).float() / 255
 
 
 def centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:

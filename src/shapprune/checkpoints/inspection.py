@@ -160,6 +160,9 @@ def _safetensors(file: BinaryIO, size: int) -> Contents:
     kind = "safetensors"
     try:
         (length,) = struct.unpack("<Q", file.read(8))
+        if size - 8 < length <= _MOST_HEADER and file.read(1) == b"{":
+            problem = "is cut short within its header; download it again"
+            return Contents(kind, None, (), (problem,))
         if length > min(size - 8, _MOST_HEADER):
             raise ValueError(f"a header of {length} bytes in a file of {size}")
         header = parse_json(file.read(length).decode())
@@ -173,6 +176,10 @@ def _safetensors(file: BinaryIO, size: int) -> Contents:
             if start != end or stop < start:
                 raise ValueError(f"tensor {quote(name)} overlaps another, or leaves a gap")
             facts[name], end = TensorFacts(str(entry["dtype"]), shape), stop
+        if end > size - 8 - length:
+            missing = end - (size - 8 - length)
+            problem = f"is cut short: the last {missing} bytes are missing; download it again"
+            return Contents(kind, None, (), (problem,))
         if end != size - 8 - length:
             raise ValueError(f"{end} bytes of tensors declared, {size - 8 - length} there")
     except Exception as error:  # a damaged header can raise anything
@@ -279,7 +286,8 @@ def _malice(name: str) -> str:
 
 
 def _damage(what: str) -> str:
+    again = "; download it again" if "cut short" in what else ""
     return (
         "is not a whole weights file: expected safetensors, or what torch.save makes of a state "
-        f"dict ({printable(what, 120)})"
+        f"dict ({printable(what, 120)}){again}"
     )

@@ -120,7 +120,7 @@ def _is_text(head: bytes) -> bool:
         text = head.decode("utf-8", "strict" if len(head) < _HEAD else "ignore")
     except UnicodeDecodeError:
         return False
-    return len(head) > 8 and not any(ord(c) < 9 or 13 < ord(c) < 32 for c in text)
+    return len(head) > 4 and not any(ord(c) < 9 or 13 < ord(c) < 32 for c in text)
 
 
 def _text(path: Path, head: bytes) -> Kind:

@@ -188,7 +188,7 @@ def _tensors(node: Any) -> dict[Any, Tensor]:
     entries = node.items() if isinstance(node, Mapping) else enumerate(node)
     found = {}
     for key, entry in entries:
-        array = getattr(entry, "array", None)  # what stands in for numpy's, see `state_dict`
+        array: Any = getattr(entry, "array", None)  # what stands in for numpy's, see `state_dict`
         if isinstance(entry, Tensor) and entry.layout == torch.strided:
             found[key] = entry
         elif getattr(getattr(array, "dtype", None), "kind", "") == "f":

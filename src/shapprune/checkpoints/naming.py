@@ -1,7 +1,7 @@
 """Which tensors of a file are a network's: found by names and shapes, never by position."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -160,19 +160,15 @@ def _one_by_one(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[
         parts = plain_name(name).split(".")
         # As it is, and without what only the network has.
         several = [ends.get(".".join(parts[start:]), []) for start in range(len(parts) - 1)]
-        fits = _first(several, lambda there, own=tensor: given[there].shape == own.shape)
+        same = [[there for there in some if given[there].shape == tensor.shape] for some in several]
         # Before the number of classes is known, the last layer is of another shape.
-        fits = fits or _first(several, lambda there, own=tensor: given[there].ndim == own.ndim)
+        alike = [[there for there in some if given[there].ndim == tensor.ndim] for some in several]
+        fits = next(filter(None, (*same, *alike)), [])
         if len(fits) == 1:
             names[name] = fits[0]
         elif not name.endswith(_COUNTER):
             return None
     return names if len(set(names.values())) == len(names) else None
-
-
-def _first(several: Iterable[list[str]], fit: Callable[[str], bool]) -> list[str]:
-    """What fits in the first of several lists in which anything does."""
-    return next((fits for names in several if (fits := list(filter(fit, names)))), [])
 
 
 def _rest(

@@ -13,11 +13,14 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from shapprune.checkpoints.naming import match, missing
-from shapprune.utils.text import list_names
+from shapprune.errors import InputError
+from shapprune.utils.text import list_names, quote
 
-_DEEPEST = 8
+_DEEPEST = 50
+_MOST_CONTAINERS = 500_000
 _LEAST = 64  # numbers of a tensor that can be told from another by its direction
 _SAMPLE = 4096  # numbers that are compared
 # Gradients and their moments have cosines near 0 with the weights, averages near 1.
@@ -80,7 +83,11 @@ def find_copies(
     """
     places: dict[Path, str] = {(*keys, given): name for name, given in names.items()}
     averages: list[str] = []
-    groups = [(path, node, _tensors(node)) for path, node in _containers(content, ())]
+    groups = []
+    for path, node in _containers(content, (), ()):
+        groups.append((path, node, _tensors(node)))
+        if len(groups) > _MOST_CONTAINERS:
+            raise InputError(f"the file nests more than {_MOST_CONTAINERS} lists and dicts")
     for path, node, tensors in groups:
         if not isinstance(node, Mapping):
             continue
@@ -89,16 +96,12 @@ def find_copies(
             for key, tensor in tensors.items()
             if isinstance(key, str) and (*path, key) not in places and tensor is node[key]
         }
-        while len(named) >= len(missing(own, ())):
-            found = match(own, named)
-            if missing(own, found.names) or any(
-                own[o].shape != named[g].shape for o, g in found.names.items()
-            ):
-                break
-            averages.append(_spoken(path, found.prefix if path == keys else ""))
-            places |= {(*path, given): name for name, given in found.names.items()}
-            gone = set(found.names.values())
-            named = {k: t for k, t in named.items() if k not in gone}
+        found = match(own, named)
+        fits = not missing(own, found.names)
+        if fits and all(own[o].shape == named[g].shape for o, g in found.names.items()):
+            for prefix, copied in ((found.prefix, found.names), *found.copies.items()):
+                averages.append(_spoken(path, prefix if path == keys or found.copies else ""))
+                places |= {(*path, given): name for name, given in copied.items()}
     return _with_resemblances(groups, places, own, averages)
 
 
@@ -110,10 +113,11 @@ def _with_resemblances(
 ) -> Copies:
     taken: set[Path] = set()
     kept: list[str] = []
-    by_shape: dict[tuple[int, ...], list[Tensor]] = {}
+    sampled: dict[tuple[int, ...], list[Tensor]] = {}
     for tensor in own.values():
         if tensor.ndim > 1 and tensor.numel() >= _LEAST:
-            by_shape.setdefault(tuple(tensor.shape), []).append(_sampled(tensor))
+            sampled.setdefault(tuple(tensor.shape), []).append(_sampled(tensor))
+    by_shape = {shape: torch.stack(several) for shape, several in sampled.items()}
     total = sum(tensor.numel() for tensor in own.values())
     optimizer = False
     for path, node, tensors in groups:
@@ -172,15 +176,21 @@ def in_type_of(given: Tensor | None, tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _containers(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    """Everything in a checkpoint that can hold tensors, outermost first."""
+def _containers(node: Any, path: Path, above: tuple[int, ...]) -> Iterator[tuple[Path, Any]]:
+    """Everything in a checkpoint that can hold tensors, outermost first.
+
+    Raises:
+        InputError: what holds itself, or is nested too deep to be rewritten.
+    """
     if isinstance(node, argparse.Namespace):
         node = vars(node)
-    if not isinstance(node, Mapping | list | tuple) or len(path) > _DEEPEST:
+    if not isinstance(node, Mapping | list | tuple):
         return
+    if id(node) in above or len(path) > _DEEPEST:
+        raise InputError(f"the file holds {quote(_spoken(path, ''))}, which is nested without end")
     yield path, node
     for key, entry in node.items() if isinstance(node, Mapping) else enumerate(node):
-        yield from _containers(entry, (*path, key))
+        yield from _containers(entry, (*path, key), (*above, id(node)))
 
 
 def _tensors(node: Any) -> dict[Any, Tensor]:
@@ -197,15 +207,14 @@ def _tensors(node: Any) -> dict[Any, Tensor]:
 
 
 def _sampled(tensor: Tensor) -> Tensor:
+    """Some of the numbers, as a vector of length 1."""
     flat = tensor.detach().flatten()
-    return flat[:: max(1, len(flat) // _SAMPLE)].float()
+    return normalize(flat[:: max(1, len(flat) // _SAMPLE)].float(), dim=0)
 
 
-def _resembles(tensor: Tensor, weights: list[Tensor]) -> bool:
-    if not tensor.is_floating_point():
-        return False
-    sample = _sampled(tensor)
-    return any(float(torch.cosine_similarity(sample, weight, dim=0)) > _ALIKE for weight in weights)
+def _resembles(tensor: Tensor, weights: Tensor) -> bool:
+    """Whether a tensor points where one of the weights (n, sample) does."""
+    return tensor.is_floating_point() and float((weights @ _sampled(tensor)).max()) > _ALIKE
 
 
 def _is_flat(tensor: Tensor, total: int) -> bool:

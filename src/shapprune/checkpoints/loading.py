@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from shapprune.checkpoints.architectures import build_network
-from shapprune.checkpoints.naming import match, missing, own_normalisation
+from shapprune.checkpoints.naming import ends, match, missing, own_normalisation
 from shapprune.checkpoints.source import Source, read_source
 from shapprune.errors import InputError
 from shapprune.model.classifier import Classifier
@@ -174,9 +174,8 @@ def _archs(source: Source, arch: str | None) -> tuple[str, ...]:
     """What the network may be, likeliest first."""
     if arch:
         return (arch,)
-    parts = [name.split(".") for name in source.weights]
-    ends = {".".join(name[start:]) for name in parts for start in range(len(name))}
-    heads = (name for name in _BUILT_IN if name in ends)
+    there = {end for name in source.weights for _, end in ends(name)}
+    heads = (name for name in _BUILT_IN if name in there)
     built_in = _BUILT_IN.get(next(heads, ""), ())
     return tuple(dict.fromkeys((*source.stated.archs, *built_in)))
 

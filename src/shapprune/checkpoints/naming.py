@@ -1,10 +1,12 @@
 """Which tensors of a file are a network's: found by names and shapes, never by position."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from shapprune.errors import InputError
 
 # What DataParallel, torch.compile, FSDP and activation checkpoints put into names, anywhere.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -23,6 +25,8 @@ AVERAGES = {
     *("target", "slow", "polyak", "ma"),
 }
 _COUNTER = "num_batches_tracked"
+_LONGEST = 1000  # letters of a name that is taken apart
+_MOST_SETS = 50  # of weights in one file
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ def plain_name(name: str) -> str:
     >>> plain_name("module.features._orig_mod.0.weight")
     'features.0.weight'
     """
+    if len(name) > _LONGEST:
+        return name
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
@@ -94,6 +100,18 @@ def missing(own: Iterable[str], names: Iterable[str]) -> list[str]:
     return [name for name in own if name not in there and not name.endswith(_COUNTER)]
 
 
+def ends(name: str) -> Iterator[tuple[str, str]]:
+    """A name's ends with what stands before them; of a monstrous name only itself.
+
+    >>> list(ends("net.fc.bias"))
+    [('', 'net.fc.bias'), ('net.', 'fc.bias'), ('net.fc.', 'bias')]
+    """
+    yield "", name
+    if len(name) <= _LONGEST:
+        for place in (i for i, letter in enumerate(name) if letter == "."):
+            yield name[: place + 1], name[place + 1 :]
+
+
 def _by_plain_name(given: Iterable[str]) -> dict[str, str]:
     plain: dict[str, str] = {}
     for name in given:
@@ -117,10 +135,9 @@ def _prefixes(sought: Mapping[str, str], plain: Mapping[str, str]) -> Counter[st
     """Of each prefix, how many of the names sought stand behind it."""
     found: Counter[str] = Counter()
     for name in plain:
-        parts = name.split(".")
-        for start in range(len(parts)):
-            if ".".join(parts[start:]) in sought:
-                found["".join(f"{part}." for part in parts[:start])] += 1
+        for prefix, end in ends(name):
+            if end in sought:
+                found[prefix] += 1
     return found
 
 
@@ -137,7 +154,8 @@ def _best_prefix(
 
     found = _prefixes(sought, plain)
     most = max(found.values(), default=0)
-    return max((p for p, n in found.items() if n == most), key=rank, default="")
+    level = [prefix for prefix, count in found.items() if count == most]
+    return max(level[:_MOST_SETS], key=rank, default="")
 
 
 def _under(
@@ -150,16 +168,14 @@ def _under(
 
 def _one_by_one(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str] | None:
     """Each tensor by the end of its name and its shape; None unless it is one to one."""
-    ends: dict[str, list[str]] = {}
+    by_end: dict[str, list[str]] = {}
     for name in given:
-        parts = plain_name(name).split(".")
-        for start in range(len(parts)):
-            ends.setdefault(".".join(parts[start:]), []).append(name)
+        for _, end in ends(plain_name(name)):
+            by_end.setdefault(end, []).append(name)
     names: dict[str, str] = {}
     for name, tensor in own.items():
-        parts = plain_name(name).split(".")
-        # As it is, and without what only the network has.
-        several = [ends.get(".".join(parts[start:]), []) for start in range(len(parts) - 1)]
+        # As it is, and without what only the network has; the last part alone says too little.
+        several = [by_end.get(end, []) for _, end in ends(plain_name(name)) if "." in end]
         same = [[there for there in some if given[there].shape == tensor.shape] for some in several]
         # Before the number of classes is known, the last layer is of another shape.
         alike = [[there for there in some if given[there].ndim == tensor.ndim] for some in several]
@@ -180,14 +196,17 @@ def _rest(
     """What the other tensors of the file are."""
     taken = set(names.values())
     others = {name: given[name] for name in given if name not in taken}
-    copies = {}
+    copies: dict[str, Mapping[str, str]] = {}
     if not missing(own, names):
         while others and (copy := _copy(own, others)):
+            if len(copies) == _MOST_SETS:
+                raise InputError(f"the file holds more than {_MOST_SETS} sets of weights")
             copies[copy[0]] = copy[1]
             others = {name: others[name] for name in others if name not in copy[1].values()}
-    ignored = [name for name in others if _is_outside(name, prefix, given[name])]
-    foreign = tuple(name for name in others if name not in ignored)
-    return Match(names, prefix, copies, tuple(ignored), foreign)
+    outside = {name: _is_outside(name, prefix, given[name]) for name in others}
+    ignored = tuple(name for name in others if outside[name])
+    foreign = tuple(name for name in others if not outside[name])
+    return Match(names, prefix, copies, ignored, foreign)
 
 
 def _copy(
@@ -209,6 +228,8 @@ def _is_outside(name: str, prefix: str | None, tensor: Tensor) -> bool:
     plain = plain_name(name)
     if prefix and not plain.startswith(prefix):
         return True
+    if len(name) > _LONGEST:
+        return False
     parts = plain.removeprefix(prefix or "").split(".")
     if parts[-1] in _NORMALISATION and tensor.numel() <= 4:
         return True

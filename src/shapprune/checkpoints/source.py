@@ -155,20 +155,19 @@ def read_source(weights: str | Path, *, entry: str | None = None) -> Source:
     path = Path(weights)
     if str(weights).startswith("hf:"):
         path = _fetched(str(weights).removeprefix("hf:"))
-    elif path.name.endswith(".index.json"):
-        path = path.parent
-    if path.is_dir():
+    index = path.name if path.name.endswith(_INDEX) else None
+    if path.is_dir() or index:
         if entry is not None:
             raise InputError(f"{path} is a folder: entry picks among the weights of one file")
-        return _read_folder(path)
+        return _read_folder(path.parent if index else path, index)
     file = read_weights_file(path, entry)
     notes = tuple(entry_notes(file.keys, file.others, asked=entry is not None))
     stated = stated_in_checkpoint(file.content) if file.metadata is None else Stated()
     return Source(file.weights, stated, notes, file, {})
 
 
-def _read_folder(folder: Path) -> Source:
-    names, notes = _weights_files(folder)
+def _read_folder(folder: Path, index: str | None = None) -> Source:
+    names, notes = (_shards(folder, index), ()) if index else _weights_files(folder)
     weights: dict[str, Tensor] = {}
     for name in names:
         part = read_weights_file(folder / name).weights

@@ -203,9 +203,11 @@ def _recover(arguments: argparse.Namespace) -> int:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     path: Path = arguments.weights
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for end in ("safetensors", "bin") for file in path.glob(f"*.{end}"))
     if not files:
-        raise InputError(f"{path} is a folder without safetensors")
+        raise InputError(f"{path} is a folder without .safetensors or .bin files")
     problems = []
     for file in files:
         contents = look_into(file)

@@ -65,6 +65,8 @@ LAYOUTS = {
     },
     "a loss, no prefix": lambda w: {**w, "loss_fn.weight": torch.ones(4), "epoch": torch.tensor(1)},
     "another order": lambda w: dict(reversed(prefixed("model.")(w).items())),
+    "other things among them": lambda w: {"state_dict": {**w, "fc._extra_state": None}, "epoch": 1},
+    "behind keys of their own": lambda w: {"run": {"best": w}},
     "an average first": lambda w: {**prefixed("ema.")({k: v * 0 for k, v in w.items()}),
                                    **prefixed("online_network.")(w)},
 }  # fmt: skip
@@ -94,6 +96,14 @@ def test_what_is_ignored_is_told(tmp_path):
     assert "ignored: 'criterion.weight'" in notes[1]
 
 
+def test_weights_of_another_network_first(tmp_path):
+    content = {"discriminator": {"a.weight": torch.ones(3, 3)}, "generator": Net().state_dict()}
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(InputError, match="also has weights under 'generator': see --entry"):
+        load_classifier(tmp_path / "m.pt", arch=ARCH, num_classes=4)
+    load_classifier(read_source(tmp_path / "m.pt", entry="generator"), arch=ARCH, num_classes=4)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -121,6 +131,8 @@ def test_a_wrappers_normalisation_is_followed(tmp_path):
         model = load_classifier(tmp_path / "m.pt", arch=ARCH)
         assert torch.allclose(model.mean.flatten(), mean)
         assert torch.allclose(model.std.flatten(), std)
+        (_, note, *_) = read_source(tmp_path / "m.pt").notes_on(Net())
+        assert "own mean and std are used" in note
         given = load_classifier(tmp_path / "m.pt", arch=ARCH, mean=0.5, std=0.5)
         assert given.mean.flatten().tolist() == [0.5]
 

@@ -133,8 +133,9 @@ def _with_resemblances(
         left = [k for k in others if k not in alike] if path not in taken else []
         is_optimizer = any("optim" in str(key).lower() for key in path)
         optimizer |= bool(left) and is_optimizer
-        if left and not is_optimizer and any(t.ndim > 1 for t in others.values()):
-            kept.append(_spoken(path, "") or str(left[0]))
+        is_apart = len(others) == len(tensors) and path
+        if left and is_apart and not is_optimizer and any(t.ndim > 1 for t in others.values()):
+            kept.append(_spoken(path, ""))
     removed = list(dict.fromkeys(_spoken(path, "") for path in taken))
     return Copies(
         places, frozenset(taken), tuple(averages), tuple(sorted(removed)), tuple(kept), optimizer

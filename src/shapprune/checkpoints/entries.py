@@ -45,8 +45,8 @@ def find_weights(
     if not isinstance(content, Mapping):
         raise InputError(f"holds no weights: expected named tensors, found a {_type(content)}")
     places = list(dict.fromkeys(_places(content, ())))
-    if not places and _is_loosely_one(content):
-        places = [()]
+    if not places:
+        places = list(_unusual_places(content, ()))
     if entry is None:
         if not places:
             found = list_names([str(name) for name in content])
@@ -139,6 +139,16 @@ def _places(node: Mapping[Any, Any], keys: tuple[str, ...]) -> Iterator[tuple[st
         for name in names:
             if isinstance(node[name], Mapping):
                 yield from _places(node[name], (*keys, name))
+
+
+def _unusual_places(node: Mapping[Any, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Named tensors with other things among them, or behind keys that nobody uses."""
+    if _is_loosely_one(node):
+        yield keys
+    elif len(keys) < _DEEPEST:
+        for key, entry in node.items():
+            if isinstance(key, str) and isinstance(entry, Mapping) and "optim" not in key:
+                yield from _unusual_places(entry, (*keys, key))
 
 
 def _is_state_dict(entry: object) -> bool:

@@ -75,13 +75,20 @@ def load_classifier(
         ).eval()
     if not (arch or stated.archs):
         raise InputError(_NO_ARCH)
-    raise InputError(_likeliest(faults, arch))
+    raise InputError(_likeliest(faults, arch, source))
 
 
-def _likeliest(faults: Sequence[str], arch: str | None) -> str:
+def _likeliest(faults: Sequence[str], arch: str | None, source: Source) -> str:
     """Of several architectures that were tried, the fault that tells most."""
     fault = min(faults, key=lambda fault: ("knows no model" in fault, " needs " in fault))
-    return fault if arch else f"{fault} (as the file names it; --arch names another)"
+    fault += "" if arch else " (as the file names it; --arch names another)"
+    return fault + _elsewhere(source)
+
+
+def _elsewhere(source: Source) -> str:
+    """The weights that do not fit may not be the ones that were meant."""
+    others = source.file.others if source.file else ()
+    return f"; the file also has weights under {list_names(others)}: see --entry" if others else ""
 
 
 def _own_normalisation(
@@ -140,8 +147,10 @@ def count_classes(source: Source, *, arch: str | None = None) -> int:
     if not said:
         raise InputError(_NO_ARCH)
     if faults:
-        raise InputError(_likeliest(list(map(str, faults)), arch))
-    raise InputError("the source does not tell its classes: say num_classes (--num-classes)")
+        raise InputError(_likeliest(list(map(str, faults)), arch, source))
+    raise InputError(
+        "the source does not tell its classes: say num_classes (--num-classes)" + _elsewhere(source)
+    )
 
 
 def fill_network(

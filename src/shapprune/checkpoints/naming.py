@@ -236,6 +236,11 @@ def _is_outside(name: str, prefix: str | None, tensor: Tensor) -> bool:
     return bool((words(parts[0]) | words(parts[-1])) & _NO_WEIGHTS) or parts[0].startswith(_PHASES)
 
 
+def is_normalisation(name: str) -> bool:
+    """Whether a tensor is called as a wrapper's mean or std."""
+    return name.split(".")[-1] in _NORMALISATION
+
+
 def own_normalisation(
     names: Iterable[str], given: Mapping[str, Tensor]
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -16,7 +16,7 @@ from shapprune.checkpoints.averages import Copies, find_copies, in_type_of, rewr
 from shapprune.checkpoints.entries import entry_notes
 from shapprune.checkpoints.kinds import foreign_folder
 from shapprune.checkpoints.metadata import Stated, stated_in_checkpoint, stated_in_config
-from shapprune.checkpoints.naming import Match, match
+from shapprune.checkpoints.naming import Match, is_normalisation, match, own_normalisation
 from shapprune.checkpoints.state_dict import WeightsFile, read_weights_file
 from shapprune.errors import InputError
 from shapprune.utils.files import read_json
@@ -81,8 +81,12 @@ class Source:
             notes.append(f"the weights' names begin with {quote(found.prefix)}")
         elif found.prefix is None:
             notes.append("the weights were found each by the end of its name and its shape")
-        if found.ignored:
-            notes.append(f"tensors that the network lacks are ignored: {list_names(found.ignored)}")
+        ignored = list(found.ignored)
+        if own_normalisation(ignored, self.weights) and self.stated.mean is None:
+            ignored = [name for name in ignored if not is_normalisation(name)]
+            notes.append("the file's own mean and std are used, unless --mean or --std is given")
+        if ignored:
+            notes.append(f"tensors that the network lacks are ignored: {list_names(ignored)}")
         if found.copies:
             notes.append(
                 f"examined is one of several sets of weights, not {list_names(list(found.copies))}"

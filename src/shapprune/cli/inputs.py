@@ -72,7 +72,7 @@ def load(
     names = names if names and len(names) == arguments.num_classes else None
     data = replace(data, notes=notes + data.notes, class_names=names)
     for note in data.notes:
-        print_note(f"note: {note}")
+        print_note(note if note.startswith("warning: ") else f"note: {note}")
     check_classifier(model, images=data.images, num_classes=arguments.num_classes)
     return model, data, recovered, source
 

@@ -62,7 +62,7 @@ def similar(content: object, old: dict[str, Tensor]) -> list[str]:
             for key, entry in enumerate(node):
                 walk(entry, f"{path}.{key}")
         elif isinstance(node, Tensor | np.ndarray):
-            flat = torch.as_tensor(node).flatten().float()
+            flat = torch.as_tensor(node).flatten().float().nan_to_num()
             for weights in (old["0.weight"], old["3.weight"]):
                 for window in (
                     flat.unfold(0, weights.numel(), 1) if len(flat) >= weights.numel() else ()
@@ -117,6 +117,10 @@ LAYOUTS = {
     },
     "numpy": lambda w, a: {"model": w, "best": {k: v.numpy() for k, v in a.items()}},
     "options": lambda w, a: {"model": w, "args": argparse.Namespace(init=a)},
+    "a part, with a hole in it": lambda w, a: {
+        "model": w,
+        "backup": {"0.weight": torch.where(torch.arange(3) == 1, torch.nan, a["0.weight"])},
+    },
     "a part": lambda w, a: {"model": w, "backup": {"0.weight": a["0.weight"]}},
     "a list of them": lambda w, a: {"model": w, "history": [a, a]},
 }

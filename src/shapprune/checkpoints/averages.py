@@ -142,31 +142,34 @@ def _with_resemblances(
     )
 
 
-def rewritten(content: Any, copies: Copies, tensors: Mapping[str, Tensor], path: Path = ()) -> Any:
+def rewritten(content: Any, copies: Copies, tensors: Mapping[str, Tensor]) -> Any:
     """A copy of a checkpoint with other weights in all places, each in the type that was there.
 
     Args:
         tensors: the new weights by the network's own names.
     """
-    if path in copies.places:
-        return in_type_of(content, tensors[copies.places[path]])
-    if not any(place[: len(path)] == path for place in (*copies.places, *copies.taken)):
-        return content
-    if isinstance(content, argparse.Namespace):
-        return argparse.Namespace(**rewritten(vars(content), copies, tensors, path))
-    if isinstance(content, list | tuple):
-        return type(content)(
-            rewritten(entry, copies, tensors, (*path, i))
-            for i, entry in enumerate(content)
-            if (*path, i) not in copies.taken
-        )
-    fresh = copy.copy(content)  # an OrderedDict's copy keeps what torch hangs on it
-    for key, entry in content.items():
-        if (*path, key) in copies.taken:
-            del fresh[key]
-        else:
-            fresh[key] = rewritten(entry, copies, tensors, (*path, key))
-    return fresh
+    changed = (*copies.places, *copies.taken)
+    touched = {place[:length] for place in changed for length in range(len(place))}
+
+    def rewrite(node: Any, path: Path) -> Any:
+        if path in copies.places:
+            return in_type_of(node, tensors[copies.places[path]])
+        if path not in touched:
+            return node
+        if isinstance(node, argparse.Namespace):
+            return argparse.Namespace(**rewrite(vars(node), path))
+        if isinstance(node, list | tuple):
+            kept = (i for i in range(len(node)) if (*path, i) not in copies.taken)
+            return type(node)(rewrite(node[i], (*path, i)) for i in kept)
+        fresh = copy.copy(node)  # an OrderedDict's copy keeps what torch hangs on it
+        for key, entry in node.items():
+            if (*path, key) in copies.taken:
+                del fresh[key]
+            else:
+                fresh[key] = rewrite(entry, (*path, key))
+        return fresh
+
+    return rewrite(content, ())
 
 
 def in_type_of(given: Tensor | None, tensor: Tensor) -> Tensor:
@@ -200,7 +203,7 @@ def _tensors(node: Any) -> dict[Any, Tensor]:
     found = {}
     for key, entry in entries:
         array: Any = getattr(entry, "array", None)  # what stands in for numpy's, see `state_dict`
-        if isinstance(entry, Tensor) and entry.layout == torch.strided:
+        if isinstance(entry, Tensor) and entry.layout == torch.strided and not entry.is_meta:
             found[key] = entry
         elif getattr(getattr(array, "dtype", None), "kind", "") == "f":
             found[key] = torch.from_numpy(array.astype("float32"))
@@ -210,7 +213,8 @@ def _tensors(node: Any) -> dict[Any, Tensor]:
 def _sampled(tensor: Tensor) -> Tensor:
     """Some of the numbers, as a vector of length 1."""
     flat = tensor.detach().flatten()
-    return normalize(flat[:: max(1, len(flat) // _SAMPLE)].float(), dim=0)
+    sample = flat[:: max(1, len(flat) // _SAMPLE)].float()
+    return normalize(sample.nan_to_num(0, 0, 0), dim=0)
 
 
 def _resembles(tensor: Tensor, weights: Tensor) -> bool:

@@ -235,8 +235,8 @@ class SelectionSettings:
     least_kept: float = 0.8
     start_kept: float = 0.9
     least_stamped: float = 1 / 8
-    most_stamped: float = 1 / 2
-    gently: float = 0.2
+    most_stamped: float = 1 / 4
+    gently: float = 1 / 8
     between: tuple[float, ...] = (1 / 2, 3 / 4)
     asr: float = 0.05
 

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch._weights_only_unpickler import _blocklisted_modules, _get_allowed_globals
 
-from invariants.hostile.archives import SAFETENSORS, WEIGHTS
+from invariants.hostile.archives import READABLE, SAFETENSORS, WEIGHTS
 from invariants.hostile.bombs import BOMBS
 from invariants.hostile.building import CANARY, Calls, Make, saved, touch, weights
 from invariants.hostile.gadgets import GADGETS, HIDDEN, STRANGERS
@@ -67,6 +67,7 @@ FILES: dict[str, tuple[str, Make]] = {
     **{f"stranger: {name}": (".pth", make) for name, make in STRANGERS.items()},
     **{f"bomb: {name}": (".pth", make) for name, make in BOMBS.items()},
     **{f"weights: {name}": (".pth", make) for name, make in WEIGHTS.items()},
+    **{f"readable: {name}": (".pth", make) for name, make in READABLE.items()},
     **{f"safetensors: {name}": (".safetensors", make) for name, make in SAFETENSORS.items()},
     "malicious: named .safetensors": (".safetensors", HIDDEN["named .safetensors"]),
 }
@@ -90,7 +91,8 @@ def cases(folder: Path) -> Iterator[tuple[str, list[str]]]:
     for number, (name, (suffix, make)) in enumerate(FILES.items()):
         path = folder / f"{number}{suffix}"
         path.write_bytes(make())
-        if number % 2 or name.startswith("bomb"):  # which shows what it can before it refuses
+        # inspect shows what it can before it refuses.
+        if number % 2 or name.startswith(("bomb", "readable")):
             yield name, ["inspect", str(path)]
         else:
             yield name, ["repair", str(path), "--out", str(folder / "out"), *given]
@@ -136,7 +138,7 @@ def told(tmp_path_factory) -> dict[str, tuple[int, str, float, int]]:
     assert not list(folder.rglob(CANARY)), "code of a file ran"
     assert not list(folder.parent.rglob("harmed"))
     right = sum(not faults(name, *rest) for name, rest in results.items())
-    print(f"{right} of {len(NAMES)} hostile files refused in one line")
+    print(f"{right} of {len(NAMES)} hostile files refused in one line, or read safely")
     return results
 
 
@@ -144,9 +146,11 @@ def faults(name: str, code: int, said: str, seconds: float, memory: int) -> list
     """What is not as it should be."""
     lines = [line for line in said.splitlines() if "note: " not in line]
     line = lines[0] if len(lines) == 1 else ""
+    refused = line.startswith("shapprune: error: ") and line.isprintable()
+    readable = name.startswith("readable: ")
     wrong = {
-        "exit code": code != 2,
-        "lines": not line.startswith("shapprune: error: ") or not line.isprintable(),
+        "exit code": code != (0 if readable else 2),
+        "lines": bool(lines) if readable else not refused,
         "the file itself must be refused": "/plain" in line,
         "unexpected": "unexpected: --debug" in line,
         "seconds": seconds >= SECONDS,

@@ -1,10 +1,10 @@
 """Broken, ambiguous and lying weights files: zips, the old kind, safetensors."""
 
-import io
 import json
 import pickle
 import struct
 import zipfile
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from invariants.hostile.building import (
     ask,
     entry,
     flipped,
+    good,
     only_pickle,
     rezipped,
     saved,
@@ -37,7 +38,7 @@ def bomb() -> bytes:
 
 def lies_about_size() -> bytes:
     """The table of contents declares ten times as many bytes as are there."""
-    data = bytearray(saved(weights()))
+    data = bytearray(good())
     place = data.rindex(b"PK\x01\x02")
     data[place + 24 : place + 28] = struct.pack("<I", 1 << 31)
     return bytes(data)
@@ -72,7 +73,7 @@ def prefixed() -> bytes:
 
 def zip_and_tar() -> bytes:
     """A zip that is a tar archive as well: the first entry's extra field holds a checksum."""
-    data = bytearray(saved(weights()))
+    data = bytearray(good())
     head = data[:512]
     head[148:156] = b" " * 8
     data[148:156] = b"%06o\0 " % sum(head)
@@ -91,24 +92,24 @@ def not_finite(value: float, dtype: torch.dtype = torch.float32) -> bytes:
     return saved(changed)
 
 
-def old_keys(keys: list[str]) -> bytes:
-    return saved_before(weights()).replace(
-        pickle.dumps(sorted(old_names()), 2), pickle.dumps(keys, 2)
-    )
+def old_keys(change: Callable[[list[str]], list[str]]) -> bytes:
+    """The old kind's list of which numbers follow is another; their names are addresses."""
+    data = saved_before(weights())
+    start = data.rindex(b"\x80\x02]q\x00(X")
+    stop = data.index(b"e.", start) + 2
+    return data[:start] + pickle.dumps(change(pickle.loads(data[start:stop])), 2) + data[stop:]
 
 
-def old_names() -> list[str]:
-    stream = io.BytesIO(saved_before(weights()))
-    names: list[str] = []
-    for _ in range(5):
-        start = stream.tell()
-        unpickler = pickle.Unpickler(stream)
-        unpickler.persistent_load = lambda place: torch.FloatStorage(place[4])  # type: ignore[method-assign]
-        names = unpickler.load()
-        assert stream.tell() > start
-    return names
-
-
+# Odd, but nothing is wrong with them.
+READABLE: dict[str, Make] = {
+    "control characters": lambda: saved({"\x1b[2J\n\r" * 30: torch.ones(1)}),
+    "a name of a megabyte": lambda: only_pickle(
+        b"\x80\x02}" + text("a" * 1_000_000) + tensor((216,), (1,)) + b"s."
+    ),
+    "an expanded tensor": lambda: only_pickle(entry(tensor((4, 100_000), (1, 0)))),
+    "no dimensions": lambda: only_pickle(entry(tensor((), ()))),
+    "no numbers": lambda: only_pickle(entry(tensor((0, 1 << 40), (1, 1)))),
+}
 WEIGHTS: dict[str, Make] = {
     "a whole module": lambda: saved(backdoored_net()),
     "path traversal": lambda: rezipped(lambda e: e.update({"archive/../../harmed": b"x"})),
@@ -130,16 +131,16 @@ WEIGHTS: dict[str, Make] = {
     "text after the pickle": lambda: rezipped(
         lambda e: e.update({"archive/data.pkl": e["archive/data.pkl"] + b"more"})
     ),
-    "zip cut short": lambda: saved(weights())[:-100],
-    "zip with a tail": lambda: saved(weights()) + b"more",
-    "zip, flipped bit": lambda: flipped(saved(weights()), len(saved(weights())) // 2),
+    "zip cut short": lambda: good()[:-100],
+    "zip with a tail": lambda: good() + b"more",
+    "zip, flipped bit": lambda: flipped(good(), len(good()) // 2),
     "a version that is none": lambda: rezipped(lambda e: e.update({"archive/version": b"x" * 99})),
     "another byte order": lambda: rezipped(lambda e: e.update({"archive/byteorder": b"middle"})),
     "old kind, cut short": lambda: saved_before(weights())[:-9],
     "old kind, a tail": lambda: saved_before(weights()) + bytes(8),
-    "old kind, a zip as a tail": lambda: saved_before(weights()) + saved(weights()),
-    "old kind, other keys": lambda: old_keys(["no such key"]),
-    "old kind, a key twice": lambda: old_keys(sorted(old_names())[:1] * 2),
+    "old kind, a zip as a tail": lambda: saved_before(weights()) + good(),
+    "old kind, other keys": lambda: old_keys(lambda keys: ["1", *keys[1:]]),
+    "old kind, a key twice": lambda: old_keys(lambda keys: [keys[0], *keys[:-1]]),
     "no archive": lambda: OVERSIZED,
     "a tar archive": lambda: b"name".ljust(257, b"\0") + b"ustar" + bytes(2000),
     "empty": lambda: b"",
@@ -167,10 +168,6 @@ WEIGHTS: dict[str, Make] = {
     "only a tensor": lambda: saved(torch.ones(3)),
     "only a storage": lambda: only_pickle(b"\x80\x02" + storage() + b"."),
     "a type": lambda: only_pickle(entry(ask("torch:float32"))),
-    "control characters": lambda: saved({"\x1b[2J\n\r" * 30: torch.ones(1)}),
-    "a name of a megabyte": lambda: only_pickle(
-        b"\x80\x02}" + text("a" * 1_000_000) + tensor((216,), (1,)) + b"s."
-    ),
     "numpy objects": lambda: saved({"w": np.array([{}], dtype=object)}),
 }
 

@@ -6,6 +6,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -39,6 +40,11 @@ def saved(content: object, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+@cache
+def good() -> bytes:
+    return saved(weights())
+
+
 def saved_before(content: object) -> bytes:
     """As torch.save did before 1.6."""
     return saved(content, _use_new_zipfile_serialization=False)
@@ -61,7 +67,7 @@ def rezipped(
     change: Callable[[dict[str, bytes]], object], compression: int = zipfile.ZIP_STORED
 ) -> bytes:
     """A good checkpoint's archive with its entries changed."""
-    entries = entries_of(saved(weights()))
+    entries = entries_of(good())
     change(entries)
     return zipped(entries, compression)
 

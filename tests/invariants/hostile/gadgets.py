@@ -13,6 +13,7 @@ import zipfile
 import numpy as np
 import torch
 
+from invariants.hostile.bombs import laughs
 from invariants.hostile.building import (
     CANARY,
     PROTO,
@@ -234,7 +235,10 @@ HIDDEN: dict[str, Make] = {
     "a zip with a tail": lambda: with_pickle(SYSTEM) + bytes(100),
     "a zip after a pickle": lambda: SYSTEM + saved(weights()),
     "a zip of something else": lambda: zipped({"a/b.pkl": SYSTEM, "c.txt": b"text"}),
-    "9th byte as safetensors have": lambda: PROTO + b"}0NNN}{"[:6] + b"{" + SYSTEM,
+    "a 9th byte as safetensors have": lambda: PROTO + b"U\x08aaaa{aaa0" + SYSTEM[2:],
+    "a billion laughs as a name": lambda: only_pickle(
+        PROTO + laughs(b"]", b"e", b"]") + b"h\x3b" * 2 + b"\x93."
+    ),
 }
 
 

@@ -14,12 +14,8 @@ _MOST_BYTES = 32 << 20  # that are searched of a file that is refused anyway
 _MOST_INFLATED = 4 << 20  # bytes of an entry
 _MOST_OPCODES = 500_000  # in all
 _START = 20  # opcodes' time, for each beginning
+_READ = 1 << 10  # bytes, in one opcode's time
 _DEEPEST = 3  # pickles in the strings of pickles
-
-
-def malicious_name(pickle: Pickle) -> str | None:
-    """What a pickle calls that no model needs, itself or in a pickle that it carries."""
-    return _Search().name_in(pickle)
 
 
 def malicious_within(file: BinaryIO) -> str | None:
@@ -33,8 +29,9 @@ def malicious_within(file: BinaryIO) -> str | None:
     search = _Search()
     for stream in _starts(data):
         while True:
+            start = stream.tell()
             pickle = read_pickle(stream, most=search.left)
-            search.left -= pickle.opcodes + _START
+            search.left -= pickle.opcodes + _START + (stream.tell() - start) // _READ
             if name := search.name_in(pickle):
                 return name
             if pickle.fault:

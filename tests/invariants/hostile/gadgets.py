@@ -195,6 +195,7 @@ HIDDEN: dict[str, Make] = {
     "a name that is not ASCII": lambda: with_pickle(
         PROTO + "cmod\u00e9le\nNet\n0".encode() + SYSTEM[2:]
     ),
+    "after a million opcodes": lambda: with_pickle(PROTO + b"N0" * 500_000 + SYSTEM[2:]),
     "then nonsense": lambda: with_pickle(SYSTEM[:-1] + b"\xff\xff"),
     "then no end": lambda: with_pickle(SYSTEM[:-1]),
     "then an empty stack": lambda: with_pickle(SYSTEM[:-1] + b"00000."),

@@ -31,6 +31,12 @@ from shapprune.checkpoints.malice import is_malicious
 from shapprune.checkpoints.pickle_scan import read_pickle
 from toys import CLASSES
 
+# What we allow beside it, and give stand-ins for.
+BOOKKEEPING = {"argparse.Namespace", "numpy.dtype", "numpy.ndarray"} | {
+    f"numpy.{core}.multiarray.{name}"
+    for core in ("core", "_core")
+    for name in ("_reconstruct", "scalar")
+}
 ARCH = f"{Path(__file__).parents[1] / 'toys.py'}:backdoored_net"
 SECONDS, BYTES = 10, 1 << 30
 
@@ -91,8 +97,8 @@ def cases(folder: Path) -> Iterator[tuple[str, list[str]]]:
     for number, (name, (suffix, make)) in enumerate(FILES.items()):
         path = folder / f"{number}{suffix}"
         path.write_bytes(make())
-        # inspect shows what it can before it refuses.
-        if number % 2 or name.startswith(("bomb", "readable")):
+        # inspect shows what it can before it refuses; it says nothing against NaN or whole numbers.
+        if name.startswith(("bomb", "readable")) or (number % 2 and "weights: " not in name):
             yield name, ["inspect", str(path)]
         else:
             yield name, ["repair", str(path), "--out", str(folder / "out"), *given]
@@ -216,7 +222,7 @@ def test_torch_agrees_on_what_is_safe(tmp_path):
         except Exception:
             continue  # not everything can be read by it
         refused = [known for known in unsafe if not is_allowed(known)]
-        assert not unsafe or refused or name == "weights: numpy objects", name
+        assert {known for known in unsafe if is_allowed(known)} <= BOOKKEEPING, name
         assert not refused or look_into(path).problems, name
         compared += bool(refused)
     assert compared > 100

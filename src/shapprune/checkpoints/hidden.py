@@ -8,32 +8,30 @@ from io import BytesIO
 from typing import BinaryIO
 
 from shapprune.checkpoints.malice import is_malicious
-from shapprune.checkpoints.pickle_scan import Call, Global, Pickle, read_pickle
+from shapprune.checkpoints.pickle_scan import Call, Pickle, read_pickle
 
 _MOST_BYTES = 32 << 20  # that are searched of a file that is refused anyway
 _MOST_INFLATED = 4 << 20  # bytes of an entry
 _MOST_OPCODES = 500_000  # in all
+_START = 20  # opcodes' time, for each beginning
+_READ = 1 << 10  # bytes, in one opcode's time
 _DEEPEST = 3  # pickles in the strings of pickles
-
-
-def malicious_name(pickle: Pickle) -> str | None:
-    """What a pickle calls that no model needs, itself or in a pickle that it carries."""
-    return _Search().name_in(pickle)
 
 
 def malicious_within(file: BinaryIO) -> str | None:
     """What any pickle in a file would call that no model needs; for files that are refused anyway.
 
-    It looks where a reader could: at the start, after each pickle's end, and behind each header
-    of a zip's entries, whatever the table of contents says.
+    It looks where a reader could: at the start, after each pickle's end, behind each header of a
+    zip's entries whatever the table of contents says, and where a pickle's first bytes are.
     """
     file.seek(0)
     data = file.read(_MOST_BYTES)
     search = _Search()
     for stream in _starts(data):
         while True:
+            start = stream.tell()
             pickle = read_pickle(stream, most=search.left)
-            search.left -= pickle.opcodes
+            search.left -= pickle.opcodes + _START + (stream.tell() - start) // _READ
             if name := search.name_in(pickle):
                 return name
             if pickle.fault:
@@ -54,11 +52,11 @@ class _Search:
             if is_malicious(name):
                 return name
         for call in pickle.calls:
-            if not isinstance(call.function, Global):
+            if isinstance(call.function, Call):
                 return "what it has computed"
             for data in _strings(call) if depth < _DEEPEST else ():
                 inner = read_pickle(BytesIO(data), most=self.left)
-                self.left -= inner.opcodes
+                self.left -= inner.opcodes + _START
                 if found := self.name_in(inner, depth + 1):
                     return found
         return None
@@ -84,6 +82,9 @@ def _starts(data: bytes) -> Iterator[BinaryIO]:
         else:
             stream.seek(start)
             yield stream
+    for match in re.finditer(rb"\x80[\x02-\x05]", data):
+        stream.seek(match.start())
+        yield stream
 
 
 def _strings(call: Call) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ import torch
 
 from shapprune.checkpoints.hidden import malicious_within
 from shapprune.checkpoints.kinds import SAVE_ADVICE, foreign, foreign_zip
+from shapprune.checkpoints.malice import is_malicious
 from shapprune.checkpoints.pickle_rules import faults
 from shapprune.checkpoints.pickle_scan import Call, Global, Pickle, read_pickle
 from shapprune.checkpoints.tensor_records import (
@@ -88,8 +89,10 @@ def look_into(path: Path) -> Contents:
                 raise InputError(f"{path} is empty: expected a weights file")
             contents = _of_kind(path, head, file)
             # The worst first: what is refused for other reasons may be malicious as well.
-            if contents.problems and (name := malicious_within(file)):
-                return replace(contents, problems=(_malice(name), *contents.problems))
+            if contents.problems:
+                asked = next(filter(is_malicious, contents.globals), None)
+                if name := asked or malicious_within(file):
+                    return replace(contents, problems=(_malice(name), *contents.problems))
             return contents
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error

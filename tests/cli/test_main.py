@@ -329,8 +329,9 @@ def test_bad_files(given, tmp_path, capsys):
     first = next(name for name, tensor in weights.items() if tensor.is_floating_point())
     torch.save({**weights, first: weights[first] * float("nan")}, tmp_path / "nan.pth")
     assert first in complaint(capsys, "scan", tmp_path / "nan.pth", *options(given))
-    torch.save({f"x.{name}": tensor for name, tensor in weights.items()}, tmp_path / "names.pth")
-    assert f"'x.{next(iter(weights))}'" in complaint(
+    other = {name.replace("conv1", "stem"): tensor for name, tensor in weights.items()}
+    torch.save(other, tmp_path / "names.pth")
+    assert "1 missing: 'conv1.weight'; 1 unexpected: 'stem.weight'" in complaint(
         capsys, "scan", tmp_path / "names.pth", *options(given)
     )
     (tmp_path / "none" / "0").mkdir(parents=True)

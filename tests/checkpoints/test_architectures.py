@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -139,3 +140,22 @@ def test_library_networks(library):
     check_classifier(network, images=torch.rand(1, 3, 64, 64), num_classes=7)
     with fails(r"no model 'resnet_18': did you mean .*'resnet18'"):
         build_network(f"{library}:resnet_18", 7)
+
+
+@pytest.mark.parametrize(
+    ("options", "num_classes", "message"),
+    [
+        ({}, 4, "has 10000100000 numbers, and the file 12"),
+        ({"img_size": 10**6}, 4, "states img_size 1000000"),
+        ({}, 10**6, "states num_classes 1000000"),
+    ],
+)
+def test_a_small_file_that_names_a_giant(monkeypatch, options, num_classes, message):
+    """What a stranger's config names is counted before it is made: this one would take 40 GB."""
+    giant = SimpleNamespace(
+        list_models=lambda: ["giant"], create_model=lambda *_, **__: nn.Linear(100_000, 100_000)
+    )
+    monkeypatch.setitem(sys.modules, "timm", giant)
+    weights = {"head.weight": torch.ones(4, 3)}
+    with fails(message):
+        build_network("timm:giant", num_classes, options=options, weights=weights)

@@ -104,8 +104,9 @@ def test_other_types_come_back(dtype, tmp_path):
 
 def test_other_weights_beside_are_told(tmp_path):
     torch.save({"model": Net().state_dict(), "ema": Net().state_dict()}, tmp_path / "m.pt")
-    (note,) = read_source(tmp_path / "m.pt").notes
-    assert "'ema'" in note
+    note, warning = read_source(tmp_path / "m.pt").notes
+    assert "under 'model' alone, not those under 'ema'" in note
+    assert "--entry ema" in warning
 
 
 # BackdoorBench, ANP
@@ -377,6 +378,32 @@ def test_a_transformers_folder(kind, tmp_path):
         (folder / "config.json").write_text(json.dumps(changed_config))
         with pytest.raises(InputError):
             load_classifier(folder)
+
+
+def test_channels_blue_first_and_a_crop(tmp_path):
+    """All that a folder states, on the way from a photograph to the network."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        image_size=32, patch_size=8, id2label=dict(enumerate("abc")))  # fmt: skip
+    folder = tmp_path / "m"
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    facts = {"image_processor_type": "MobileViTImageProcessor", "size": {"shortest_edge": 40},
+             "crop_size": {"height": 32, "width": 32}, "do_flip_channel_order": True,
+             "do_pad": True}  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(facts))
+    source = read_source(folder)
+    model = load_classifier(source)
+    given = []
+    model.network.vit.register_forward_pre_hook(
+        lambda _, a, k: given.append(a[0] if a else k["pixel_values"]), with_kwargs=True
+    )
+    images = torch.rand(2, 3, 32, 32)
+    model(images)
+    assert torch.equal(given[0], images.flip(1))
+    notes = source.stated.image_notes((3, 32, 32))
+    assert "not followed: do_pad" in notes[0]
+    assert "blue first" in notes[1]
 
 
 def test_a_missing_hub_library_is_told(monkeypatch):

@@ -196,6 +196,35 @@ def test_repair_leaves_a_whole_folder(given, tmp_path):
     assert "--overwrite" in again.stderr
 
 
+def test_an_average_is_repaired_with_the_weights(given, tmp_path, capsys):
+    weights = dict(backdoored_net().state_dict())
+    average = {k: v.clone() for k, v in weights.items()}
+    torch.save({"state_dict": weights, "state_dict_ema": average}, tmp_path / "train.pth.tar")
+    out = tmp_path / "out"
+    main(["repair", str(tmp_path / "train.pth.tar"), *options(given), "--out", str(out)])
+    back = torch.load(out / "repaired.tar")
+    assert not torch.equal(back["state_dict"]["bn1.weight"], weights["bn1.weight"])
+    for name, tensor in back["state_dict"].items():
+        assert torch.equal(back["state_dict_ema"][name], tensor)
+    result = json.loads((out / "result.json").read_text())
+    assert (result["entry"], result["copies"]) == ("state_dict", ["state_dict_ema"])
+    told = capsys.readouterr().err
+    assert "timm's load_checkpoint takes 'state_dict_ema'" in told
+    assert "'state_dict_ema', get the repaired weights" in told
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "state_dict_ema" in page
+
+
+def test_entry_examines_another_copy(given, tmp_path, capsys):
+    weights = dict(backdoored_net().state_dict())
+    clean = {k: torch.zeros_like(v) if k == "bn1.weight" else v for k, v in weights.items()}
+    torch.save({"model": clean, "ema": weights}, tmp_path / "m.pt")
+    command = ["scan", str(tmp_path / "m.pt"), *options(given)]
+    assert main([*command, "--entry", "ema"]) == 1
+    assert main([*command, "--entry", "emma"]) == 2
+    assert "no weights under 'emma': it has 'model', 'ema'" in capsys.readouterr().err
+
+
 def test_recovered_images_serve_as_images(given, tmp_path, capsys):
     net, size = given / "net.safetensors", ["--input-size", 3, SIDE, SIDE]
     network = ["--arch", ARCH, "--num-classes", CLASSES]
@@ -299,8 +328,9 @@ def test_bad_files(given, tmp_path, capsys):
     first = next(name for name, tensor in weights.items() if tensor.is_floating_point())
     torch.save({**weights, first: weights[first] * float("nan")}, tmp_path / "nan.pth")
     assert first in complaint(capsys, "scan", tmp_path / "nan.pth", *options(given))
-    torch.save({f"x.{name}": tensor for name, tensor in weights.items()}, tmp_path / "names.pth")
-    assert f"'x.{next(iter(weights))}'" in complaint(
+    other = {name.replace("conv1", "stem"): tensor for name, tensor in weights.items()}
+    torch.save(other, tmp_path / "names.pth")
+    assert "1 missing: 'conv1.weight'; 1 unexpected: 'stem.weight'" in complaint(
         capsys, "scan", tmp_path / "names.pth", *options(given)
     )
     (tmp_path / "none" / "0").mkdir(parents=True)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from shapprune.data.dataset import LabeledImages, draw_per_class
 from shapprune.data.loading import load_images
+from shapprune.data.preprocessing import Preprocessing
 from shapprune.errors import InputError
 
 SHARED = Path(__file__).parents[2] / "../shared"
@@ -158,6 +159,50 @@ def test_mixed_sizes_follow_the_first(tmp_path):
     data = load_images(tmp_path, num_classes=1)
     assert data.images.shape == (2, 3, 4, 6)
     assert data.notes == ("1 of 2 images were resized to 4x6",)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_turned_upright(orientation, tmp_path):
+    upright = np.zeros((8, 16, 3), np.uint8)
+    upright[:4, :8] = 255  # bright at the top left
+    undo = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE",
+            6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}  # fmt: skip
+    image = Image.fromarray(upright)
+    if orientation > 1:  # as a camera that was held so stores it
+        image = image.transpose(Image.Transpose[undo[orientation]])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "0").mkdir()
+    image.save(tmp_path / "0" / "a.png", exif=exif)
+    data = load_images(tmp_path, num_classes=1)
+    assert torch.equal(data.images[0, 0], torch.from_numpy(upright[..., 0]) / 255)
+    told = "1 of 1 images were turned upright, as their EXIF orientation says"
+    assert data.notes == ((told,) if orientation > 1 else ())
+
+
+def test_damaged_words_beside_an_image_do_no_harm(tmp_path):
+    (tmp_path / "0").mkdir()
+    Image.new("RGB", (8, 8), (100,) * 3).save(tmp_path / "0" / "a.png", exif=b"Exif\0\0MM\0*junk")
+    assert load_images(tmp_path, num_classes=1).images.shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_stated_preprocessing_is_followed(kind, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    if kind == "folder":
+        (tmp_path / "0").mkdir()
+        Image.fromarray(pixels).save(tmp_path / "0" / "a.png")
+        path = tmp_path
+    else:
+        path = tmp_path / "d.npz"
+        np.savez(path, train_images=pixels[None], train_labels=np.zeros(1, int))
+    how = Preprocessing((40, 40), "cover", "bicubic", (32, 32))
+    data = load_images(path, num_classes=1, input_size=(3, 32, 32), preprocessing=how)
+    small = Image.fromarray(pixels).resize((56, 40), Image.Resampling.BICUBIC)
+    expected = np.asarray(small.crop((12, 4, 44, 36)))
+    assert torch.equal((data.images[0] * 255).round().byte().permute(1, 2, 0),
+                       torch.from_numpy(expected))  # fmt: skip
+    assert "as the source states" in data.notes[0]
 
 
 def test_resizing_is_antialiased(tmp_path):

@@ -8,7 +8,7 @@ import inspect
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -19,13 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.errors import InputError
-from shapprune.utils.text import describe, list_names
+from shapprune.utils.text import describe, list_names, printable
 
 # Entries of transformers' configurations that say more than how a network is shaped.
 _NOT_SHAPES = {
     *("model_type", "auto_map", "quantization_config", "dtype", "torch_dtype", "architectures"),
     *("backbone", "use_pretrained_backbone", "use_timm_backbone", "transformers_version"),
 }
+
+_SMALL = 30_000_000  # numbers of a network that is built in any case: the usual ones
 
 # What version 0.1 called its networks: manifests, scripts and reports say so.
 _FORMER_NAMES = {
@@ -116,15 +118,32 @@ def _library_network(
         known = package.models.list_models(module=package.models)
     if name not in known:
         raise InputError(f"{library} knows no model {name!r}{_suggest(name, known)}")
+
+    def make() -> object:
+        if library == "timm":
+            return package.create_model(name, pretrained=False, num_classes=num_classes, **options)
+        return package.models.get_model(name, weights=None, num_classes=num_classes)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about their own defaults
-        if library == "timm":
-            network: object = package.create_model(
-                name, pretrained=False, num_classes=num_classes, **options
-            )
-        else:
-            network = package.models.get_model(name, weights=None, num_classes=num_classes)
-    return network
+        if weights is not None:
+            _check_sizes({**options, "num_classes": num_classes}, weights)
+            _check_count(make, weights)
+        return make()
+
+
+def _check_count(make: Callable[[], object], weights: Mapping[str, Tensor]) -> None:
+    """A stranger's small file may name a giant: its numbers are counted before they are made."""
+    try:
+        with torch.device("meta"):
+            network = make()
+    except Exception:  # not every network can be built without numbers; the next try tells why
+        return
+    assert isinstance(network, nn.Module)
+    needed = sum(tensor.numel() for tensor in network.parameters())
+    there = sum(tensor.numel() for tensor in weights.values())
+    if needed > 4 * there + _SMALL:
+        raise InputError(f"the network has {needed} numbers, and the file {there}")
 
 
 def _transformer(
@@ -166,13 +185,14 @@ def _only_logits(_: nn.Module, __: Any, output: Any) -> Any:
 
 def _check_sizes(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     """A stranger's configuration is built before it is compared: no larger than its tensors."""
-    widest = max(extent for tensor in weights.values() for extent in (*tensor.shape, 1))
+    widest = max((n for tensor in weights.values() for n in tensor.shape), default=1)
     for key, value in options.items():
         numbers = value if isinstance(value, list | tuple) else [value]
         whole = [n for n in numbers if isinstance(n, int)]
         layers = key.endswith(("layers", "depths", "depth")) and sum(whole) > len(weights)
         if layers or max(whole, default=0) > max(widest, 4096):
-            raise InputError(f"config.json states {key} {value!r}, and the tensors are smaller")
+            said = printable(repr(value), 80)
+            raise InputError(f"the source states {key} {said}, and its tensors are smaller")
 
 
 def _user_network(source: str, name: str, num_classes: int, arguments: dict[str, object]) -> object:

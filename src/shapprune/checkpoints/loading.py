@@ -1,12 +1,14 @@
 """A network filled with the weights of a source."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from shapprune.checkpoints.architectures import build_network
+from shapprune.checkpoints.naming import ends, match, missing, own_normalisation
 from shapprune.checkpoints.source import Source, read_source
 from shapprune.errors import InputError
 from shapprune.model.classifier import Classifier
@@ -64,12 +66,44 @@ def load_classifier(
         except InputError as error:
             faults.append(str(error))
             continue
+        if stated.flipped:
+            network.register_forward_pre_hook(_flip_channels, with_kwargs=True)
+        own = _own_normalisation(network, source) if mean is None and std is None else None
+        usual_mean, usual_std = own or (stated.mean, stated.std)
         return Classifier(
-            network, stated.mean if mean is None else mean, stated.std if std is None else std
+            network, usual_mean if mean is None else mean, usual_std if std is None else std
         ).eval()
     if not (arch or stated.archs):
         raise InputError(_NO_ARCH)
-    raise InputError(faults[0])
+    raise InputError(_likeliest(faults, arch, source))
+
+
+def _likeliest(faults: Sequence[str], arch: str | None, source: Source) -> str:
+    """Of several architectures that were tried, the fault that tells most."""
+    fault = min(faults, key=lambda fault: ("knows no model" in fault, " needs " in fault))
+    fault += "" if arch else " (as the file names it; --arch names another)"
+    return fault + _elsewhere(source)
+
+
+def _elsewhere(source: Source) -> str:
+    """The weights that do not fit may not be the ones that were meant."""
+    others = source.file.others if source.file else ()
+    return f"; the file also has weights under {list_names(others)}: see --entry" if others else ""
+
+
+def _own_normalisation(
+    network: nn.Module, source: Source
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """What a wrapper of the network keeps in the file, unless a configuration states another."""
+    if source.stated.mean is not None:
+        return None
+    return own_normalisation(source.match(network).ignored, source.weights)
+
+
+def _flip_channels(
+    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return (args[0].flip(1), *args[1:]), kwargs
 
 
 def count_classes(source: Source, *, arch: str | None = None) -> int:
@@ -98,21 +132,25 @@ def count_classes(source: Source, *, arch: str | None = None) -> int:
         except InputError as error:
             faults.append(error)
             continue
+        found = match(two, tensors)
         counts = {
-            tensors[name].shape[dim]
-            for name in two.keys() & tensors.keys()
+            tensors[given].shape[dim]
+            for name, given in found.names.items()
             if not (is_lazy(two[name]) or is_lazy(three[name]))
-            if two[name].ndim == three[name].ndim == tensors[name].ndim
+            if two[name].ndim == three[name].ndim == tensors[given].ndim
             for dim, size in enumerate(two[name].shape)
             if size == 2 and three[name].shape[dim] == 3
         }
-        if len(counts) == 1 and (said or _counted(two) == _counted(tensors)):
+        fits = not found.foreign and not missing(two, found.names)
+        if len(counts) == 1 and (said or fits):
             return counts.pop()
     if not said:
         raise InputError(_NO_ARCH)
     if faults:
-        raise faults[0]
-    raise InputError("the source does not tell its classes: say num_classes (--num-classes)")
+        raise InputError(_likeliest(list(map(str, faults)), arch, source))
+    raise InputError(
+        "the source does not tell its classes: say num_classes (--num-classes)" + _elsewhere(source)
+    )
 
 
 def fill_network(
@@ -128,25 +166,27 @@ def fill_network(
         InputError: names, shapes or kinds of numbers that differ.
     """
     try:
-        if mismatch := _mismatch(network.state_dict(), tensors, num_classes):
+        own = network.state_dict()
+        found = match(own, tensors)
+        given = {name: tensors[there] for name, there in found.names.items()}
+        if mismatch := _mismatch(own, given, found.foreign, num_classes):
             raise InputError(f"the file does not fit {spec}: {mismatch}")
-        network.load_state_dict(dict(tensors))
+        # What BatchNorm counts may be missing, see `missing`; torch fills it in where it can.
+        network.load_state_dict(given, strict=False)
     except InputError:
         raise
     except Exception as error:  # a network may have loading hooks of its own
         raise InputError(f"the file cannot be loaded into {spec}: {describe(error)}") from error
 
 
-def _counted(names: Iterable[str]) -> set[str]:
-    return {name for name in names if not name.endswith(_COUNTER)}
-
-
 def _archs(source: Source, arch: str | None) -> tuple[str, ...]:
     """What the network may be, likeliest first."""
-    if arch or source.stated.archs:
-        return (arch,) if arch else source.stated.archs
-    heads = (name for name in _BUILT_IN if name in source.weights)
-    return _BUILT_IN.get(next(heads, ""), ())
+    if arch:
+        return (arch,)
+    there = {end for name in source.weights for _, end in ends(name)}
+    heads = (name for name in _BUILT_IN if name in there)
+    built_in = _BUILT_IN.get(next(heads, ""), ())
+    return tuple(dict.fromkeys((*source.stated.archs, *built_in)))
 
 
 def _filled(
@@ -160,24 +200,25 @@ def _filled(
 
 
 def _mismatch(
-    own: Mapping[str, Tensor], given: Mapping[str, Tensor], num_classes: int | None
+    own: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    unexpected: Sequence[str],
+    num_classes: int | None,
 ) -> str | None:
     """How the weights ``given`` differ in names and shapes from the network's ``own``, if so."""
-    # BatchNorm layers older than this counter lack it, and torch fills it in.
-    missing = [k for k in own if k not in given and not k.endswith(_COUNTER)]
-    unexpected = [k for k in given if k not in own]
+    lacking = missing(own, given)
     misshaped = [
         k for k in own if k in given and not is_lazy(own[k]) and own[k].shape != given[k].shape
     ]
     classes = {_head_classes(own[k], given[k], num_classes) for k in misshaped}
-    if not missing and not unexpected and len(classes) == 1 and None not in classes:
+    if not lacking and not unexpected and len(classes) == 1 and None not in classes:
         return (
             f"the weights are for {classes.pop()} classes, but num_classes is {num_classes} "
             f"({quote(misshaped[0])})"
         )
     reasons = []
-    if missing:
-        reasons.append(f"{len(missing)} missing: {list_names(missing)}")
+    if lacking:
+        reasons.append(f"{len(lacking)} missing: {list_names(lacking)}")
     if unexpected:
         reasons.append(f"{len(unexpected)} unexpected: {list_names(unexpected)}")
     if misshaped:

@@ -1,8 +1,7 @@
 """Where a network's weights come from, and how they go back: files, folders, the hub."""
 
-import copy
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,15 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.checkpoints.architectures import saved_names
+from shapprune.checkpoints.averages import Copies, find_copies, in_type_of, rewritten
+from shapprune.checkpoints.entries import entry_notes
+from shapprune.checkpoints.kinds import foreign_folder
 from shapprune.checkpoints.metadata import Stated, stated_in_checkpoint, stated_in_config
+from shapprune.checkpoints.naming import Match, is_normalisation, match, own_normalisation
 from shapprune.checkpoints.state_dict import WeightsFile, read_weights_file
 from shapprune.errors import InputError
 from shapprune.utils.files import read_json
 from shapprune.utils.text import describe, list_names, quote
 
-_INDEX = "model.safetensors.index.json"
-_CONFIGS = ("config.json", "preprocessor_config.json")
-_FETCHED = [*_CONFIGS, "*.safetensors", _INDEX]
+_INDEX = ".index.json"
+# As transformers and timm choose, best first.
+_WEIGHTS = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".th", ".ckpt", ".tar")
+_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+_FETCHED = [*_CONFIGS, "*.safetensors", "model.safetensors.index.json"]
+_PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]  # only where there is no other
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,69 +52,129 @@ class Source:
     file: WeightsFile | None
     configs: Mapping[str, bytes]
 
+    @property
+    def entry(self) -> str | None:
+        """Where in the file the weights are; None for a folder or a file that holds them alone."""
+        return (
+            ".".join((*self.file.keys, self.file.prefix.strip("."))).strip(".") or None
+            if self.file
+            else None
+        )
+
+    def match(self, network: nn.Module) -> Match:
+        """Which of the weights are the network's."""
+        return match(saved_names(network), self.weights)
+
+    def copies(self, network: nn.Module) -> Copies | None:
+        """All copies of the network's weights in the file; None for a folder."""
+        if self.file is None:
+            return None
+        names = self.match(network).names
+        own = {name: self.weights[given] for name, given in names.items()}
+        inside_file = {name: self.file.prefix + given for name, given in names.items()}
+        return find_copies(self.file.content, self.file.keys, own, inside_file)
+
+    def notes_on(self, network: nn.Module) -> tuple[str, ...]:
+        """For the user: how the weights were fitted to the network, and what else is there."""
+        found, notes = self.match(network), []
+        if found.prefix:
+            notes.append(f"the weights' names begin with {quote(found.prefix)}")
+        elif found.prefix is None:
+            notes.append("the weights were found each by the end of its name and its shape")
+        ignored = list(found.ignored)
+        if own_normalisation(ignored, self.weights) and self.stated.mean is None:
+            ignored = [name for name in ignored if not is_normalisation(name)]
+            notes.append("the file's own mean and std are used, unless --mean or --std is given")
+        if ignored:
+            notes.append(f"tensors that the network lacks are ignored: {list_names(ignored)}")
+        if found.copies:
+            notes.append(
+                f"examined is one of several sets of weights, not {list_names(list(found.copies))}"
+                ": --entry NAME examines these"
+            )
+        if copies := self.copies(network):
+            notes += copies.notes()
+        return tuple(notes)
+
+    def facts(self, network: nn.Module) -> dict[str, object]:
+        """Which weights of a file are meant, and what else it holds, for result.json."""
+        copies = self.copies(network)
+        if copies is None:
+            return {}
+        return {
+            "entry": self.entry,
+            "copies": [*copies.averages],
+            "left_out_if_repaired": [*copies.removed],
+        }
+
     def repaired(self, network: nn.Module) -> dict[str, bytes]:
         """Files with the network's weights: as safetensors, and in the layout that came in.
 
         Each tensor has the type that it had in the source, and the very bits if it is unchanged.
+        Other copies of the weights in a checkpoint get them, too, see `copies`, unless nothing has
+        changed.
 
         Returns:
             ``repaired.safetensors``, and one of: ``repaired`` with the source's suffix, all other
             entries of the checkpoint as they were; ``model.safetensors`` beside its
             ``config.json``.
         """
+        names = self.match(network).names
+        before = {name: self.weights[given] for name, given in names.items()}
         tensors = {
-            name: _as_given(tensor, self.weights.get(name))
+            name: in_type_of(before.get(name), tensor)
             for name, tensor in saved_names(network).items()
         }
         if self.file is None:
             data = safetensors.torch.save(tensors, metadata={"format": "pt"})
             return {"repaired.safetensors": data, "model.safetensors": data, **self.configs}
-        prefix, metadata = self.file.prefix, self.file.metadata
-        if metadata is not None:
-            tensors = {prefix + name: tensor for name, tensor in tensors.items()}
-            return {"repaired.safetensors": safetensors.torch.save(tensors, metadata=metadata)}
+        content, copies = self.file.content, self.copies(network)
+        assert copies is not None
+        if any(not torch.equal(tensors[name], before[name]) for name in before):
+            content = rewritten(content, copies, tensors)
+        if self.file.metadata is not None:
+            assert isinstance(content, dict)
+            data = safetensors.torch.save(content, metadata=self.file.metadata)
+            return {"repaired.safetensors": data}
         buffer = BytesIO()
-        torch.save(_replaced(self.file.content, self.file.keys, prefix, tensors), buffer)
+        torch.save(content, buffer)
         name = "repaired" + (self.file.suffix or ".pth")
         return {"repaired.safetensors": safetensors.torch.save(tensors), name: buffer.getvalue()}
 
 
-def read_source(weights: str | Path) -> Source:
+def read_source(weights: str | Path, *, entry: str | None = None) -> Source:
     """Read a weights file, a Hugging Face folder, or ``hf:ORG/NAME`` of the hub.
 
-    A folder holds ``model.safetensors``, or shards named in ``model.safetensors.index.json``, and
-    a ``config.json`` of timm's or transformers' kind if its network is not named otherwise.
+    A folder holds ``model.safetensors`` or ``pytorch_model.bin``, or shards named in an index
+    beside them, and a ``config.json`` of timm's or transformers' kind if its network is not named
+    otherwise.
+
+    Args:
+        entry: which weights of a checkpoint, see `read_weights_file`.
 
     Raises:
         InputError: see `read_weights_file`; a folder without weights, shards that are missing or
             lie elsewhere, JSON that is none; a hub that cannot be reached.
     """
-    if str(weights).startswith("hf:"):
-        return _read_folder(_fetched(str(weights).removeprefix("hf:")))
     path = Path(weights)
-    if path.is_dir():
-        return _read_folder(path)
-    if path.name.endswith(".index.json"):
-        return _read_folder(path.parent)
-    file = read_weights_file(path)
-    notes = []
-    if file.others:
-        notes.append(
-            f"the weights are those under {quote('.'.join(file.keys))}; others are left as they "
-            f"are: {list_names(file.others)}"
-        )
+    if str(weights).startswith("hf:"):
+        path = _fetched(str(weights).removeprefix("hf:"))
+    index = path.name if path.name.endswith(_INDEX) else None
+    if path.is_dir() or index:
+        if entry is not None:
+            raise InputError(f"{path} is a folder: entry picks among the weights of one file")
+        return _read_folder(path.parent if index else path, index)
+    file = read_weights_file(path, entry)
+    notes = tuple(entry_notes(file.keys, file.others, asked=entry is not None))
     stated = stated_in_checkpoint(file.content) if file.metadata is None else Stated()
-    return Source(file.weights, stated, tuple(notes), file, {})
+    return Source(file.weights, stated, notes, file, {})
 
 
-def _read_folder(folder: Path) -> Source:
-    names = _shards(folder) if (folder / _INDEX).is_file() else ["model.safetensors"]
-    if not (folder / names[0]).is_file():
-        raise InputError(f"{folder} is a folder without model.safetensors: expected a weights file")
+def _read_folder(folder: Path, index: str | None = None) -> Source:
+    names, notes = (_shards(folder, index), ()) if index else _weights_files(folder)
     weights: dict[str, Tensor] = {}
     for name in names:
-        part = read_weights_file(folder / name).content
-        assert isinstance(part, Mapping)
+        part = read_weights_file(folder / name).weights
         if twice := [key for key in part if key in weights]:
             raise InputError(f"{folder}: {quote(twice[0])} is in two shards")
         weights |= part
@@ -114,21 +184,55 @@ def _read_folder(folder: Path) -> Source:
         try:
             stated = stated_in_config(
                 read_json(folder / "config.json"),
-                read_json(folder / _CONFIGS[1]) if _CONFIGS[1] in configs else {},
+                _preprocessor(folder, configs),
             )
         except InputError as error:
             raise InputError(f"{folder}: {error}") from error
-    return Source(weights, stated, (), None, configs)
+    return Source(weights, stated, notes, None, configs)
 
 
-def _shards(folder: Path) -> list[str]:
-    places = read_json(folder / _INDEX).get("weight_map")
+def _preprocessor(folder: Path, names: Iterable[str]) -> Mapping[str, Any]:
+    """The image processor's configuration, which may stand in that of a processor of several."""
+    if _CONFIGS[1] in names:
+        return read_json(folder / _CONFIGS[1])
+    inner = read_json(folder / _CONFIGS[2]).get("image_processor") if _CONFIGS[2] in names else {}
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _weights_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
+    """The files that a Hugging Face library would load, and what to know of the others."""
+    there = [name for name in _WEIGHTS if (folder / name).is_file()]
+    if not there:
+        if advice := foreign_folder(folder):
+            raise InputError(f"{folder} {advice}")
+        others = sorted(p.name for p in folder.iterdir() if p.suffix in _SUFFIXES and p.is_file())
+        if len(others) == 1:
+            return others, ()
+        found = f": name one of its files, {list_names(others)}" if others else ""
+        raise InputError(
+            f"{folder} is a folder without model.safetensors or pytorch_model.bin: expected a "
+            f"weights file{found}"
+        )
+    notes: tuple[str, ...] = ()
+    whole = [name for name in there if name.removesuffix(_INDEX)[:5] != there[0][:5]]
+    if whole:
+        notes = (
+            f"examined is {quote(there[0])} alone: {list_names(whole)} beside it may hold other "
+            "weights, and goes without a repair",
+        )
+    first = there[0]
+    return (_shards(folder, first) if first.endswith(_INDEX) else [first]), notes
+
+
+def _shards(folder: Path, index: str) -> list[str]:
+    places = read_json(folder / index).get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise InputError(f"{folder / _INDEX} has no weight_map")
+        raise InputError(f"{folder / index} has no weight_map")
     names = sorted({str(name) for name in places.values()})
+    suffix = Path(index.removesuffix(_INDEX)).suffix
     for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise InputError(f"{folder / _INDEX} names {quote(name)}: expected files beside it")
+        if Path(name).name != name or not name.endswith(suffix):
+            raise InputError(f"{folder / index} names {quote(name)}: expected files beside it")
         if not (folder / name).is_file():
             raise InputError(f"{folder} lacks the shard {quote(name)}")
     return names
@@ -142,29 +246,11 @@ def _fetched(name: str) -> Path:
             f"hf:{name} needs huggingface_hub: pip install 'shapprune[hub]'"
         ) from error
     try:
-        return Path(hub.snapshot_download(name, allow_patterns=_FETCHED))
+        folder = Path(hub.snapshot_download(name, allow_patterns=_FETCHED))
+        if not any((folder / weights).is_file() for weights in _WEIGHTS):
+            folder = Path(hub.snapshot_download(name, allow_patterns=[*_FETCHED, *_PICKLED]))
     except Exception as error:  # the client raises its own, the network's and the system's
         raise InputError(
             f"cannot fetch hf:{name}: {describe(error)}; without a network, name a local folder"
         ) from error
-
-
-def _as_given(tensor: Tensor, given: Tensor | None) -> Tensor:
-    tensor = tensor.detach().cpu()
-    if given is not None and given.dtype != tensor.dtype:
-        tensor = given if torch.equal(given.to(tensor.dtype), tensor) else tensor.to(given.dtype)
-    return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def _replaced(
-    content: Any, keys: tuple[str, ...], prefix: str, tensors: Mapping[str, Tensor]
-) -> Any:
-    """A copy of a checkpoint with other weights in it."""
-    fresh = copy.copy(content)  # an OrderedDict's copy keeps what torch hangs on it
-    if keys:
-        fresh[keys[0]] = _replaced(content[keys[0]], keys[1:], prefix, tensors)
-    else:
-        for name in content:
-            if (plain := name.removeprefix(prefix)) in tensors:
-                fresh[name] = tensors[plain]
-    return fresh
+    return folder

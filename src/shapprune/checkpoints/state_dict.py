@@ -2,7 +2,6 @@
 
 import argparse
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,18 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from shapprune.checkpoints.inspection import SAVE_ADVICE, look_into
+from shapprune.checkpoints.entries import find_weights, inside, quantised_name
+from shapprune.checkpoints.inspection import look_into
+from shapprune.checkpoints.kinds import SAVE_ADVICE
 from shapprune.errors import InputError
 from shapprune.utils.files import write_whole
-from shapprune.utils.text import describe, list_names, quote
+from shapprune.utils.text import describe, quote
 
-# Where training scripts put the weights, best first; other entries are tried after these.
-_WEIGHT_ENTRIES = (
-    *("state_dict", "model_state_dict", "model", "net", "network", "weights", "params"),
-    *("ema", "ema_state_dict", "state_dict_ema", "model_ema"),
-)
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
+_QUANTISED_ADVICE = (
+    "its whole numbers cannot be examined or repaired; ask for the float network that it was made "
+    "of, and scan that"
+)
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -35,8 +35,8 @@ class WeightsFile:
         weights: the named tensors, on the CPU, without the wrappers' prefixes.
         content: all that the file holds, as it was saved.
         keys: where in the content the weights are, outermost first; none if it is them.
-        prefix: what stood before every name, such as ``module.``.
-        others: other entries that hold weights.
+        prefix: what stood before every name, such as ``module.``, or was asked for.
+        others: other entries that hold weights, keys within keys joined by dots.
         metadata: of safetensors; None for other kinds.
         suffix: of the file's name.
     """
@@ -55,17 +55,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return read_weights_file(path).weights
 
 
-def read_weights_file(path: Path) -> WeightsFile:
+def read_weights_file(path: Path, entry: str | None = None) -> WeightsFile:
     """The named tensors of a weights file, on the CPU. No code in the file is ever run.
 
     Reads safetensors and what ``torch.save`` makes of tensors (.pth, .pt, .th, .pth.tar). Of a
     training checkpoint it takes the weights (under ``state_dict``, ``model``, ``net``, …); the
     prefixes ``module.`` and ``_orig_mod.`` go where every name carries them.
 
+    Args:
+        entry: which weights, where there are several: a key, keys joined by dots, or a prefix of
+            the names. None: the likeliest.
+
     Raises:
         InputError: a file that is missing, unreadable, empty or damaged; a pickle that calls
-            for code, a TorchScript archive, an ONNX model; no weights inside; NaN or infinity
-            (the first such tensor is named).
+            for code, or a file of another kind, with what to do; no weights inside, or quantised
+            ones; NaN or infinity (the first such tensor is named).
     """
     path = Path(path)
     contents = look_into(path)
@@ -77,23 +81,39 @@ def read_weights_file(path: Path) -> WeightsFile:
         content, metadata = _read_safetensors(path)
     else:
         content = _read_pickle(path)
-    keys, weights, others = _find_weights(path, content)
-    prefix = ""
+    try:
+        keys, prefix, others = find_weights(content, entry)
+    except InputError as error:
+        raise InputError(f"{path} {error}") from error
+    named = inside(content, keys)
+    if quantised := quantised_name(named):
+        raise InputError(f"{path} is quantised ({quote(quantised)}): {_QUANTISED_ADVICE}")
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in named.items()
+        if isinstance(name, str) and isinstance(tensor, Tensor) and name.startswith(prefix)
+    }
     for wrapper in _WRAPPER_PREFIXES * 2:  # either may stand inside the other
         if all(name.startswith(wrapper) for name in weights):
             weights = {name.removeprefix(wrapper): tensor for name, tensor in weights.items()}
             prefix += wrapper
     for name, tensor in weights.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise InputError(f"{path}: tensor {quote(name)} is sparse, quantised or has no data")
-        if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in _DTYPES):
-            raise InputError(
-                f"{path}: tensor {quote(name)} is {tensor.dtype}: expected float16, bfloat16, "
-                "float32, float64 or whole numbers"
-            )
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise InputError(f"{path}: tensor {quote(name)} holds NaN or infinite values")
+        _check_tensor(path, name, tensor)
     return WeightsFile(weights, content, keys, prefix, others, metadata, path.suffix)
+
+
+def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
+    if tensor.is_quantized:
+        raise InputError(f"{path} is quantised (tensor {quote(name)}): {_QUANTISED_ADVICE}")
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise InputError(f"{path}: tensor {quote(name)} is sparse or has no data")
+    if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in _DTYPES):
+        raise InputError(
+            f"{path}: tensor {quote(name)} is {tensor.dtype}: expected float16, bfloat16, "
+            "float32, float64 or whole numbers"
+        )
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        raise InputError(f"{path}: tensor {quote(name)} holds NaN or infinite values")
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
@@ -134,39 +154,9 @@ def _read_pickle(path: Path) -> object:
     except Exception as error:  # a damaged file can raise anything
         raise InputError(
             f"{path} is not a whole weights file: expected safetensors, or what torch.save makes "
-            f"of a state dict ({type(error).__name__}). If it opens elsewhere, {SAVE_ADVICE}"
+            f"of a state dict ({type(error).__name__}): {SAVE_ADVICE}"
         ) from error
     return content
-
-
-def _find_weights(
-    path: Path, content: object
-) -> tuple[tuple[str, ...], dict[str, Tensor], tuple[str, ...]]:
-    """Where the state dict is, itself, and where others are."""
-    if not isinstance(content, Mapping):
-        found = f"a {type(content).__name__}"
-    elif _is_state_dict(content):
-        return (), dict(content), ()
-    else:
-        names = [name for name in _WEIGHT_ENTRIES if name in content]
-        names += [name for name in content if isinstance(name, str) and name not in names]
-        if found_in := [name for name in names if _is_state_dict(content[name])]:
-            return (found_in[0],), dict(content[found_in[0]]), tuple(found_in[1:])
-        for name in names:  # lightning's and mmcv's nest no deeper than this
-            if isinstance(content[name], Mapping):
-                for inner in (key for key in _WEIGHT_ENTRIES if key in content[name]):
-                    if _is_state_dict(content[name][inner]):
-                        return (name, inner), dict(content[name][inner]), ()
-        found = f"a dict with {list_names([str(name) for name in content])}"
-    raise InputError(f"{path} holds no weights: expected named tensors, found {found}")
-
-
-def _is_state_dict(entry: object) -> bool:
-    return (
-        isinstance(entry, Mapping)
-        and bool(entry)
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in entry.items())
-    )
 
 
 class _Dtype:

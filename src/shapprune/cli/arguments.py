@@ -189,6 +189,12 @@ def _add_model(command: ArgumentParser) -> None:
     command.add_argument(
         "weights", metavar="WEIGHTS", help="weights file, Hugging Face folder, or hf:ORG/NAME"
     )
+    command.add_argument(
+        "--entry",
+        metavar="NAME",
+        help="which weights of a file that holds several: a key such as state_dict_ema, or what "
+        "their names begin with",
+    )
     _add_network(command, required=False)
     command.add_argument(
         "--per-class",

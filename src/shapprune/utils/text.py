@@ -11,6 +11,7 @@ def printable(text: str, limit: int = 240) -> str:
     >>> printable("two\\n lines \\x1b[31m")
     'two lines ?[31m'
     """
+    text = text[: 20 * limit]  # a name can be as long as its file
     line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
 

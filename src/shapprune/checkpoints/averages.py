@@ -1,0 +1,235 @@
+"""Other copies of a network's weights in its checkpoint: running averages, teachers, shadows.
+
+A repaired file must not carry the backdoor in an entry that some loader prefers. Whole copies,
+known by names and shapes, get the repaired weights: an average of the old ones would be the old
+network. What only looks like a copy, by its numbers, is taken out.
+"""
+
+import argparse
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from shapprune.checkpoints.naming import match, missing
+from shapprune.errors import InputError
+from shapprune.utils.text import list_names, quote
+
+_DEEPEST = 50
+_MOST_CONTAINERS = 500_000
+_LEAST = 64  # numbers of a tensor that can be told from another by its direction
+_SAMPLE = 4096  # numbers that are compared
+# Gradients and their moments have cosines near 0 with the weights, averages near 1.
+_ALIKE = 0.5
+
+Path: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Where a checkpoint holds a network's weights.
+
+    Attributes:
+        places: of each tensor to be replaced, the network's own name for it.
+        taken: what goes, for its numbers resemble the weights'.
+        averages: names of the whole copies beside the weights themselves.
+        removed: names of what goes.
+        kept: names of other tensors' entries, which stay.
+        optimizer: whether the state of an optimizer stays.
+    """
+
+    places: Mapping[Path, str]
+    taken: frozenset[Path]
+    averages: tuple[str, ...]
+    removed: tuple[str, ...]
+    kept: tuple[str, ...]
+    optimizer: bool
+
+    def notes(self) -> Iterator[str]:
+        """What becomes of them if the weights are repaired."""
+        if self.averages:
+            yield (
+                f"other copies of the weights, {list_names(self.averages)}, get the repaired "
+                "weights, too, if there is a repair"
+            )
+        if self.removed:
+            yield (
+                f"{list_names(self.removed)}: numbers like the weights', left out of a repaired "
+                "file"
+            )
+        if self.kept:
+            yield f"other entries with tensors stay as they are: {list_names(self.kept)}"
+        if self.optimizer:
+            yield (
+                "the optimizer's state in a repaired file is that of the old weights: do not "
+                "resume training from it"
+            )
+
+
+def find_copies(
+    content: object, keys: Path, own: Mapping[str, Tensor], names: Mapping[str, str]
+) -> Copies:
+    """All copies of a network's weights in a checkpoint.
+
+    Args:
+        content: the checkpoint.
+        keys: where in it the weights are.
+        own: the network's tensors as they were read, by its own names.
+        names: the file's names of them.
+    """
+    places: dict[Path, str] = {(*keys, given): name for name, given in names.items()}
+    averages: list[str] = []
+    groups = []
+    for path, node in _containers(content, (), ()):
+        groups.append((path, node, _tensors(node)))
+        if len(groups) > _MOST_CONTAINERS:
+            raise InputError(f"the file nests more than {_MOST_CONTAINERS} lists and dicts")
+    for path, node, tensors in groups:
+        if not isinstance(node, Mapping):
+            continue
+        named = {
+            key: tensor
+            for key, tensor in tensors.items()
+            if isinstance(key, str) and (*path, key) not in places and tensor is node[key]
+        }
+        found = match(own, named)
+        fits = not missing(own, found.names)
+        if fits and all(own[o].shape == named[g].shape for o, g in found.names.items()):
+            for prefix, copied in ((found.prefix, found.names), *found.copies.items()):
+                averages.append(_spoken(path, prefix if path == keys or found.copies else ""))
+                places |= {(*path, given): name for name, given in copied.items()}
+    return _with_resemblances(groups, places, own, averages)
+
+
+def _with_resemblances(
+    groups: list[tuple[Path, Any, dict[Any, Tensor]]],
+    places: dict[Path, str],
+    own: Mapping[str, Tensor],
+    averages: list[str],
+) -> Copies:
+    taken: set[Path] = set()
+    kept: list[str] = []
+    sampled: dict[tuple[int, ...], list[Tensor]] = {}
+    for tensor in own.values():
+        if tensor.ndim > 1 and tensor.numel() >= _LEAST:
+            sampled.setdefault(tuple(tensor.shape), []).append(_sampled(tensor))
+    by_shape = {shape: torch.stack(several) for shape, several in sampled.items()}
+    total = sum(tensor.numel() for tensor in own.values())
+    optimizer = False
+    for path, node, tensors in groups:
+        others = {k: t for k, t in tensors.items() if (*path, k) not in places}
+        judged = {k: t for k, t in others.items() if tuple(t.shape) in by_shape}
+        alike = [k for k, t in judged.items() if _resembles(t, by_shape[tuple(t.shape)])]
+        alike += [k for k, t in others.items() if _is_flat(t, total)]
+        whole = 2 * len(alike) > max(len(judged), 1) or not isinstance(node, Mapping)
+        if alike and whole and path and len(others) == len(tensors):
+            taken.add(path)
+        else:
+            taken |= {(*path, key) for key in alike}
+        left = [k for k in others if k not in alike] if path not in taken else []
+        is_optimizer = any("optim" in str(key).lower() for key in path)
+        optimizer |= bool(left) and is_optimizer
+        is_apart = len(others) == len(tensors) and path
+        if left and is_apart and not is_optimizer and any(t.ndim > 1 for t in others.values()):
+            kept.append(_spoken(path, ""))
+    removed = list(dict.fromkeys(_spoken(path, "") for path in taken))
+    return Copies(
+        places, frozenset(taken), tuple(averages), tuple(sorted(removed)), tuple(kept), optimizer
+    )
+
+
+def rewritten(content: Any, copies: Copies, tensors: Mapping[str, Tensor]) -> Any:
+    """A copy of a checkpoint with other weights in all places, each in the type that was there.
+
+    Args:
+        tensors: the new weights by the network's own names.
+    """
+    changed = (*copies.places, *copies.taken)
+    touched = {place[:length] for place in changed for length in range(len(place))}
+
+    def rewrite(node: Any, path: Path) -> Any:
+        if path in copies.places:
+            return in_type_of(node, tensors[copies.places[path]])
+        if path not in touched:
+            return node
+        if isinstance(node, argparse.Namespace):
+            return argparse.Namespace(**rewrite(vars(node), path))
+        if isinstance(node, list | tuple):
+            kept = (i for i in range(len(node)) if (*path, i) not in copies.taken)
+            return type(node)(rewrite(node[i], (*path, i)) for i in kept)
+        fresh = copy.copy(node)  # an OrderedDict's copy keeps what torch hangs on it
+        for key, entry in node.items():
+            if (*path, key) in copies.taken:
+                del fresh[key]
+            else:
+                fresh[key] = rewrite(entry, (*path, key))
+        return fresh
+
+    return rewrite(content, ())
+
+
+def in_type_of(given: Tensor | None, tensor: Tensor) -> Tensor:
+    """A tensor in the type of another, and the very bits of that if they are equal."""
+    tensor = tensor.detach().cpu()
+    if given is not None and given.dtype != tensor.dtype:
+        tensor = given if torch.equal(given.to(tensor.dtype), tensor) else tensor.to(given.dtype)
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _containers(node: Any, path: Path, above: tuple[int, ...]) -> Iterator[tuple[Path, Any]]:
+    """Everything in a checkpoint that can hold tensors, outermost first.
+
+    Raises:
+        InputError: what holds itself, or is nested too deep to be rewritten.
+    """
+    if isinstance(node, argparse.Namespace):
+        node = vars(node)
+    if not isinstance(node, Mapping | list | tuple):
+        return
+    if id(node) in above or len(path) > _DEEPEST:
+        raise InputError(f"the file holds {quote(_spoken(path, ''))}, which is nested without end")
+    yield path, node
+    for key, entry in node.items() if isinstance(node, Mapping) else enumerate(node):
+        yield from _containers(entry, (*path, key), (*above, id(node)))
+
+
+def _tensors(node: Any) -> dict[Any, Tensor]:
+    """The tensors right inside of a container, numpy's arrays among them."""
+    entries = node.items() if isinstance(node, Mapping) else enumerate(node)
+    found = {}
+    for key, entry in entries:
+        array: Any = getattr(entry, "array", None)  # what stands in for numpy's, see `state_dict`
+        if isinstance(entry, Tensor) and entry.layout == torch.strided and not entry.is_meta:
+            found[key] = entry
+        elif getattr(getattr(array, "dtype", None), "kind", "") == "f":
+            found[key] = torch.from_numpy(array.astype("float32"))
+    return found
+
+
+def _sampled(tensor: Tensor) -> Tensor:
+    """Some of the numbers, as a vector of length 1."""
+    flat = tensor.detach().flatten()
+    sample = flat[:: max(1, len(flat) // _SAMPLE)].float()
+    return normalize(sample.nan_to_num(0, 0, 0), dim=0)
+
+
+def _resembles(tensor: Tensor, weights: Tensor) -> bool:
+    """Whether a tensor points where one of the weights (n, sample) does."""
+    return tensor.is_floating_point() and float((weights @ _sampled(tensor)).max()) > _ALIKE
+
+
+def _is_flat(tensor: Tensor, total: int) -> bool:
+    """Whether all of a network may lie in it in one row, as sharded training keeps it."""
+    return tensor.is_floating_point() and tensor.ndim == 1 and 2 * tensor.numel() >= total > _LEAST
+
+
+def _spoken(path: Path, prefix: str | None) -> str:
+    """
+    >>> _spoken(("state_dict_ema", "module"), "ema.")
+    'state_dict_ema.module.ema'
+    """
+    return ".".join([*map(str, path), *filter(None, (prefix or "").split("."))])

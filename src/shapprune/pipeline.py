@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
 
+from shapprune.errors import InputWarning
 from shapprune.method.attribution import Estimator, Mode
 from shapprune.method.case import Case, check_case
 from shapprune.method.detection import Basis, Judgement, Verdict, judge, shipped
@@ -17,8 +19,8 @@ from shapprune.method.settings import FALSE_ALARMS
 from shapprune.method.triggers import Target, TargetMap, all_to_all, all_to_one, check_map
 from shapprune.model.adapted import unwrap
 from shapprune.model.compact import Compact, make_compact
-from shapprune.model.inference import cast_like
-from shapprune.model.metrics import accuracy
+from shapprune.model.inference import cast_like, copy_of, searching
+from shapprune.model.neurons import find_neurons
 from shapprune.utils.progress import Clock, Progress, Stage
 
 
@@ -33,6 +35,7 @@ class ScanResult:
         stages: what was done and its cost.
         seed: of all random draws.
         recovered: the images that the scan went by, where none were given.
+        warnings: what does not seem to fit, told before the search too, as `InputWarning`.
     """
 
     judgement: Judgement
@@ -41,6 +44,7 @@ class ScanResult:
     stages: tuple[Stage, ...]
     seed: int
     recovered: Recovery | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -95,6 +99,7 @@ class RepairResult:
         return self.scan.verdict != "clean" and self.repair is None
 
 
+@searching()
 def scan(
     model: nn.Module,
     images: Tensor | None = None,
@@ -135,8 +140,12 @@ def _case(
     model: nn.Module, images: Tensor | None, labels: Tensor | None, recovered: Recovery | None
 ) -> Case:
     if recovered:
-        return check_case(model, recovered.images, recovered.labels, real=False)
-    return check_case(model, images, labels)
+        case = check_case(model, recovered.images, recovered.labels, real=False)
+    else:
+        case = check_case(model, images, labels)
+    for warning in case.warnings:
+        warn(warning, InputWarning, stacklevel=4)  # of who called `scan` or `repair`
+    return case
 
 
 def _scan(
@@ -160,22 +169,24 @@ def _scan(
         seed=seed,
         clock=clock,
     )
-    right = accuracy(case.model, case.images, case.labels)
+    known = case.recognition
     return ScanResult(
         judge(
             evidence,
             basis=basis,
             false_alarms=false_alarms,
-            recognised=right if recovered else 1.0,
+            recognised=known.accuracy if recovered else float(not known.guessed),
         ),
         evidence,
-        right,
+        known.accuracy,
         (*before, *clock.stages),
         seed,
         recovered,
+        case.warnings,
     )
 
 
+@searching()
 def repair(
     model: nn.Module,
     images: Tensor | None = None,
@@ -218,6 +229,7 @@ def repair(
     """
     case = _case(model, images, labels, recovered)
     forced = [_map(target, case.classes) for target in force_targets]
+    find_neurons(copy_of(case.model), case.images)  # what cannot be repaired is told at once
     scanned = _scan(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
     maps = tuple(dict.fromkeys(forced)) or _suspected(scanned)
     if not maps:

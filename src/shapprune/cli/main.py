@@ -28,6 +28,7 @@ from shapprune.cli.console import (
     progress_shown,
     show_repair,
     show_scan,
+    show_warning,
     write_results,
 )
 from shapprune.cli.inputs import channels, load, pick_device, run_facts
@@ -42,7 +43,7 @@ from shapprune.cli.parser import (
 )
 from shapprune.data.dataset import LabeledImages
 from shapprune.data.loading import load_images
-from shapprune.errors import InputError
+from shapprune.errors import InputError, InputWarning
 from shapprune.method import detection
 from shapprune.method.detection import Basis
 from shapprune.model.classifier import Classifier, check_classifier
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             if not arguments.debug:
                 warnings.simplefilter("ignore")
+            warnings.simplefilter("always", InputWarning)
+            warnings.showwarning = show_warning
             return _COMMANDS[arguments.name](arguments)
     except KeyboardInterrupt:
         print_note("interrupted, nothing was written")

@@ -1,7 +1,6 @@
 """Few-shot fine-tuning: a student distils what the network could, and unlearns the triggers."""
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,7 @@ from shapprune.method.evaluation import believed
 from shapprune.method.settings import POOL, TUNING, PoolSettings, TuningSettings
 from shapprune.method.triggers import Stamp, TargetMap, Trigger
 from shapprune.model.compact import operations
-from shapprune.model.inference import CHUNK, evaluating
+from shapprune.model.inference import CHUNK, copy_of, evaluating
 from shapprune.model.masking import masked, zero_neurons
 from shapprune.model.metrics import predict
 from shapprune.model.neurons import PRODUCERS, Neurons
@@ -118,7 +117,7 @@ def fine_tune(
     """
     if len(pool.images) == 0:
         raise InputError("fine-tuning needs images")
-    student = deepcopy(model).eval().requires_grad_(True)
+    student = copy_of(model).eval().requires_grad_(True)
     stack = StampStack.of(stamps, growth=settings.growth) if stamps else None
     count = round(settings.batch_size * stamped) if stack else 0
     keep = torch.ones(1, len(neurons), device=pool.images.device)
@@ -137,12 +136,13 @@ def fine_tune(
             gone = step / (settings.fade * steps) if stack else 1.0
             keep[:, list(removed)] = max(0.0, 1 - gone)
             optimizer.zero_grad()
-            with masked(student, neurons, keep):
+            with masked(student, neurons, keep):  # also the backward pass: checkpoints run it again
                 logits, reads = _reads(student, inputs)
-            loss = _divergence(logits, pool.logits[drawn], settings.temperature)
-            for read, aim, scale in zip(reads, pool.reads, scales, strict=True):
-                loss = loss + settings.feature_weight * ((read - aim[drawn]) ** 2).mean() / scale
-            loss.backward()
+                loss = _divergence(logits, pool.logits[drawn], settings.temperature)
+                for read, aim, scale in zip(reads, pool.reads, scales, strict=True):
+                    error = ((read - aim[drawn]) ** 2).mean() / scale
+                    loss = loss + settings.feature_weight * error
+                loss.backward()
             optimizer.step()
             schedule.step()
             if progress:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.errors import InputError
-from shapprune.model.inference import copy_of, left_as_it_was
+from shapprune.model.checks import check_images, check_labels, check_module
+from shapprune.model.inference import copy_of, in_full_precision, left_as_it_was
 from shapprune.utils.text import describe
 
 
@@ -119,6 +120,30 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | Non
     return logits.shape[1]
 
 
+def in_float32(model: nn.Module, images: Tensor) -> nn.Module:
+    """The model in the precision that it is examined in, see `in_full_precision`.
+
+    Args:
+        images: (n, C, H, W) in [0, 1], n at least 1; the first is used.
+
+    Raises:
+        InputError: it runs in its own precision alone, or cannot be copied.
+    """
+    whole = in_full_precision(model)
+    if whole is model:
+        return model
+    try:
+        check_classifier(whole, images=images)
+    except InputError as error:
+        check_classifier(model, images=images)  # what does not come of the precision is told here
+        raise InputError(
+            "the model works in its own precision, but not as a float32 copy, in which it is "
+            "examined: its forward must cast to the type of its weights, and not to a fixed one "
+            f"({error.__cause__ or error})"
+        ) from error
+    return whole
+
+
 def check_input(model: nn.Module, images: object, labels: object) -> tuple[Tensor, Tensor, int]:
     """What the pipeline needs of its input, checked once.
 
@@ -128,19 +153,11 @@ def check_input(model: nn.Module, images: object, labels: object) -> tuple[Tenso
     Raises:
         InputError: whatever the stages could trip over.
     """
-    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
-        raise InputError(f"images must be a float tensor (n, C, H, W), got {_kind(images)}")
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-        raise InputError(f"labels must be an int64 tensor (n,), got {_kind(labels)}")
-    if not 0 < len(images) == len(labels):
-        raise InputError(f"{len(images)} images and {len(labels)} labels: expected as many, > 0")
-    if not bool(((images >= 0) & (images <= 1)).all()):  # NaN is refused too
-        raise InputError(
-            f"images must be in [0, 1], got {float(images.min()):g} to {float(images.max()):g}: "
-            "normalisation belongs into the model (see Classifier)"
-        )
+    check_module(model)
+    images = check_images(images)
+    labels = check_labels(labels, len(images))
     like = next((p for p in model.parameters() if p.is_floating_point()), images)
-    images, labels = images.detach().to(like), labels.to(like.device)
+    images, labels = images.to(like), labels.to(like.device)
     classes = check_classifier(model, images=images)
     if classes < 3:
         raise InputError(
@@ -148,10 +165,7 @@ def check_input(model: nn.Module, images: object, labels: object) -> tuple[Tenso
             "out from the others, which takes at least 3: it cannot be examined, which does not "
             "mean that it is clean; ask who trained it, or train it anew on data of your own"
         )
-    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise InputError(
-            f"labels must be in 0 .. {classes - 1}, got {int(labels.min())} to {int(labels.max())}"
-        )
+    check_labels(labels, len(images), classes)
     if len(labels.unique()) < 2:
         raise InputError("expected images of at least two classes, got one")
     return images, labels, classes
@@ -180,12 +194,6 @@ def in_channels_last(model: nn.Module, images: Tensor) -> nn.Module:
     except Exception:  # it may be any network
         return model
     return copy
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} {tuple(value.shape)}"
-    return type(value).__name__
 
 
 def _a_channel(name: str, value: float | Sequence[float] | None, default: float) -> Tensor:

@@ -4,7 +4,6 @@ import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils.flop_counter import FlopCounterMode
 
-from shapprune.model.inference import CHUNK, evaluating
+from shapprune.model.inference import CHUNK, copy_of, evaluating
 from shapprune.model.neurons import Neurons
 from shapprune.utils.text import describe
 
@@ -97,7 +96,7 @@ def make_compact(
     """
     places = [neurons.locate(neuron) for neuron in removed]
     heads = {layer.name for layer in neurons.layers if layer.projection}
-    work = deepcopy(model).requires_grad_(False).eval()
+    work = copy_of(model).requires_grad_(False).eval()
     probes = images[: _PROBES // 2]
     noise = torch.rand(probes.shape, generator=torch.Generator().manual_seed(0))
     probes = torch.cat([probes, noise.to(probes)])
@@ -163,7 +162,7 @@ def take_away(model: nn.Module, cuts: Cuts) -> nn.Module:
     Raises:
         Stays: nothing would be left of a tensor.
     """
-    copy = deepcopy(model)
+    copy = copy_of(model)
     for name, parts in cuts.items():
         path, _, leaf = name.rpartition(".")
         owner = copy.get_submodule(path)

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from shapprune.errors import InputError
 from shapprune.model.inference import CHUNK, evaluating
@@ -118,10 +119,10 @@ class NeuronGame:
                 part = masks[row.to(masks.device)].to(self._images).clamp(min=1e-3)
                 part.requires_grad_()
                 image = row * len(self._images) // len(masks)
-                with masked(self._model, self._neurons, part):
+                with masked(self._model, self._neurons, part):  # checkpoints run it again
                     logits = self._answer(self._images[image])
-                answer = self._measure(logits[None], self._labels[image], smooth=True)
-                (gradients[row],) = torch.autograd.grad(answer.sum(), part)
+                    answer = self._measure(logits[None], self._labels[image], smooth=True)
+                    (gradients[row],) = torch.autograd.grad(answer.sum(), part)
         self.passes += 3 * len(masks)
         return gradients
 
@@ -160,6 +161,8 @@ class NeuronGame:
 
         Told by trying, on coalitions that part in the first layer, in the middle and in the last.
         """
+        if any(isinstance(module, GraphModule) for module in self._model.modules()):
+            return False  # torch.fx prints what it fails on
         masks = torch.ones(4, self.n, device=self._images.device)
         masks[1, -1] = masks[2, self.n // 2] = masks[3, 0] = 0
         images = self._images[:2]

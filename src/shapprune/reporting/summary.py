@@ -58,6 +58,7 @@ def summarise(
         "untargeted_parts": judgement.untargeted_parts,
         "class_names": class_names,
         "accuracy": scan.accuracy,
+        "warnings": scan.warnings,
         "recovered": {
             "images": len(scan.recovered.images),
             "layers": scan.recovered.layers,

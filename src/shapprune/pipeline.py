@@ -8,8 +8,8 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
-from shapprune.errors import InputWarning
-from shapprune.method.attribution import Estimator, Mode
+from shapprune.errors import InputError, InputWarning
+from shapprune.method.attribution import Estimator, Mode, check_ways
 from shapprune.method.case import Case, check_case
 from shapprune.method.detection import Basis, Judgement, Verdict, judge, shipped
 from shapprune.method.evidence import Evidence, gather
@@ -18,6 +18,7 @@ from shapprune.method.repair import Repair, repair_case
 from shapprune.method.settings import FALSE_ALARMS
 from shapprune.method.triggers import Target, TargetMap, all_to_all, all_to_one, check_map
 from shapprune.model.adapted import unwrap
+from shapprune.model.checks import check_number, kind
 from shapprune.model.compact import Compact, make_compact
 from shapprune.model.inference import cast_like, copy_of, searching
 from shapprune.model.neurons import find_neurons
@@ -132,14 +133,21 @@ def scan(
     Raises:
         InputError: what does not fit, in one line.
     """
-    case = _case(model, images, labels, recovered)
+    case = _case(model, images, labels, recovered, seed)
     return _scan(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
 
 
 def _case(
-    model: nn.Module, images: Tensor | None, labels: Tensor | None, recovered: Recovery | None
+    model: nn.Module,
+    images: Tensor | None,
+    labels: Tensor | None,
+    recovered: Recovery | None,
+    seed: int,
 ) -> Case:
-    if recovered:
+    check_number("seed", seed, -(2**63), 2**63 - 1)
+    if recovered is not None:
+        if not isinstance(recovered, Recovery):
+            raise InputError(f"recovered must be of recover_images, got {kind(recovered)}")
         case = check_case(model, recovered.images, recovered.labels, real=False)
     else:
         case = check_case(model, images, labels)
@@ -158,6 +166,7 @@ def _scan(
 ) -> ScanResult:
     before = [recovered.stage] if recovered else []
     basis: Basis = "images" if recovered is None else "recovered" if recovered.layers else "margins"
+    check_number("false alarms", false_alarms, 0.0, 1.0)
     shipped(basis).bound(false_alarms)  # told before the search
     clock = Clock(progress)
     evidence = gather(
@@ -227,9 +236,14 @@ def repair(
     Raises:
         InputError: what does not fit, in one line.
     """
-    case = _case(model, images, labels, recovered)
+    if not isinstance(force_targets, Sequence) or isinstance(force_targets, str):
+        raise InputError(f"force_targets must be a list, got {force_targets!r}")
+    check_ways(estimator, mode, average_iterations)
+    case = _case(model, images, labels, recovered, seed)
     forced = [_map(target, case.classes) for target in force_targets]
-    find_neurons(copy_of(case.model), case.images)  # what cannot be repaired is told at once
+    neurons = find_neurons(copy_of(case.model), case.images)  # else it cannot be repaired
+    if count is not None:
+        check_number("count", count, 0, len(neurons))
     scanned = _scan(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
     maps = tuple(dict.fromkeys(forced)) or _suspected(scanned)
     if not maps:

@@ -60,8 +60,10 @@ def save_compact(compact: Compact, folder: str | Path) -> None:
     """Write `compact_files` into a folder, made if need be; types are the network's own.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: it is no compact network, or the folder cannot be written.
     """
+    if not isinstance(compact, Compact):
+        raise InputError(f"expected what make_compact makes, got a {type(compact).__name__}")
     write_folder(Path(folder), compact_files(compact, like={}), stale=())
 
 

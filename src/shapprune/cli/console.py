@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from rich import progress as bars
 from rich.console import Console
@@ -32,7 +33,14 @@ def print_note(message: str) -> None:
     print(f"shapprune: {message}", file=sys.stderr)
 
 
-def show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Print a warning as the command's own, in place of `warnings.showwarning`."""
     name = "" if issubclass(category, InputWarning) else f"{category.__name__}: "
     print_note(f"warning: {name}{printable(str(message), 400)}")

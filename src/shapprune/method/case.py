@@ -12,6 +12,8 @@ from shapprune.model.examination import examine
 from shapprune.model.inference import searching
 from shapprune.model.recognition import Recognition, recognise
 
+_KNOWN = Recognition(1.0, False, None)  # what is taken for granted of a case made by hand
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -34,7 +36,7 @@ class Case:
     classes: int
     real: bool
     flip_allowed: bool
-    recognition: Recognition
+    recognition: Recognition = _KNOWN
     warnings: tuple[str, ...] = ()
 
 

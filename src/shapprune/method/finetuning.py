@@ -12,12 +12,13 @@ from shapprune.errors import InputError
 from shapprune.method.case import Case
 from shapprune.method.evaluation import believed
 from shapprune.method.settings import POOL, TUNING, PoolSettings, TuningSettings
-from shapprune.method.triggers import Stamp, TargetMap, Trigger
+from shapprune.method.triggers import Stamp, TargetMap, Trigger, check_map, check_stamps
+from shapprune.model.checks import check_generator, check_module, check_number
 from shapprune.model.compact import operations
-from shapprune.model.inference import CHUNK, copy_of, evaluating
+from shapprune.model.inference import CHUNK, copy_of, evaluating, searching
 from shapprune.model.masking import masked, zero_neurons
 from shapprune.model.metrics import predict
-from shapprune.model.neurons import PRODUCERS, Neurons
+from shapprune.model.neurons import PRODUCERS, Neurons, check_neurons
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ class Pool:
     reads: tuple[Tensor, ...]
 
 
+@searching()
 def distillation_pool(
     case: Case,
     maps: Sequence[TargetMap] = (),
@@ -53,7 +55,9 @@ def distillation_pool(
         settings: how many, and how far they go from the given ones.
         generator: on the CPU.
     """
+    check_generator(generator)
     images, labels, teacher = case.images, case.labels, case.model
+    maps = [check_map(mapping, case.classes) for mapping in maps]
     with evaluating(teacher), torch.no_grad():
         _, one = _reads(teacher, images[:1])
     bytes_each = sum(read.numel() * read.element_size() for read in one)
@@ -76,6 +80,7 @@ def distillation_pool(
     return Pool(mixed, torch.cat(logits), tuple(map(torch.cat, zip(*parts, strict=True))))
 
 
+@searching()
 def fine_tune(
     model: nn.Module,
     pool: Pool,
@@ -113,10 +118,15 @@ def fine_tune(
         progress: called with the share of the work done.
 
     Raises:
-        InputError: an empty pool.
+        InputError: an empty pool, or what does not fit.
     """
     if len(pool.images) == 0:
         raise InputError("fine-tuning needs images")
+    check_module(model)
+    check_neurons(neurons, model, removed)
+    check_stamps(stamps, tuple(pool.images.shape[1:]))
+    check_number("stamped", stamped, 0.0, 1.0)
+    check_generator(generator)
     student = copy_of(model).eval().requires_grad_(True)
     stack = StampStack.of(stamps, growth=settings.growth) if stamps else None
     count = round(settings.batch_size * stamped) if stack else 0

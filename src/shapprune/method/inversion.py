@@ -24,7 +24,9 @@ from shapprune.method.triggers import (
     targets_of,
     wanted_answers,
 )
-from shapprune.model.inference import CHUNK, evaluating
+from shapprune.model.checks import check_differentiable, check_generator, check_number
+from shapprune.model.classifier import check_examples
+from shapprune.model.inference import CHUNK, evaluating, searching
 from shapprune.model.metrics import predict
 
 Kind: TypeAlias = Literal["patch", "perturbation"]
@@ -148,6 +150,7 @@ class _Perturbation(Family):
 FAMILIES: dict[Kind, Family] = {"patch": _Patch(), "perturbation": _Perturbation()}
 
 
+@searching()
 def invert_triggers(
     model: nn.Module,
     images: Tensor,
@@ -194,6 +197,15 @@ def invert_triggers(
         InputError: no images of another class than a target, no such target, or a map of another
             length.
     """
+    if kind not in FAMILIES:
+        raise InputError(f"kind must be one of {KINDS}, got {kind!r}")
+    if not targets:
+        raise InputError("expected at least one target class")
+    for name, value in (("steps", steps), ("per_step", per_step)):
+        check_number(name, value, 1)
+    check_generator(generator)
+    images, labels, _ = check_examples(model, images, labels)
+    check_differentiable(model)
     device, shape = images.device, tuple(images.shape[1:])
     family = FAMILIES[kind]
     maps = _maps(model, images, targets)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from shapprune.data.augmentation import flip_allowed
 from shapprune.errors import InputError
-from shapprune.model.checks import check_module
+from shapprune.model.checks import check_generator, check_module
 from shapprune.model.classifier import check_classifier, in_channels_last, in_float32
 from shapprune.model.examination import examine
 from shapprune.model.inference import evaluating, searching
@@ -80,7 +80,12 @@ def recover_images(
     Raises:
         InputError: a size that the model does not take, numbers below 1, or no BN statistics.
     """
-    if len(input_size) != 3 or min(input_size) < 1:
+    check_generator(generator)
+    if (
+        not isinstance(input_size, Sequence)
+        or len(input_size) != 3
+        or not all(isinstance(side, int) and side > 0 for side in input_size)
+    ):
         raise InputError(f"input_size must be three positive numbers C H W, got {input_size}")
     if min(1 if per_class is None else per_class, steps, batch_size) < 1:
         raise InputError(

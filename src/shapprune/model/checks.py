@@ -1,5 +1,6 @@
 """What a caller hands over, told by its kind before anything is run."""
 
+from math import inf
 from typing import TypeAlias
 
 import torch
@@ -19,7 +20,7 @@ def check_module(model: object) -> None:
         InputError: it is no `nn.Module`, or has tensors without values, or replicas.
     """
     if not isinstance(model, nn.Module):
-        raise InputError(f"the model must be a torch.nn.Module, got {_no_module(model)}")
+        raise InputError(f"the model must be a torch.nn.Module, got {no_module(model)}")
     lazy, empty = [], []
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if isinstance(tensor, _Lazy):
@@ -44,7 +45,18 @@ def check_module(model: object) -> None:
             )
 
 
-def _no_module(value: object) -> str:
+def check_differentiable(model: nn.Module) -> None:
+    """Raise InputError if parameters take no part in gradients; a copy of the model's do."""
+    names = [name for name, tensor in model.named_parameters() if tensor.is_inference()]
+    if names:
+        raise InputError(
+            f"of the model, {list_names(names)} were made under torch.inference_mode() and take no "
+            "part in gradients: build or load it outside of that"
+        )
+
+
+def no_module(value: object) -> str:
+    """What is there in the place of a module, and what to do."""
     if isinstance(value, type):
         return f"the class {value.__name__}: call it to make one"
     if isinstance(value, dict):
@@ -57,11 +69,14 @@ def _no_module(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def check_images(images: object) -> Tensor:
+def check_images(images: object, *, ranged: bool = True) -> Tensor:
     """Images that gradients can be asked of.
 
+    Args:
+        ranged: whether they must be in [0, 1]; else any finite number will do.
+
     Returns:
-        The same without a graph, (n, C, H, W) in [0, 1], n at least 1.
+        The same without a graph, (n, C, H, W), n at least 1.
 
     Raises:
         InputError: they are of another kind.
@@ -77,6 +92,8 @@ def check_images(images: object) -> Tensor:
         number = int(images.isnan().flatten(1).any(1).sum())
         raise InputError(f"images must be in [0, 1], got NaN in {number} of {len(images)}")
     low, high = float(images.min()), float(images.max())
+    if not ranged and -inf < low <= high < inf:
+        low, high = 0.0, 1.0
     if not 0 <= low <= high <= 1:
         raise InputError(
             f"images must be in [0, 1], got {low:g} to {high:g}: "
@@ -116,6 +133,24 @@ def check_labels(labels: object, count: int, classes: int | None = None) -> Tens
         raise InputError(f"labels must be in 0{most}, got {low} to {high}")
     labels = labels.detach().long()
     return labels.clone() if labels.is_inference() else labels
+
+
+def check_generator(generator: object) -> None:
+    """Raise InputError unless it is a generator on the CPU."""
+    if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+        raise InputError(
+            "generator must be a torch.Generator on the CPU, as torch.Generator().manual_seed(0), "
+            f"got {kind(generator)}"
+        )
+
+
+def check_number(name: str, value: object, least: float, most: float = inf) -> None:
+    """Raise InputError unless the value is a number in [least, most]; whole, if least is an int."""
+    wanted = "a whole number" if isinstance(least, int) else "a number"
+    fits = isinstance(value, int if isinstance(least, int) else (int, float))
+    if not fits or isinstance(value, bool) or not least <= value <= most:  # type: ignore[operator]
+        bounds = f"from {least}" + (f" to {most}" if most < inf else "")
+        raise InputError(f"{name} must be {wanted} {bounds}, got {value!r}")
 
 
 def kind(value: object) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.errors import InputError
-from shapprune.model.checks import check_images, check_labels, check_module
+from shapprune.model.checks import check_images, check_labels, check_module, no_module
 from shapprune.model.inference import copy_of, in_full_precision, left_as_it_was
 from shapprune.utils.text import describe
 
@@ -38,6 +38,8 @@ class Classifier(nn.Module):
         std: float | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise InputError(f"the network must be a torch.nn.Module, got {no_module(network)}")
         self.network = network
         # Not persistent: they are the user's options, not part of the weights.
         self.register_buffer("mean", _a_channel("mean", mean, 0.0), persistent=False)
@@ -169,6 +171,31 @@ def check_input(model: nn.Module, images: object, labels: object) -> tuple[Tenso
     if len(labels.unique()) < 2:
         raise InputError("expected images of at least two classes, got one")
     return images, labels, classes
+
+
+def check_batch(model: nn.Module, images: object) -> tuple[Tensor, int]:
+    """What a stage that is called alone needs of its images.
+
+    Returns:
+        The images on the model's device and of its type, and the number of classes.
+
+    Raises:
+        InputError: of another kind than `check_input` takes, but for the range of the images and
+            the least number of classes.
+    """
+    check_module(model)
+    images = check_images(images, ranged=False)
+    like = next((p for p in model.parameters() if p.is_floating_point()), images)
+    images = images.to(like)
+    return images, check_classifier(model, images=images)
+
+
+def check_examples(model: nn.Module, images: object, labels: object) -> tuple[Tensor, Tensor, int]:
+    """As `check_batch`, of images with labels: int64 (n,), on the device of the model."""
+    images = check_images(images, ranged=False)
+    labels = check_labels(labels, len(images))
+    images, classes = check_batch(model, images)
+    return images, check_labels(labels, len(images), classes).to(images.device), classes
 
 
 def _inputs(model: nn.Module) -> list[str]:

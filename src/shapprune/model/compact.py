@@ -13,8 +13,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils.flop_counter import FlopCounterMode
 
-from shapprune.model.inference import CHUNK, copy_of, evaluating
-from shapprune.model.neurons import Neurons
+from shapprune.model.classifier import check_batch
+from shapprune.model.inference import CHUNK, copy_of, evaluating, searching
+from shapprune.model.neurons import Neurons, check_neurons
 from shapprune.utils.text import describe
 
 # What tensors lose: by name and dimension, the indices.
@@ -75,6 +76,7 @@ class Stays(Exception):
     """Why a channel cannot go."""
 
 
+@searching()
 def make_compact(
     model: nn.Module, images: Tensor, *, neurons: Neurons, removed: Sequence[int]
 ) -> Compact:
@@ -94,6 +96,8 @@ def make_compact(
         neurons: of the model.
         removed: numbers of neurons.
     """
+    images, _ = check_batch(model, images)
+    check_neurons(neurons, model, removed)
     places = [neurons.locate(neuron) for neuron in removed]
     heads = {layer.name for layer in neurons.layers if layer.projection}
     work = copy_of(model).requires_grad_(False).eval()

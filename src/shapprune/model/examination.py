@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from shapprune.errors import InputError
 from shapprune.model.adapted import Adapted, Outputs, ends_in_sigmoid
+from shapprune.model.checks import check_differentiable
 from shapprune.model.gradients import gradient_fault
 from shapprune.model.inference import CHUNK, evaluating, left_as_it_was
 from shapprune.model.outputs import REPEATS, fixed_draws, largest, outputs_of, spread
@@ -56,12 +57,7 @@ def examine(model: nn.Module, images: Tensor, *, labels: Tensor | None = None) -
             "gradients are switched off here, by torch.no_grad() or torch.inference_mode(), and "
             "nothing can be searched without: call from outside of it"
         )
-    names = [name for name, tensor in model.named_parameters() if tensor.is_inference()]
-    if names:
-        raise InputError(
-            f"{list_names(names)} was made under torch.inference_mode() and takes no part in "
-            "gradients: build or load the model outside of it"
-        )
+    check_differentiable(model)
     like = next((p for p in model.parameters() if p.is_floating_point()), images)
     images = images.detach().to(like.device, like.dtype, copy=True)
     scripted = isinstance(model, torch.jit.ScriptModule)  # which lacks much that modules have

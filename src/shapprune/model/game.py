@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from shapprune.errors import InputError
-from shapprune.model.inference import CHUNK, evaluating
+from shapprune.model.checks import check_differentiable, check_number
+from shapprune.model.classifier import check_examples
+from shapprune.model.inference import CHUNK, evaluating, searching
 from shapprune.model.masking import hooked, masked
-from shapprune.model.neurons import Neurons
+from shapprune.model.neurons import Neurons, check_neurons
 
 Metric: TypeAlias = Literal["success", "log-probability", "margin"]
 
@@ -47,9 +49,10 @@ class NeuronGame:
             on it but for rounding.
 
     Raises:
-        InputError: no images, not as many labels, an unknown metric.
+        InputError: no images, not as many labels, an unknown metric, another model's neurons.
     """
 
+    @searching()
     def __init__(
         self,
         model: nn.Module,
@@ -60,14 +63,17 @@ class NeuronGame:
         metric: Metric = "success",
         rows: int | None = None,
     ) -> None:
-        if len(images) == 0 or len(images) != len(labels):
-            raise InputError(f"{len(images)} images and {len(labels)} labels: expected as many > 0")
+        images, labels, _ = check_examples(model, images, labels)
+        check_differentiable(model)
+        check_neurons(neurons, model)
         if metric not in get_args(Metric):
             raise InputError(f"metric must be one of {get_args(Metric)}, got {metric!r}")
         self._model, self._neurons = model, neurons
         self._images, self._labels, self._metric = images, labels, metric
         self.n, self.m = len(neurons), len(images)
         self.passes = 0
+        if rows is not None:
+            check_number("rows", rows, 1)
         self._rows = rows or _affordable_rows(model, images)
         self._branchless = self._shares_correctly()
 
@@ -85,6 +91,7 @@ class NeuronGame:
             return self(torch.from_numpy(np.atleast_2d(coalitions))).cpu().numpy()
         return self.outcomes(coalitions).mean(1)
 
+    @searching()
     def outcomes(self, coalitions: Tensor) -> Tensor:
         """The metric of every coalition and image: float (b, m)."""
         found = torch.empty(len(coalitions), len(self._images), device=self._images.device)
@@ -100,6 +107,7 @@ class NeuronGame:
         self.passes += found.numel()
         return found
 
+    @searching()
     def gradient(self, masks: Tensor) -> Tensor:
         """Gradients of the metric at fractional masks; for "success", of the label's probability.
 

@@ -46,9 +46,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """
     check_module(model)
     modes = [(module, module.training) for module in model.modules()]
-    grads = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    # What was made under inference_mode takes no part in gradients, and cannot be told to.
+    parameters = [parameter for parameter in model.parameters() if not parameter.is_inference()]
+    grads = [(parameter, parameter.requires_grad) for parameter in parameters]
     model.eval()
-    model.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:

@@ -131,6 +131,17 @@ def test_searching_has_gradients_wherever_it_is_called(mode):
             assert not torch.is_autocast_enabled("cpu")
 
 
+def test_searching_makes_float32_tensors_on_the_cpu():
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"), searching():
+            made = torch.ones(1)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (made.dtype, made.device.type) == (torch.float32, "cpu")
+
+
 def test_compiled_modules_run_their_hooks_while_searching():
     inner = nn.Sequential(nn.Linear(2, 3))
     model = torch.compile(inner, backend="eager")

@@ -86,6 +86,7 @@ def check_images(images: object, *, ranged: bool = True) -> Tensor:
             f"images must be a float tensor (n, C, H, W) in [0, 1], got {kind(images)}"
             f"{_advice(images)}"
         )
+    images = images.detach()
     if len(images) == 0:
         raise InputError("expected at least one image, got none")
     if bool(images.isnan().any()):
@@ -104,7 +105,7 @@ def check_images(images: object, *, ranged: bool = True) -> Tensor:
             )
         )
     # What was made under inference_mode can be read, but no gradient can be asked of it.
-    return images.detach().clone() if images.is_inference() else images.detach()
+    return images.clone() if images.is_inference() else images
 
 
 def check_labels(labels: object, count: int, classes: int | None = None) -> Tensor:

@@ -98,12 +98,15 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | Non
                 logits: object = model(images[:1].to(like.device, like.dtype, copy=True))
         except Exception as error:
             raise InputError(
-                f"the model fails on an image of shape {shape}, which may be the wrong input size: "
-                f"{describe(error)}"
+                f"the model fails on an image of shape {shape}, which may be the wrong input size"
+                f"{_turned(shape)}: {describe(error)}"
             ) from error
     expected = f"expected float logits of shape (1, {num_classes or 'classes'})"
     if not isinstance(logits, Tensor):
-        raise InputError(f"the model returns a {type(logits).__name__}: {expected}")
+        raise InputError(
+            f"the model returns a {type(logits).__name__}: {expected}; wrap it in a module whose "
+            "forward returns the logits alone, as output[0] or output.logits"
+        )
     if num_classes and logits.ndim == 2 and logits.shape[1] != num_classes:
         raise InputError(
             f"the model tells {logits.shape[1]} classes apart, but num_classes is {num_classes}"
@@ -141,7 +144,7 @@ def in_float32(model: nn.Module, images: Tensor) -> nn.Module:
         raise InputError(
             "the model works in its own precision, but not as a float32 copy, in which it is "
             "examined: its forward must cast to the type of its weights, and not to a fixed one "
-            f"({error.__cause__ or error})"
+            f"({describe(error.__cause__ or error)})"
         ) from error
     return whole
 
@@ -196,6 +199,12 @@ def check_examples(model: nn.Module, images: object, labels: object) -> tuple[Te
     labels = check_labels(labels, len(images))
     images, classes = check_batch(model, images)
     return images, check_labels(labels, len(images), classes).to(images.device), classes
+
+
+def _turned(shape: tuple[int, ...]) -> str:
+    """Advice where the channels of an image seem to come last."""
+    last = shape[-1] in (1, 3, 4) and shape[0] not in (1, 3, 4)
+    return ", as (n, H, W, C) is: try images.permute(0, 3, 1, 2)" if last else ""
 
 
 def _inputs(model: nn.Module) -> list[str]:

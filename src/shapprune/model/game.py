@@ -219,7 +219,7 @@ def _affordable_rows(model: nn.Module, images: Tensor) -> int:
         if isinstance(output, Tensor):
             sizes.append(output.numel() * output.element_size())
 
-    leaves = [module for module in model.modules() if not any(module.children())]
+    leaves = [module for module in model.modules() if next(module.children(), None) is None]
     handles = [module.register_forward_hook(note) for module in leaves]
     try:
         with evaluating(model), torch.no_grad():

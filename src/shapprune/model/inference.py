@@ -23,7 +23,8 @@ CHUNK = 128
 def searching() -> Iterator[None]:
     """Gradients inside the block, whatever the caller's surroundings: also a decorator.
 
-    `torch.no_grad`, `torch.inference_mode` and autocast are off. What `torch.compile` made runs as
+    `torch.no_grad`, `torch.inference_mode` and autocast are off, and new tensors are float32 ones
+    on the CPU, whatever the defaults that the caller set. What `torch.compile` made runs as
     the module that it was made from, whose hooks a compiled graph may leave out.
     """
     with ExitStack() as stack:
@@ -32,6 +33,10 @@ def searching() -> Iterator[None]:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and its import takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield

@@ -1,0 +1,456 @@
+"""Forty kinds of module through scan and repair: examined rightly, warned of, or refused in a line.
+
+Each stands for something that users hand over. What works has the same backdoored network inside,
+so that verdict, target and repair are known.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune
+from torch.utils.checkpoint import checkpoint
+
+from shapprune.errors import InputError, InputWarning
+from shapprune.method import attribution, finetuning, margins, untargeted
+from shapprune.method import repair as repairs
+from shapprune.method.evaluation import Evaluator
+from shapprune.method.settings import (
+    EvaluationSettings,
+    KindSettings,
+    MarginSettings,
+    PoolSettings,
+    RefineSettings,
+    TuningSettings,
+    UntargetedSettings,
+)
+from shapprune.model.classifier import Classifier
+from shapprune.model.inference import searching
+from shapprune.model.masking import masked
+from shapprune.model.metrics import accuracy, attack_success_rate
+from shapprune.pipeline import repair, scan
+from toys import CLASSES, TARGET, backdoored_net, snapshot, toy_images, true_trigger, unchanged
+
+IMAGES, LABELS = toy_images()
+UNSEEN, TRUTH = toy_images(per_class=5, seed=1)
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*torch.jit:DeprecationWarning",
+    "ignore:.*torch.ao:DeprecationWarning",
+    "ignore:.*quantize",
+    "ignore:.*quantized::linear_dynamic",
+    "ignore:.*weight_norm:FutureWarning",
+)
+
+
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage, settings in (
+        (margins.maximum_margins, MarginSettings(starts=1, steps=30)),
+        (untargeted.untargeted_triggers, UntargetedSettings(starts=1, steps=20)),
+        (finetuning.distillation_pool, PoolSettings(images=128, least=64)),
+        (finetuning.fine_tune, TuningSettings(least=16, most=16, batch_size=32)),
+        (Evaluator.__init__, EvaluationSettings(views=48, resamples=50)),
+        (attribution.estimate_shapley, 256),
+    ):
+        defaults = getattr(stage, "__wrapped__", stage).__kwdefaults__
+        monkeypatch.setitem(defaults, "samples" if settings == 256 else "settings", settings)
+    monkeypatch.setattr(repairs, "REFINEMENT", RefineSettings(steps=30, images=8))
+    monkeypatch.setattr(repairs, "KINDS_OF_TRIGGER", KindSettings(steps=30))
+
+
+class Does(nn.Module):
+    """The backdoored network with something before it, and something after it."""
+
+    def __init__(
+        self,
+        before: Callable[[Tensor], Any] = lambda x: x,
+        after: Callable[[Tensor], Any] = lambda x: x,
+        network: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = backdoored_net() if network is None else network
+        self.before, self.after = before, after
+
+    def forward(self, images: Tensor) -> Any:
+        return self.after(self.network(self.before(images)))
+
+
+def changed(change: Callable[[nn.Module], object]) -> nn.Module:
+    """The network after a change in place."""
+    net = backdoored_net()
+    change(net)
+    return net
+
+
+class Remembers(Does):
+    """Keeps features with their graph, which deepcopy refuses."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.features = self.network.conv1(images)
+        return self.network(images)
+
+
+class Checkpointed(Does):
+    def forward(self, images: Tensor) -> Tensor:
+        return checkpoint(self.network, images, use_reentrant=False)
+
+
+class Autocast(Does):
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.network(images)
+
+
+class Auxiliary(Does):
+    def forward(self, images: Tensor) -> Any:
+        logits = self.network(images)
+        return (logits, logits) if self.training else logits
+
+
+def hooked(net: nn.Module) -> None:
+    net.register_forward_pre_hook(lambda _module, _inputs: None)
+    net.bn1.register_forward_hook(lambda _module, _inputs, output: output * 1.0)
+    net.bn2.register_full_backward_hook(lambda *_: None)
+
+
+def tied(net: nn.Module) -> None:
+    net.again = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+    net.again.weight = net.conv2.weight
+
+
+def made_in_inference_mode() -> nn.Module:
+    with torch.inference_mode():
+        return backdoored_net()
+
+
+def pruned(net: nn.Module) -> None:
+    prune.custom_from_mask(net.conv2, "weight", torch.ones_like(net.conv2.weight))
+
+
+WORKS: dict[str, Callable[[], nn.Module]] = {
+    "plain": backdoored_net,
+    "in training mode": lambda: changed(lambda net: net.train()),
+    "float64": lambda: backdoored_net().double(),
+    "float16": lambda: backdoored_net().half(),
+    "bfloat16": lambda: backdoored_net().bfloat16(),
+    "made in inference mode": made_in_inference_mode,
+    "frozen parameters": lambda: changed(lambda net: net.requires_grad_(False)),
+    "gradients left over": lambda: changed(lambda net: net(IMAGES).sum().backward()),
+    "tied weights": lambda: changed(tied),
+    "hooks": lambda: changed(hooked),
+    "weight norm": lambda: changed(lambda net: parametrizations.weight_norm(net.conv1)),
+    "old weight norm": lambda: changed(lambda net: nn.utils.weight_norm(net.conv1)),
+    "pruned by torch": lambda: changed(pruned),
+    "compiled": lambda: torch.compile(backdoored_net(), backend="eager"),
+    "compiled in place": lambda: changed(lambda net: net.compile(backend="eager")),
+    "compiled inside": lambda: Does(network=torch.compile(backdoored_net(), backend="eager")),
+    "data parallel": lambda: nn.DataParallel(backdoored_net()),
+    "averaged": lambda: torch.optim.swa_utils.AveragedModel(backdoored_net()),
+    "fx": lambda: torch.fx.symbolic_trace(backdoored_net()),
+    "keeps features": Remembers,
+    "checkpoints": Checkpointed,
+    "autocast inside": Autocast,
+    "half logits": lambda: Does(after=lambda logits: logits.half()),
+    "a tuple in training": Auxiliary,
+    "writes into its images": lambda: Does(lambda x: x.mul_(0.5).mul_(2)),
+    "softmax": lambda: Does(after=lambda logits: logits.softmax(1)),
+    "log-softmax": lambda: Does(after=lambda logits: logits.log_softmax(1)),
+}
+
+
+@pytest.mark.parametrize("kind", WORKS)
+def test_works(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    model = WORKS[kind]()
+    before, images = snapshot(model), IMAGES.clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InputWarning)  # nothing to warn of
+        result = repair(model, IMAGES, LABELS)
+    assert unchanged(model, before)
+    assert torch.equal(IMAGES, images)
+    assert capfd.readouterr() == ("", "")
+    assert (result.scan.verdict, result.scan.targets) == ("backdoored", (TARGET,))
+    is_repaired(model, result)
+
+
+def is_repaired(model: nn.Module, result: Any) -> None:
+    """The backdoor is gone, accuracy is not, and neurons that were removed count no more."""
+    repaired, story = result.model, result.repair
+    assert type(repaired).__qualname__ == type(model).__qualname__  # torch.fx makes one a module
+    state, wanted = repaired.state_dict(), model.state_dict()
+    assert {k: (v.shape, v.dtype) for k, v in state.items()} == {
+        k: (v.shape, v.dtype) for k, v in wanted.items()
+    }
+    attack = {"stamp": true_trigger().stamp, "target": TARGET}
+    with searching():
+        assert attack_success_rate(model, UNSEEN, TRUTH, **attack) > 0.9
+        assert attack_success_rate(repaired, UNSEEN, TRUTH, **attack) < 0.1
+        assert accuracy(repaired, UNSEEN, TRUTH) > 0.9
+        some = UNSEEN[:4].to(next(repaired.parameters()).dtype)
+        keep = torch.ones(1, len(story.neurons))
+        keep[:, list(story.removed)] = 0
+        repaired.eval()
+        with torch.no_grad():
+            folded = repaired(some.clone())
+            with masked(repaired, story.neurons, keep):
+                assert torch.allclose(repaired(some.clone()), folded, atol=1e-5)
+
+
+def no_deepcopy() -> nn.Module:
+    class Lonely(Does):
+        def __deepcopy__(self, memo: object) -> nn.Module:
+            raise TypeError("no copies")
+
+    return Lonely()
+
+
+class One(Does):
+    def forward(self, images: Tensor) -> Tensor:
+        assert len(images) == 1, "one\nat a time"
+        return self.network(images)
+
+
+class TwoInputs(Does):
+    def forward(self, images: Tensor, more: Tensor) -> Tensor:
+        return self.network(images)
+
+
+def without_statistics(net: nn.Module) -> None:
+    net.bn1.running_mean = net.bn1.running_var = None
+
+
+def numpy_inside(images: Tensor) -> Tensor:
+    return torch.from_numpy(images.detach().numpy().copy())
+
+
+CUT = "no gradient of the logits reaches the image"
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "no_grad": (lambda: changed(lambda n: setattr(n, "forward", torch.no_grad()(n.forward))), CUT),
+    "inference_mode": (
+        lambda: changed(lambda n: setattr(n, "forward", torch.inference_mode()(n.forward))),
+        CUT,
+    ),
+    "detach": (lambda: Does(lambda x: x.detach()), CUT),
+    "numpy": (lambda: Does(numpy_inside), CUT),
+    "quantised weights": (
+        lambda: torch.ao.quantization.quantize_dynamic(backdoored_net(), {nn.Linear}),
+        CUT,
+    ),
+    "threshold": (lambda: Does(lambda x: (x > 0.3) + 0 * x), "gradient is zero everywhere"),
+    "dropout": (lambda: Does(lambda x: F.dropout(x, 0.3)), "take what is random .dropout"),
+    "NaN": (lambda: Does(after=lambda x: x * torch.nan), "NaN or infinite logits"),
+    "batch statistics": (lambda: changed(without_statistics), "other images of the batch"),
+    "one answer": (
+        lambda: changed(lambda n: n.head.bias.data[2].add_(1000)),
+        "all 16 images, of 8 classes, the same answer, class 2",
+    ),
+    "takes 0 to 255 twice": (lambda: Does(lambda x: x * 255), "on images divided by 255 once more"),
+    "takes 0 to 255": (
+        lambda: Does(lambda x: F.relu(x / 255 - 0.01)),
+        "on images with values from 0 to 255 it would be right on 16 of 16",
+    ),
+    "one image at a time": (One, "fails on 16 images at once.*one at a time"),
+    "squeezed": (lambda: Does(after=lambda x: x.squeeze()), r"shape \(8,\) for one image"),
+    "tuple": (lambda: Does(after=lambda x: (x, x)), "a tuple: .* the logits alone"),
+    "dictionary": (lambda: Does(after=lambda x: {"logits": x}), "a dict: .* the logits alone"),
+    "classes": (lambda: Does(after=lambda x: x.argmax(1, keepdim=True)), "torch.int64 of shape"),
+    "two inputs": (TwoInputs, r"takes several inputs \(images, more\)"),
+    "two classes": (lambda: Does(after=lambda x: x[:, :2]), "at least 3: it cannot be examined"),
+    "dense logits": (lambda: nn.Conv2d(3, 8, 1), r"shape \(1, 8, 12, 12\) for one image"),
+    "fixed type": (
+        lambda: Does(lambda x: x.double(), network=backdoored_net().double()),
+        "cast to the type of its weights",
+    ),
+    "wrong size": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(9, 8)), "the wrong input size"),
+    "on meta": (lambda: backdoored_net().to("meta"), "have no values: load the weights"),
+    "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(8)), "have no size yet"),
+    "state dict": (lambda: backdoored_net().state_dict(), "load it into its network"),
+    "function": (lambda: backdoored_net().forward, "call it in the forward of a module"),
+    "class": (lambda: Does, "the class Does: call it"),
+    "exported": (
+        lambda: torch.export.export(backdoored_net(), (IMAGES[:2],)).module(),
+        "cannot be set to eval mode",
+    ),
+}
+ONLY_SCANNED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "script": (lambda: torch.jit.script(backdoored_net()), "can be scanned but not repaired"),
+    "trace": (lambda: torch.jit.trace(backdoored_net(), IMAGES[:2]), "TorchScript has none"),
+    "frozen": (lambda: torch.jit.freeze(torch.jit.script(backdoored_net())), "TorchScript"),
+    "no deepcopy": (no_deepcopy, "cannot be copied, and the original is never changed"),
+}
+
+
+def refuses(call: Callable[..., object], words: str, *given: Any, **options: Any) -> None:
+    with pytest.raises(InputError, match=rf"(?s)\A[^\n]*{words}[^\n]*\Z"):
+        call(*given, **options)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_is_refused(kind: str) -> None:
+    build, words = REFUSED[kind]
+    model, images = build(), IMAGES.clone()
+    tensors = isinstance(model, nn.Module) and kind not in ("on meta", "lazy", "quantised weights")
+    before = snapshot(model) if tensors else []
+    for call in (scan, repair):
+        refuses(call, words, model, IMAGES, LABELS)
+    assert not tensors or unchanged(model, before)
+    assert torch.equal(IMAGES, images)
+
+
+@pytest.mark.parametrize("kind", ONLY_SCANNED)
+def test_is_scanned_and_refused_a_repair_at_once(kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, words = ONLY_SCANNED[kind]
+    found = scan(build(), IMAGES, LABELS)
+    assert (found.verdict, found.targets) == ("backdoored", (TARGET,))
+    monkeypatch.setattr("shapprune.pipeline.gather", lambda *_, **__: pytest.fail("searched"))
+    refuses(repair, words, build(), IMAGES, LABELS)
+
+
+# What is examined all the same, with a warning that comes before the search
+
+
+def wrong_mean() -> nn.Module:
+    """Its network normalises already; what `Classifier` adds makes red green."""
+    flipped = Does(lambda x: x, network=backdoored_net())
+    return Classifier(flipped, mean=[0.0, 0.9, 0.0], std=[1.0, 0.1, 1.0])
+
+
+WARNS: dict[str, tuple[Callable[[], nn.Module], Tensor, str]] = {
+    "rounds": (lambda: Does(lambda x: (x * 255).round() / 255), LABELS, "the forward rounds"),
+    "8-bit": (lambda: Does(lambda x: (x * 255).byte() / 255), LABELS, "the forward rounds"),
+    "BGR": (
+        lambda: Does(lambda x: x.flip(1)),
+        LABELS,
+        r"8 of 16 .*reverse order \(BGR for RGB\) it would be right on 16 of 16",
+    ),
+    "labels from 1": (
+        backdoored_net,
+        (LABELS + 1) % CLASSES,
+        "only 0 of 16 images their label: with labels one lower, .* right on 16 of 16",
+    ),
+    "shuffled labels": (
+        backdoored_net,
+        LABELS.roll(3) * 3 % CLASSES,
+        "images their label: do the labels, their order, mean and std",
+    ),
+    "mean and std": (wrong_mean, LABELS, "on images without this mean and std .* 16 of 16"),
+}
+
+
+@pytest.mark.parametrize("kind", WARNS)
+def test_is_warned_of_before_the_search(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, labels, words = WARNS[kind]
+    with pytest.warns(InputWarning, match=words) as told:
+        found = scan(build(), IMAGES, labels)
+    assert tuple(str(one.message) for one in told) == found.warnings
+    assert told[0].filename == __file__
+    assert found.judgement.conclusive == (found.accuracy >= 0.5)
+
+    def search(*_: object, **__: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr("shapprune.pipeline.gather", search)
+    with pytest.warns(InputWarning, match=words), pytest.raises(InterruptedError):
+        repair(build(), IMAGES, labels)
+
+
+def test_rounding_is_no_way_to_hide() -> None:
+    model = WARNS["rounds"][0]()
+    with pytest.warns(InputWarning, match="the forward rounds"):
+        result = repair(model, IMAGES, LABELS)
+    assert (result.scan.verdict, result.scan.targets) == ("backdoored", (TARGET,))
+    is_repaired(model, result)
+
+
+def test_what_it_does_not_know_is_never_clean() -> None:
+    """Guesses would do as well: no such images show that there is no backdoor."""
+    clean = backdoored_net()
+    clean.head.weight.data[TARGET, 16:20] = 0
+    assert scan(clean, IMAGES, LABELS).verdict == "clean"
+    with pytest.warns(InputWarning, match="only 0 of 16"):
+        found = scan(clean, IMAGES, (LABELS + 1) % CLASSES)
+    assert found.verdict == "suspicious"
+    assert not found.judgement.conclusive
+
+
+# Images, labels and callers of many kinds
+
+
+def in_inference_mode() -> Tensor:
+    with torch.inference_mode():
+        return IMAGES.clone()
+
+
+GIVEN: dict[str, Callable[[], Tensor]] = {
+    "float64": lambda: IMAGES.double(),
+    "float16": lambda: IMAGES.half(),
+    "with a graph": lambda: IMAGES.clone().requires_grad_() * 1.0,
+    "not contiguous": lambda: IMAGES.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+    "made in inference mode": in_inference_mode,
+}
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_images_that_do(kind: str) -> None:
+    images = GIVEN[kind]()
+    before = images.detach().clone()
+    found = scan(backdoored_net(), images, LABELS.int())
+    assert (found.verdict, found.targets, found.accuracy) == ("backdoored", (TARGET,), 1.0)
+    assert torch.equal(images.detach(), before)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        ((IMAGES * 255).byte(), LABELS, "torch.uint8 .*: divide them by 255"),
+        (IMAGES * 255, LABELS, r"in \[0, 1\], got 0.* to .*: divide them by 255"),
+        ((IMAGES - 0.5) / 0.25, LABELS, "normalisation belongs into the model"),
+        (IMAGES.permute(0, 2, 3, 1), LABELS, r"try images.permute\(0, 3, 1, 2\)"),
+        (IMAGES[0], LABELS, r"image\[None\]"),
+        (IMAGES.numpy(), LABELS, "got ndarray: use torch.from_numpy"),
+        (IMAGES.index_fill(0, torch.tensor([1]), torch.nan), LABELS, "got NaN in 1 of 16"),
+        (None, LABELS, "got NoneType"),
+        (IMAGES, None, "labels must be an int64 tensor"),
+        (IMAGES, LABELS.tolist(), "labels must be an int64 tensor"),
+        (IMAGES, F.one_hot(LABELS), r"labels must be an int64 tensor \(n,\)"),
+        (IMAGES, LABELS + 1, r"labels must be in 0 \.\. 7, got 1 to 8"),
+    ],
+)
+def test_images_and_labels_that_do_not(images: Any, labels: Any, words: str) -> None:
+    for call in (scan, repair):
+        refuses(call, words, backdoored_net(), images, labels)
+
+
+@pytest.fixture
+def _float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "surroundings",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        lambda: torch.device("meta"),
+        nullcontext,
+    ],
+    ids=["no_grad", "inference_mode", "autocast", "default device", "default type"],
+)
+def test_callers(surroundings: Callable[[], AbstractContextManager[Any]], request) -> None:
+    if surroundings is nullcontext:
+        request.getfixturevalue("_float64")
+    model = backdoored_net().float()
+    with surroundings():
+        result = repair(model, IMAGES, LABELS)
+    assert (result.scan.verdict, result.scan.targets) == ("backdoored", (TARGET,))
+    assert not any(tensor.is_inference() for tensor in result.model.parameters())
+    torch.set_default_dtype(torch.float32)
+    is_repaired(model, result)

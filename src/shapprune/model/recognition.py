@@ -12,7 +12,7 @@ from shapprune.model.adapted import unwrap
 from shapprune.model.classifier import Classifier
 from shapprune.model.metrics import predict
 
-_FEW = 0.5  # share of right answers below which something is wrong whatever the model
+_FEW = 0.5  # share of right answers below which something does not fit, whatever the model
 _DOUBTED = 0.8  # share below which other ways to give the images are tried
 _MOST = 32  # images that they are tried on
 _CHANCE = 0.05  # probability that guesses do as well, above which it may be guesses
@@ -82,7 +82,7 @@ def better_way(model: nn.Module, images: Tensor, labels: Tensor, *, classes: int
         found.append((hits, f"on images {words}"))
     hits, words = max(found, key=lambda way: way[0])
     usual = max(before / len(labels), 1 / classes)
-    if _at_least(hits, len(labels), usual) > _FITS:
+    if hits < _FEW * len(labels) or _at_least(hits, len(labels), usual) > _FITS:
         return None
     return f"{words} it would be right on {hits} of {len(labels)}, and on {before} as they are"
 

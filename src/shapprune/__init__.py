@@ -12,7 +12,7 @@ from shapprune.checkpoints.loading import load_classifier
 from shapprune.checkpoints.state_dict import save_weights
 from shapprune.data.dataset import LabeledImages
 from shapprune.data.loading import load_images
-from shapprune.errors import InputError
+from shapprune.errors import InputError, InputWarning
 from shapprune.method.attribution import NeuronValues, estimate_shapley
 from shapprune.method.case import Case, check_case
 from shapprune.method.evaluation import Evaluator, Proxies
@@ -36,6 +36,7 @@ __all__ = [
     "Detection",
     "Evaluator",
     "InputError",
+    "InputWarning",
     "Inversion",
     "InvertedTrigger",
     "LabeledImages",

@@ -215,8 +215,9 @@ def repair(
 ) -> RepairResult:
     """Scan a classifier and take out the backdoor that is found, or suspected.
 
-    Where the data are too few to say and no class stands out, there is nothing to repair
-    (`RepairResult.unrepaired`).
+    Where the data are too few to say and no class stands out, there is nothing to repair, and what
+    has no neurons to prune or cannot be copied is only scanned, with a warning before the search
+    (`RepairResult.unrepaired`); with ``force_targets`` or ``count`` that is an error.
 
     The repaired copy has the types of the model's tensors, be they of half precision.
 
@@ -241,12 +242,16 @@ def repair(
     check_ways(estimator, mode, average_iterations)
     case = _case(model, images, labels, recovered, seed)
     forced = [_map(target, case.classes) for target in force_targets]
-    neurons = find_neurons(copy_of(case.model), case.images)  # else it cannot be repaired
-    if count is not None:
-        check_number("count", count, 0, len(neurons))
+    fault = _unrepairable(case, count)
+    if fault is not None:
+        if forced or count is not None:
+            raise fault
+        warning = f"scanned, but not to be repaired: {fault}"
+        warn(warning, InputWarning, stacklevel=3)  # of who called
+        case = replace(case, warnings=(*case.warnings, warning))
     scanned = _scan(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
     maps = tuple(dict.fromkeys(forced)) or _suspected(scanned)
-    if not maps:
+    if not maps or fault is not None:
         return RepairResult(model, scanned, None, scanned.stages)
     clock = Clock(progress)
     story = repair_case(
@@ -273,6 +278,17 @@ def repair(
     story = replace(story, model=unwrap(story.model))
     cast_like(story.model, model)
     return RepairResult(story.model, scanned, story, (*scanned.stages, *clock.stages), smaller)
+
+
+def _unrepairable(case: Case, count: int | None) -> InputError | None:
+    """Why the model cannot be repaired, if it cannot."""
+    try:
+        neurons = find_neurons(copy_of(case.model), case.images)
+        if count is not None:
+            check_number("count", count, 0, len(neurons))
+    except InputError as error:
+        return error
+    return None
 
 
 def _map(target: Target | Literal["y+1"], classes: int) -> TargetMap:

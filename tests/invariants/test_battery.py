@@ -278,7 +278,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
 }
 ONLY_SCANNED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "script": (lambda: torch.jit.script(backdoored_net()), "can be scanned but not repaired"),
+    "script": (lambda: torch.jit.script(backdoored_net()), "no prunable neurons"),
     "trace": (lambda: torch.jit.trace(backdoored_net(), IMAGES[:2]), "TorchScript has none"),
     "frozen": (lambda: torch.jit.freeze(torch.jit.script(backdoored_net())), "TorchScript"),
     "no deepcopy": (no_deepcopy, "cannot be copied, and the original is never changed"),
@@ -303,12 +303,18 @@ def test_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ONLY_SCANNED)
-def test_is_scanned_and_refused_a_repair_at_once(kind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_scanned_and_left_unrepaired(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     build, words = ONLY_SCANNED[kind]
-    found = scan(build(), IMAGES, LABELS)
-    assert (found.verdict, found.targets) == ("backdoored", (TARGET,))
+    model = build()
+    with pytest.warns(InputWarning, match=f"scanned, but not to be repaired: .*{words}") as told:
+        result = repair(model, IMAGES, LABELS)
+    assert (result.scan.verdict, result.scan.targets) == ("backdoored", (TARGET,))
+    assert result.scan.warnings == (str(told[0].message),)
+    assert told[0].filename == __file__
+    assert result.unrepaired
+    assert result.model is model
     monkeypatch.setattr("shapprune.pipeline.gather", lambda *_, **__: pytest.fail("searched"))
-    refuses(repair, words, build(), IMAGES, LABELS)
+    refuses(repair, words, model, IMAGES, LABELS, force_targets=[TARGET])
 
 
 # What is examined all the same, with a warning that comes before the search

@@ -195,9 +195,9 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
         add(site, weight.shape[0], calls[at].last, calls[at].output, doubled[at].output)
     if not layers:
         raise InputError(
-            "the model has no prunable neurons, and can be scanned but not repaired: expected "
-            "convolutions, or linear layers before the last, as torch.nn modules (TorchScript has "
-            "none: give the module that it was made from)"
+            "the model has no prunable neurons: expected convolutions, or linear layers before "
+            "the last, as torch.nn modules (TorchScript has none: give the module that it was "
+            "made from)"
         )
     return Neurons(tuple(layers.values()))
 

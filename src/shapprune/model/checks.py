@@ -100,7 +100,7 @@ def check_images(images: object, *, ranged: bool = True) -> Tensor:
             f"images must be in [0, 1], got {low:g} to {high:g}: "
             + (
                 "divide them by 255"
-                if low >= 0 and 2 < high <= 255
+                if low >= 0 and 16 < high <= 255
                 else "normalisation belongs into the model (see Classifier)"
             )
         )

@@ -236,7 +236,7 @@ def test_the_rate_of_false_alarms_sets_the_bounds_and_is_checked_first(net, monk
         ((IMAGES * 255).byte(), LABELS, "images must be a float tensor"),
         (IMAGES, LABELS.float(), "labels must be an int64 tensor"),
         (IMAGES, LABELS[:3], "expected as many"),
-        (IMAGES[:0], LABELS[:0], "expected as many"),
+        (IMAGES[:0], LABELS[:0], "at least one image"),
         (IMAGES * 2, LABELS, r"in \[0, 1\]"),
         (IMAGES * float("nan"), LABELS, r"in \[0, 1\]"),
         (IMAGES, LABELS + CLASSES, "labels must be in 0"),
@@ -251,7 +251,7 @@ def test_refused_input(net, images, labels, message):
 
 def test_refused_models_and_targets(net):
     with pytest.raises(InputError, match="at least 3: it cannot be examined, which does not mean"):
-        scan(nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), IMAGES, LABELS % 2)
+        scan(nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 2)), IMAGES, LABELS % 2)
     with pytest.raises(InputError, match="cannot be a target"):
         repair(net, IMAGES, LABELS, force_targets=[CLASSES])
     with pytest.raises(InputError, match=r"names 2 classes, and the model has 8"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shapprune.checkpoints.state_dict import save_weights
     from shapprune.data.dataset import LabeledImages
     from shapprune.data.loading import load_images
-    from shapprune.errors import InputError
+    from shapprune.errors import InputError, InputWarning
     from shapprune.method.attribution import NeuronValues, estimate_shapley
     from shapprune.method.case import Case, check_case
     from shapprune.method.evaluation import Evaluator, Proxies
@@ -39,6 +39,7 @@ __all__ = [
     "Detection",
     "Evaluator",
     "InputError",
+    "InputWarning",
     "Inversion",
     "InvertedTrigger",
     "LabeledImages",
@@ -77,7 +78,7 @@ _HOMES = {
     "checkpoints.state_dict": ("save_weights",),
     "data.dataset": ("LabeledImages",),
     "data.loading": ("load_images",),
-    "errors": ("InputError",),
+    "errors": ("InputError", "InputWarning"),
     "method.attribution": ("NeuronValues", "estimate_shapley"),
     "method.case": ("Case", "check_case"),
     "method.evaluation": ("Evaluator", "Proxies"),

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,23 @@ def test_scan_finds_the_backdoor_and_exits_with_1(given):
     row = next(line for line in done.stdout.splitlines() if line.startswith(f"│ {TARGET} "))
     assert "100%" in row  # of the images, under the best window
     assert "target" in row
+
+
+def test_labels_that_do_not_fit_are_told_before_the_search(given, tmp_path, capsys, monkeypatch):
+    ship(monkeypatch, by(8e9, 9e9))  # else clean
+    for label in range(CLASSES):
+        shutil.copytree(given / "images" / str(label), tmp_path / str((label + 1) % CLASSES))
+    out = tmp_path / "out"
+    shown = options(given, images=tmp_path, out=out)
+    assert main(["scan", str(given / "net.safetensors"), *shown]) == 3
+    verdict, told = capsys.readouterr()
+    warning = "warning: the model gives only 0 of 16 images their label: with labels one lower"
+    assert told.index(warning) < told.index("climb to the largest margin")
+    assert told.count(warning) == 1
+    assert "verdict: suspicious: the data are too few to say" in verdict
+    assert "no better than guesses" in told
+    run = json.loads((out / "result.json").read_text())
+    assert warning.removeprefix("warning: ") in run["warnings"][0]
 
 
 # The toy's target scores far above 0 by these rules, and its other classes about -2.

@@ -32,7 +32,7 @@ LEAST = {
 }
 COMMON = "--seed 3 --device cpu --debug"
 NETWORK = "--arch a:b --num-classes 3 --mean 0.1 0.2 0.3 --std 1"
-MODEL = f"net.pt {COMMON} {NETWORK} --per-class 2 --input-size 3 8 9 --prior-only"
+MODEL = f"net.pt {COMMON} {NETWORK} --per-class 2 --input-size 3 8 9 --prior-only --entry e"
 OF_COMMON = {"seed": 3, "device": "cpu", "debug": True}
 OF_NETWORK = {"arch": "a:b", "num_classes": 3, "mean": (0.1, 0.2, 0.3), "std": (1.0,)}
 OF_MODEL = {
@@ -42,6 +42,7 @@ OF_MODEL = {
     "per_class": 2,
     "input_size": (3, 8, 9),
     "prior_only": True,
+    "entry": "e",
 }
 OF_OUT = {"out": Path("o"), "overwrite": True}
 # Every option at once.

@@ -189,6 +189,7 @@ PURE = {
     "trigger": lambda images, _: true_trigger().stamp(images),
     "perturbation": lambda images, _: Perturbation(torch.full((3, 12, 12), 0.5)).stamp(images),
 }
+MADE_OUTSIDE = backdoored_net()
 every_stage = pytest.mark.parametrize("stage", STAGES)
 
 
@@ -297,17 +298,21 @@ def test_training_mode_does_not_matter(stage):
     assert same(training, evaluating)
 
 
-def test_recovery_refuses_to_go_without_gradients():
-    """It examines the model first, see `shapprune.model.examination`."""
-    with torch.no_grad(), pytest.raises(InputError, match="gradients are switched off"):
-        DRAWING["recover"](backdoored_net(), *toy_images(), seeded())
-
-
-@pytest.mark.parametrize("stage", sorted(set(STAGES) - {"recover"}))
-@pytest.mark.parametrize("wanted", [True, False])
-def test_the_callers_gradient_mode_does_not_matter(stage, wanted):
-    with torch.set_grad_enabled(wanted):
+@every_stage
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
+def test_the_callers_gradient_mode_does_not_matter(stage, mode):
+    with mode():
         result = STAGES[stage](backdoored_net(), *toy_images(), seeded())
+    assert same(result, STAGES[stage](backdoored_net(), *toy_images(), seeded()))
+
+
+@pytest.mark.parametrize(
+    "stage", sorted({"patch", "multilinear", "recover", "fine_tune", "find_neurons", "gradient"})
+)
+def test_public_stages_work_in_inference_mode(stage):
+    with torch.inference_mode():
+        images, labels = toy_images()  # made there, too
+        result = STAGES[stage](MADE_OUTSIDE, images, labels, seeded())
     assert same(result, STAGES[stage](backdoored_net(), *toy_images(), seeded()))
 
 
@@ -359,7 +364,7 @@ def test_masks_of_a_wrong_width():
     model = mixed_modes()
     before = snapshot(model)
     with (
-        pytest.raises(RuntimeError),
+        pytest.raises(InputError, match="one value for each of"),
         masked(model, NEURONS, torch.zeros(1, len(NEURONS) + 1)),
     ):
         pass

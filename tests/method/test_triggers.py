@@ -65,6 +65,15 @@ def test_images_of_another_shape(stamp, shape):
         stamp.stamp(torch.zeros(shape))
 
 
+@pytest.mark.parametrize("stamp", [ROW, DELTA])
+def test_images_of_another_kind(stamp):
+    """A byte would cut what a mask blends."""
+    right = torch.zeros(4, *(stamp.pattern if isinstance(stamp, Trigger) else stamp.delta).shape)
+    for images in (right.byte(), right.numpy(), None):
+        with pytest.raises(InputError, match=r"for images \(.*\), got"):
+            stamp.stamp(images)
+
+
 @pytest.mark.parametrize(("stamp", "field"), [(ROW, "mask"), (DELTA, "delta")])
 def test_stamps_are_frozen(stamp, field):
     with pytest.raises(FrozenInstanceError):

@@ -23,7 +23,9 @@ from toys import toy_images as toys
 IMAGES, LABELS = toys()
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.ao:DeprecationWarning"
+    "ignore:.*torch.jit:DeprecationWarning",
+    "ignore:.*torch.ao:DeprecationWarning",
+    "ignore:.*quantize_per_tensor",
 )
 
 
@@ -265,9 +267,19 @@ def round_in_place(x: Tensor) -> Tensor:
         lambda x: (x * 255).to(torch.uint8) / 255,
         lambda x: (x * 255).to(device="cpu", dtype=torch.int32).to(x) / 255,
         lambda x: (x * 255).type(torch.int64) / 255,
+        lambda x: (x * 255).type_as(torch.ones(1, dtype=torch.uint8)) / 255,
+        lambda x: torch.as_tensor(x * 255, dtype=torch.uint8) / 255,
+        lambda x: x * 255 // 1 / 255,
+        lambda x: torch.div(x, 1 / 255, rounding_mode="floor") / 255,
+        lambda x: x - x % (1 / 255),
+        lambda x: torch.quantize_per_tensor(x, 1 / 255, 0, torch.quint8).dequantize(),
         round_in_place,
+        lambda x: (x * 255).floor_divide_(1) / 255,
     ],
-    ids=["round", "decimals", "floor", "byte", "uint8", "int32", "type", "in-place"],
+    ids=[
+        *("round", "decimals", "floor", "byte", "uint8", "int32", "type", "type_as", "as_tensor"),
+        *("floor-division", "div", "remainder", "quantised", "in-place", "floor-division-in-place"),
+    ],
 )
 def test_rounded_images_are_examined_straight_through(before):
     model = Does(before)

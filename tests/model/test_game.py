@@ -125,7 +125,7 @@ def test_gradients_where_the_caller_wants_none():
 @pytest.mark.parametrize("images", [0, 3])
 def test_game_without_images(images):
     model, neurons = toy("conv-bn")
-    with pytest.raises(InputError, match="images"):
+    with pytest.raises(InputError, match="image"):
         NeuronGame(model, neurons, random_images()[:images], torch.arange(4)[: images // 2])
 
 

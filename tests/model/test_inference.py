@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from shapprune.errors import InputError
 from shapprune.model.classifier import check_classifier, check_input
-from shapprune.model.inference import cast_like, copy_of, in_full_precision
+from shapprune.model.inference import cast_like, copy_of, in_full_precision, searching
 
 
 def fails(message: str):
@@ -78,8 +78,77 @@ def test_a_float32_model_with_a_float64_buffer_is_worked_on_itself():
 
 
 def test_a_model_that_cannot_be_copied_is_told():
-    model = nn.Linear(2, 3).double()
-    model.activations = model(torch.ones(1, 2).double())  # holds a graph
+    class Lonely(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise TypeError("no copies")
+
     for copy in (copy_of, in_full_precision):
-        with fails("cannot be copied, .* keeping no tensor with a graph in it .*deepcopy"):
-            copy(model)
+        with fails("cannot be copied, .* make copy.deepcopy of it work .TypeError: no copies"):
+            copy(Lonely(2, 3).double())
+
+
+def test_tensors_with_a_graph_are_copied_without_it():
+    model = nn.Linear(2, 3)
+    model.kept = {"twice": [model(torch.ones(1, 2))] * 2}
+    copy = copy_of(model)
+    one, other = copy.kept["twice"]
+    assert one is other  # as in the original
+    assert torch.equal(one, model.kept["twice"][0])
+    assert not one.requires_grad
+    assert model.kept["twice"][0].requires_grad
+    assert all(p.requires_grad for p in copy.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_reparametrised_weights_are_copied_and_stay_so():
+    model = nn.utils.weight_norm(nn.Linear(2, 3))
+    copy = copy_of(model)
+    copy.weight_g.data *= 2
+    images = torch.ones(1, 2)
+    assert torch.allclose(copy(images) - copy.bias, 2 * (model(images) - model.bias))
+
+
+def test_weights_made_in_inference_mode_are_worked_on_in_a_copy():
+    with torch.inference_mode():
+        model = nn.Linear(2, 3)
+    copy = in_full_precision(model)
+    copy(torch.ones(1, 2)).sum().backward()
+    assert copy.weight.grad is not None
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_searching_has_gradients_wherever_it_is_called(mode):
+    @searching()
+    def slope(x):
+        x = x.clone().requires_grad_()
+        (found,) = torch.autograd.grad((x**2).sum(), x)
+        return found
+
+    with mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert slope(torch.tensor([3.0])) == 6
+        assert not torch.is_grad_enabled()
+        with searching():
+            assert not torch.is_autocast_enabled("cpu")
+
+
+def test_searching_makes_float32_tensors_on_the_cpu():
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"), searching():
+            made = torch.ones(1)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (made.dtype, made.device.type) == (torch.float32, "cpu")
+
+
+def test_compiled_modules_run_their_hooks_while_searching():
+    inner = nn.Sequential(nn.Linear(2, 3))
+    model = torch.compile(inner, backend="eager")
+    model(torch.ones(1, 2))
+    seen = []
+    handle = inner[0].register_forward_hook(lambda *_: seen.append(1))
+    with searching():
+        model(torch.ones(1, 2))
+    handle.remove()
+    assert seen == [1]

@@ -84,7 +84,7 @@ def test_asr_of_many_images():
 
 
 def test_no_images():
-    with pytest.raises(InputError, match="0 images"):
+    with pytest.raises(InputError, match="at least one image"):
         accuracy(Reads(), says(), torch.tensor([]))
 
 

@@ -66,7 +66,7 @@ def test_the_dry_run_takes_one_image_once_and_twice():
             return super().forward(x)
 
     find_neurons(Watches(build("conv-bn")), random_images(4))
-    assert seen == [1, 2]  # twice, since what doubles are the images
+    assert seen == [1, 1, 2]  # checked; once; and twice, since what doubles are the images
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d])
@@ -103,7 +103,7 @@ def test_numbers_and_names():
     assert neurons.locate(5) == ("norm", 5)
     assert neurons.locate(6) == ("conv2", 0)
     assert neurons.locate(16) == ("hidden", 6)
-    with pytest.raises(IndexError):
+    with pytest.raises(InputError, match="no such neuron: expected 0"):
         neurons.locate(17)
     parts = neurons.split(torch.arange(34).view(2, 17))
     assert [tuple(part.shape) for part in parts] == [(2, 6), (2, 4), (2, 7)]
@@ -252,7 +252,7 @@ def test_half_a_mask_halves():
 
 def test_no_neuron_has_a_negative_number():
     _, neurons = toy("conv-bn")
-    with pytest.raises(IndexError):
+    with pytest.raises(InputError, match="no such neuron: expected 0"):
         neurons.locate(-1)
 
 

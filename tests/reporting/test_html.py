@@ -606,6 +606,33 @@ def test_the_snippet_loads_what_was_given():
     assert 'arch="models.py:Net",\n    num_classes=8,\n    mean=[0.5],\n    std=[0.25],' in words
 
 
+def test_warnings_stand_above_the_verdict():
+    warning = "the model gives only 1 of 16 images their label: <b>BGR</b>"
+    scan = replace(scan_of(()), warnings=(warning,))
+    images, labels = toy_images()
+    page = render_report(scan, images=images, labels=labels, about={}, class_names=None)
+    place = page.index("only 1 of 16 images their label: &lt;b&gt;BGR&lt;/b&gt;")
+    assert place < page.index('<section class="verdict')
+    assert "Warning:" not in page_of("clean scan")
+    run = summarise(scan, about={}, class_names=None)
+    assert (run["warnings"], summary_of("clean scan")["warnings"]) == ([warning], [])
+
+
+def test_images_that_a_model_does_not_know_are_told():
+    scan = scan_of((), untargeted=-2.5)
+    judgement = replace(scan.judgement, verdict="suspicious", conclusive=False)
+    images, labels = toy_images()
+    page = render_report(
+        replace(scan, judgement=judgement, accuracy=0.1),
+        images=images,
+        labels=labels,
+        about={},
+        class_names=None,
+    )
+    words = " ".join(Page(page).words.split())
+    assert "knows the given images no better than guesses would" in words
+
+
 def test_bad_repairs_are_told():
     result = result_of("repair")
     bad = replace(result.repair, after=proxies(0.5, 0.6, 0.4, 0.5), sufficient=False)

@@ -54,6 +54,8 @@ def load_classifier(
         InputError: whatever is wrong with the file, the architecture, their match (the first
             key that differs is named) or the normalisation; what is not stated and not given.
     """
+    if not isinstance(weights, str | Path | Source):
+        raise InputError(f"weights must be a path, got a {type(weights).__name__}")
     source = weights if isinstance(weights, Source) else read_source(weights)
     stated, tensors = source.stated, source.weights
     num_classes = num_classes or count_classes(source, arch=arch)

@@ -16,6 +16,7 @@ from shapprune.checkpoints.entries import find_weights, inside, quantised_name
 from shapprune.checkpoints.inspection import look_into
 from shapprune.checkpoints.kinds import SAVE_ADVICE
 from shapprune.errors import InputError
+from shapprune.model.checks import check_module
 from shapprune.utils.files import write_whole
 from shapprune.utils.text import describe, quote
 
@@ -122,8 +123,9 @@ def save_weights(network: nn.Module, path: Path) -> None:
     Names, shapes and types are the network's own. Tensors that share memory are written once each.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: it is no module with weights, or the file cannot be written.
     """
+    check_module(network)
     write_whole(Path(path), weights_bytes(network))
 
 

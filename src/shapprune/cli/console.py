@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shapprune.data.dataset import LabeledImages
+from shapprune.errors import InputWarning
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import findings
 from shapprune.utils.files import write_folder, write_whole
@@ -90,6 +91,19 @@ def print_result(what: str | Table) -> None:
 def print_note(message: str) -> None:
     """Print what is no result on standard error."""
     print(f"shapprune: {message}", file=sys.stderr)
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as the command's own, in place of `warnings.showwarning`."""
+    name = "" if issubclass(category, InputWarning) else f"{category.__name__}: "
+    print_note(f"warning: {name}{printable(str(message), 400)}")
 
 
 @contextmanager
@@ -170,11 +184,6 @@ def show_scan(result: ScanResult, data: LabeledImages) -> None:
     print_result(findings.verdict_line(judgement, names))
     if not judgement.conclusive:
         print_note(f"note: {findings.why_too_few(judgement)}")
-    if result.accuracy < 0.5:
-        print_note(
-            f"warning: the model gives only {result.accuracy:.0%} of the given images their "
-            "label: do the labels, --mean and --std fit?"
-        )
 
 
 def _reach(reach: findings.Reach | None, scale: float) -> str:

@@ -21,6 +21,7 @@ from shapprune.cli.console import (
     progress_shown,
     show_repair,
     show_scan,
+    show_warning,
     write_results,
 )
 from shapprune.cli.inputs import channels, load, pick_device, run_facts
@@ -45,7 +46,7 @@ from shapprune.cli.parser import (
 )
 from shapprune.cli.results import run_files, to_json, to_npz
 from shapprune.data.loading import load_images
-from shapprune.errors import InputError
+from shapprune.errors import InputError, InputWarning
 from shapprune.method import detection
 from shapprune.method.detection import Basis
 from shapprune.model.classifier import Classifier, check_classifier
@@ -72,6 +73,8 @@ def _main(typed: Sequence[str]) -> int:
         with warnings.catch_warnings():
             if not options.debug:
                 warnings.simplefilter("ignore")
+            warnings.simplefilter("always", InputWarning)
+            warnings.showwarning = show_warning
             return _run(options)
     except KeyboardInterrupt:
         print_note("interrupted, no file is left half-written")

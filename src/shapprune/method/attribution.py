@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from shapprune.data.augmentation import augment, flip_allowed
 from shapprune.errors import InputError
-from shapprune.method.triggers import NOT_ATTACKED, Stamp, Target, wanted_answers
+from shapprune.method.triggers import NOT_ATTACKED, Stamp, Target, check_stamps, wanted_answers
+from shapprune.model.checks import check_generator, check_number
+from shapprune.model.classifier import check_examples
 from shapprune.model.game import Metric, NeuronGame
+from shapprune.model.inference import searching
 from shapprune.model.neurons import Neurons
 from shapprune.shapley import ShapleyValues, algorithm1, multilinear
 from shapprune.utils.progress import part_of
@@ -43,6 +46,7 @@ class NeuronValues:
     passes: int
 
 
+@searching()
 def estimate_shapley(
     model: nn.Module,
     images: Tensor,
@@ -76,10 +80,12 @@ def estimate_shapley(
         progress: called with the share of the work done.
 
     Raises:
-        InputError: no triggers, or no image of another class than a target.
+        InputError: no triggers, no image of another class than a target, or what does not fit.
     """
-    if estimator not in get_args(Estimator):
-        raise InputError(f"estimator must be one of {get_args(Estimator)}, got {estimator!r}")
+    check_ways(estimator, average_iterations)
+    check_generator(generator)
+    check_number("samples", samples, 1)
+    images, labels, _ = check_examples(model, images, labels)
     stamped, answers = stamped_images(images, labels, triggers)
     if estimator == "algorithm1":
         game = NeuronGame(model, neurons, stamped, answers)
@@ -111,6 +117,13 @@ def estimate_shapley(
     return NeuronValues(estimator, asr, accuracy, margin, tuple(scores), passes)
 
 
+def check_ways(estimator: object, average_iterations: object) -> None:
+    """Raise InputError unless they are such as `estimate_shapley` takes."""
+    if estimator not in get_args(Estimator):
+        raise InputError(f"estimator must be one of {get_args(Estimator)}, got {estimator!r}")
+    check_number("average_iterations", average_iterations, 0.0)
+
+
 def stamped_images(
     images: Tensor, labels: Tensor, triggers: Sequence[tuple[Target, Stamp]]
 ) -> tuple[Tensor, Tensor]:
@@ -119,7 +132,14 @@ def stamped_images(
     if not triggers:
         raise InputError("expected at least one trigger")
     stamped, answers = [], []
-    for target, trigger in triggers:
+    for pair in triggers:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise InputError(
+                "expected pairs of a target and a trigger, as (t.mapping, t.stamp) of an inverted "
+                f"one, got a {type(pair).__name__}"
+            )
+        target, trigger = pair
+        check_stamps([trigger], tuple(images.shape[1:]))
         wanted = wanted_answers(target, labels)
         attacked = wanted != NOT_ATTACKED
         stamped.append(trigger.stamp(images[attacked]))

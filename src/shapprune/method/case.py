@@ -5,10 +5,16 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from shapprune.data.augmentation import flip_allowed
+from shapprune.errors import InputError
 from shapprune.method.recovery import Recovery
-from shapprune.model.classifier import check_input, in_channels_last
+from shapprune.model.adapted import Adapted
+from shapprune.model.checks import check_images, check_module, kind
+from shapprune.model.classifier import check_input, in_channels_last, in_float32
 from shapprune.model.examination import examine
-from shapprune.model.inference import in_full_precision
+from shapprune.model.inference import searching
+from shapprune.model.recognition import Recognition, recognise
+
+_KNOWN = Recognition(1.0, False, None)  # what is taken for granted of a case made by hand
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +28,8 @@ class Case:
         classes: that the model tells apart.
         real: whether the images were given; else they were recovered from the model.
         flip_allowed: whether mirrored images keep their meaning.
+        recognition: how the model answers to the images.
+        warnings: what does not seem to fit, or is examined in another form, one line each.
     """
 
     model: nn.Module
@@ -30,8 +38,11 @@ class Case:
     classes: int
     real: bool
     flip_allowed: bool
+    recognition: Recognition = _KNOWN
+    warnings: tuple[str, ...] = ()
 
 
+@searching()
 def check_case(
     model: nn.Module,
     images: Tensor | None = None,
@@ -52,8 +63,19 @@ def check_case(
     """
     real = recovered is None
     if recovered is not None:
+        if not isinstance(recovered, Recovery):
+            raise InputError(f"recovered must be of recover_images, got {kind(recovered)}")
         images, labels = recovered.images, recovered.labels
-    model = in_full_precision(model)
+    check_module(model)
+    model = in_float32(model, check_images(images))
     images, labels, classes = check_input(model, images, labels)
-    model = in_channels_last(examine(model, images, labels=labels if real else None), images)
-    return Case(model, images, labels, classes, real, flip_allowed(model, images))
+    fit = examine(model, images, labels=labels if real else None)
+    found = recognise(fit, images, labels, classes=classes)
+    warnings = [found.warning] if real and found.warning else []
+    if isinstance(fit, Adapted) and fit.straight_through:
+        warnings.append(
+            "the forward rounds: examined as if what it rounds had passed as it is to gradients"
+        )
+    fast = in_channels_last(fit, images)
+    flip = flip_allowed(fast, images)
+    return Case(fast, images, labels, classes, real, flip, found, tuple(warnings))

@@ -13,10 +13,11 @@ from shapprune.method.case import Case
 from shapprune.method.inversion import InvertedTrigger
 from shapprune.method.settings import EVALUATION, EvaluationSettings
 from shapprune.method.triggers import NOT_ATTACKED, Stamp, TargetMap, wanted_answers
-from shapprune.model.inference import evaluating
+from shapprune.model.checks import check_generator, check_module
+from shapprune.model.inference import evaluating, searching
 from shapprune.model.masking import masked
 from shapprune.model.metrics import predict
-from shapprune.model.neurons import Neurons
+from shapprune.model.neurons import Neurons, check_neurons
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Evaluator:
         InputError: no triggers, or no image that they attack.
     """
 
+    @searching()
     def __init__(
         self,
         case: Case,
@@ -81,6 +83,10 @@ class Evaluator:
     ) -> None:
         if not triggers:
             raise InputError("expected at least one trigger")
+        check_generator(generator)
+        for trigger in triggers:
+            if not isinstance(trigger, InvertedTrigger):
+                raise InputError(f"expected inverted triggers, got a {type(trigger).__name__}")
         self._neurons, self._known = neurons, WeakKeyDictionary[nn.Module, dict[object, Proxies]]()
         original, count = case.model, len(case.images)
         copies = -(-settings.views // count)
@@ -127,6 +133,7 @@ class Evaluator:
         drawn = torch.multinomial(weights, count, replacement=True, generator=generator)
         self._resamples = torch.stack([torch.bincount(row, minlength=count) for row in drawn])
 
+    @searching()
     def __call__(self, model: nn.Module, pruned: Sequence[int] = ()) -> Proxies:
         """What is known of a model, with some of its neurons pruned.
 
@@ -134,6 +141,9 @@ class Evaluator:
             model: the original, or a copy whose weights do not change any more.
             pruned: neurons that are masked meanwhile.
         """
+        check_module(model)
+        if pruned:
+            check_neurons(self._neurons, model, pruned)
         known = self._known.setdefault(model, {})
         key = tuple(pruned)
         if key not in known:

@@ -1,7 +1,6 @@
 """Few-shot fine-tuning: a student distils what the network could, and unlearns the triggers."""
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +13,13 @@ from shapprune.method.case import Case
 from shapprune.method.evaluation import believed
 from shapprune.method.optimizer import LayerwiseAdam
 from shapprune.method.settings import POOL, TUNING, PoolSettings, TuningSettings
-from shapprune.method.triggers import Stamp, TargetMap, Trigger
+from shapprune.method.triggers import Stamp, TargetMap, Trigger, check_map, check_stamps
+from shapprune.model.checks import check_generator, check_module, check_number
 from shapprune.model.cost import operations
-from shapprune.model.inference import CHUNK, evaluating
+from shapprune.model.inference import CHUNK, copy_of, evaluating, searching
 from shapprune.model.masking import masked, zero_neurons
 from shapprune.model.metrics import predict
-from shapprune.model.neurons import PRODUCERS, Neurons
+from shapprune.model.neurons import PRODUCERS, Neurons, check_neurons
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class Pool:
     reads: tuple[Tensor, ...]
 
 
+@searching()
 def distillation_pool(
     case: Case,
     maps: Sequence[TargetMap] = (),
@@ -55,7 +56,9 @@ def distillation_pool(
         settings: how many, and how far they go from the given ones.
         generator: on the CPU.
     """
+    check_generator(generator)
     images, labels, teacher = case.images, case.labels, case.model
+    maps = [check_map(mapping, case.classes) for mapping in maps]
     with evaluating(teacher), torch.no_grad():
         _, one = _reads(teacher, images[:1])
     bytes_each = sum(read.numel() * read.element_size() for read in one)
@@ -78,6 +81,7 @@ def distillation_pool(
     return Pool(mixed, torch.cat(logits), tuple(map(torch.cat, zip(*parts, strict=True))))
 
 
+@searching()
 def fine_tune(
     model: nn.Module,
     pool: Pool,
@@ -115,11 +119,16 @@ def fine_tune(
         progress: called with the share of the work done.
 
     Raises:
-        InputError: an empty pool.
+        InputError: an empty pool, or what does not fit.
     """
     if len(pool.images) == 0:
         raise InputError("fine-tuning needs images")
-    student = deepcopy(model).eval().requires_grad_(True)
+    check_module(model)
+    check_neurons(neurons, model, pruned)
+    check_stamps(stamps, tuple(pool.images.shape[1:]))
+    check_number("stamped", stamped, 0.0, 1.0)
+    check_generator(generator)
+    student = copy_of(model).eval().requires_grad_(True)
     stack = StampStack.of(stamps, growth=settings.growth) if stamps else None
     count = round(settings.batch_size * stamped) if stack else 0
     keep = torch.ones(1, len(neurons), device=pool.images.device)
@@ -138,12 +147,13 @@ def fine_tune(
             gone = step / (settings.fade * steps) if stack else 1.0
             keep[:, list(pruned)] = max(0.0, 1 - gone)
             optimizer.zero_grad()
-            with masked(student, neurons, keep):
+            with masked(student, neurons, keep):  # also the backward pass: checkpoints run it again
                 logits, reads = _reads(student, inputs)
-            loss = _divergence(logits, pool.logits[drawn], settings.temperature)
-            for read, aim, scale in zip(reads, pool.reads, scales, strict=True):
-                loss = loss + settings.feature_weight * ((read - aim[drawn]) ** 2).mean() / scale
-            loss.backward()
+                loss = _divergence(logits, pool.logits[drawn], settings.temperature)
+                for read, aim, scale in zip(reads, pool.reads, scales, strict=True):
+                    error = ((read - aim[drawn]) ** 2).mean() / scale
+                    loss = loss + settings.feature_weight * error
+                loss.backward()
             optimizer.step()
             schedule.step()
             if progress:

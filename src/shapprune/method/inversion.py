@@ -21,7 +21,9 @@ from shapprune.method.triggers import (
     targets_of,
     wanted_answers,
 )
-from shapprune.model.inference import CHUNK, evaluating
+from shapprune.model.checks import check_differentiable, check_generator, check_number
+from shapprune.model.classifier import check_examples
+from shapprune.model.inference import CHUNK, evaluating, searching
 from shapprune.model.metrics import predict
 
 Kind: TypeAlias = Literal["patch", "perturbation"]
@@ -83,6 +85,7 @@ class Inversion:
 FAMILIES: dict[Kind, Family] = {"patch": PATCH, "perturbation": PERTURBATION}
 
 
+@searching()
 def invert_triggers(
     model: nn.Module,
     images: Tensor,
@@ -129,6 +132,15 @@ def invert_triggers(
         InputError: no images of another class than a target, no such target, or a map of another
             length.
     """
+    if kind not in FAMILIES:
+        raise InputError(f"kind must be one of {KINDS}, got {kind!r}")
+    if not targets:
+        raise InputError("expected at least one target class")
+    for name, value in (("steps", steps), ("per_step", per_step)):
+        check_number(name, value, 1)
+    check_generator(generator)
+    images, labels, _ = check_examples(model, images, labels)
+    check_differentiable(model)
     shape, maps = tuple(images.shape[1:]), _maps(model, images, targets)
     flip = flip_allowed(model, images) if flip is None else flip
     wanted = torch.stack([wanted_answers(mapping, labels) for mapping in maps])

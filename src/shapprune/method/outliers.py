@@ -78,7 +78,7 @@ def detect(
         raise InputError(
             f"an outlier needs at least three classes to stand out from, got {len(norms)}"
         )
-    if not all(0 < norm < inf for norm in norms):
+    if not _are_sizes(norms):
         raise InputError(f"norms must be positive and finite, got {list(norms)}")
     if not 0 < confidence < 1:
         raise InputError(f"confidence must be between 0 and 1, got {confidence}")
@@ -119,11 +119,25 @@ def combine(norms: Sequence[Sequence[float]]) -> tuple[float, ...]:
     Args:
         norms: of each kind of trigger, one a class.
 
+    Raises:
+        InputError: none, not as many of each kind, or norms that are not positive and finite.
+
     Returns:
         The geometric mean of the norms, each as a multiple of the median of its kind.
 
     >>> [round(norm, 2) for norm in combine([[1, 2, 4], [8, 8, 8]])]
     [0.71, 1.0, 1.41]
     """
+    if not norms or len(set(map(len, norms))) > 1 or not norms[0]:
+        raise InputError(
+            "expected as many norms of each kind of trigger, got "
+            f"{', '.join(str(len(kind)) for kind in norms) or 'none'}"
+        )
+    if not all(map(_are_sizes, norms)):
+        raise InputError("norms must be positive and finite")
     relative = [[norm / median(kind) for norm in kind] for kind in norms]
     return tuple(geometric_mean(of_class) for of_class in zip(*relative, strict=True))
+
+
+def _are_sizes(norms: Sequence[float]) -> bool:
+    return all(isinstance(norm, int | float) and 0 < norm < inf for norm in norms)

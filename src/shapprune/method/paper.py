@@ -26,7 +26,6 @@ The paper leaves these open, and they are decided here, once:
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -41,6 +40,7 @@ from shapprune.method.outliers import Detection, detect
 from shapprune.method.settings import PAPER, PaperSettings
 from shapprune.model.classifier import check_input
 from shapprune.model.game import NeuronGame
+from shapprune.model.inference import copy_of
 from shapprune.model.masking import masked, zero_neurons
 from shapprune.model.neurons import Neurons, find_neurons
 from shapprune.shapley import algorithm1
@@ -219,7 +219,7 @@ def _fine_tune(
     report: _Report,
 ) -> nn.Module:
     """A copy without the pruned neurons, tuned on the labels with its batch norms in eval mode."""
-    tuned = deepcopy(model).eval().requires_grad_(True)
+    tuned = copy_of(model).eval().requires_grad_(True)
     keep = torch.ones(1, len(neurons), device=images.device)
     keep[:, pruned] = 0
     flip = flip_allowed(model, images)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from shapprune.errors import InputError
 from shapprune.method.evaluation import Evaluator, Proxies
 from shapprune.method.settings import SELECTION, SelectionSettings
+from shapprune.model.checks import check_number, kind
+from shapprune.model.inference import searching
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Pruning:
         return tuple(self.score.argsort(descending=True)[:count].tolist())
 
 
+@searching()
 def prune(
     model: nn.Module,
     *,
@@ -57,9 +60,11 @@ def prune(
     Raises:
         InputError: a number below 0 or above the number of neurons.
     """
+    if not isinstance(score, Tensor) or score.ndim != 1 or bool(score.isnan().any()):
+        raise InputError(f"score must be a float tensor (n,) without NaN, got {kind(score)}")
     total = len(score)
-    if pruned is not None and not 0 <= pruned <= total:
-        raise InputError(f"pruned must be in 0 .. {total}, got {pruned}")
+    if pruned is not None:
+        check_number("pruned", pruned, 0, total)
     limit = max(int(total * settings.most), 1)
     counts: Sequence[int] = [k for k in settings.counts if k <= limit]
     if pruned is not None:

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from shapprune.data.augmentation import flip_allowed
 from shapprune.errors import InputError
-from shapprune.model.classifier import check_classifier, in_channels_last
+from shapprune.model.checks import check_generator, check_module
+from shapprune.model.classifier import check_classifier, in_channels_last, in_float32
 from shapprune.model.examination import examine
-from shapprune.model.inference import evaluating, in_full_precision
+from shapprune.model.inference import evaluating, searching
 from shapprune.utils.progress import Clock, Progress, Stage, part_of
 
 Moments: TypeAlias = tuple[Tensor, Tensor]  # mean and variance, (channels,) each
@@ -51,6 +52,7 @@ class Recovery:
     stage: Stage
 
 
+@searching()
 def recover_images(
     model: nn.Module,
     *,
@@ -78,16 +80,23 @@ def recover_images(
     Raises:
         InputError: a size that the model does not take, numbers below 1, or no BN statistics.
     """
-    if len(input_size) != 3 or min(input_size) < 1:
+    check_generator(generator)
+    if (
+        not isinstance(input_size, Sequence)
+        or len(input_size) != 3
+        or not all(isinstance(side, int) and side > 0 for side in input_size)
+    ):
         raise InputError(f"input_size must be three positive numbers C H W, got {input_size}")
     if min(1 if per_class is None else per_class, steps, batch_size) < 1:
         raise InputError(
             "per_class, steps and batch_size must be at least 1, got "
             f"{per_class}, {steps}, {batch_size}"
         )
-    model = in_full_precision(model)
+    check_module(model)
+    blank = torch.full((1, *input_size), 0.5)
+    model = in_float32(model, blank)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    blank = torch.full((1, *input_size), 0.5).to(like)
+    blank = blank.to(like)
     classes = check_classifier(model, images=blank)
     if not (statistics_layers(model) or prior_only):
         raise InputError(

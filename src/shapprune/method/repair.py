@@ -1,7 +1,6 @@
 """From suspected maps to a repaired copy: the second half of the paper's Figure 1."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,6 +17,7 @@ from shapprune.method.pruning import Pruning, prune
 from shapprune.method.selection import Candidate, Way, choose
 from shapprune.method.settings import EVALUATION, KINDS_OF_TRIGGER, REFINEMENT, SELECTION
 from shapprune.method.triggers import Stamp, TargetMap, targets_of
+from shapprune.model.inference import copy_of
 from shapprune.model.masking import remove_neurons
 from shapprune.model.neurons import Neurons, find_neurons
 from shapprune.utils.progress import Clock, part_of
@@ -157,7 +157,9 @@ def repair_case(
     place, sufficient = choose([candidates[i] for i in places], original=before)
     chosen = places[place]
     taken = candidates[chosen]
-    model = networks.get(chosen) or remove_neurons(case.model, neurons, taken.pruned)
+    model = networks.get(chosen)
+    if model is None:
+        model = remove_neurons(case.model, neurons, taken.pruned)
     return Repair(
         model,
         tuple(maps),
@@ -300,7 +302,7 @@ def _kinds_of(
 def interpolated(one: nn.Module, other: nn.Module, weight: float) -> nn.Module:
     """A network whose weights lie between those of two of the same kind (WiSE-FT, Wortsman et al.
     2022): 0 is the one, 1 the other."""
-    between = deepcopy(other)
+    between = copy_of(other)
     for mine, start in zip(between.parameters(), one.parameters(), strict=True):
         mine.copy_(start.lerp(mine, weight))
     return between

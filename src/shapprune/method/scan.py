@@ -7,7 +7,7 @@ from shapprune.method.detection import Basis, Judgement, Verdict, judge, shipped
 from shapprune.method.evidence import Evidence, gather
 from shapprune.method.recovery import Recovery
 from shapprune.method.triggers import TargetMap, all_to_one, check_map
-from shapprune.model.metrics import accuracy
+from shapprune.model.checks import check_number
 from shapprune.utils.progress import Clock, Progress, Stage
 
 
@@ -22,6 +22,7 @@ class ScanResult:
         stages: what was done and its cost.
         seed: of all random draws.
         recovered: the images that the scan went by, where none were given.
+        warnings: what does not seem to fit, told before the search too, as `InputWarning`.
     """
 
     judgement: Judgement
@@ -30,6 +31,7 @@ class ScanResult:
     stages: tuple[Stage, ...]
     seed: int
     recovered: Recovery | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -78,6 +80,7 @@ def scan_case(
         InputError: a rate of false alarms that the bounds cannot hold.
     """
     basis: Basis = "images" if recovered is None else "recovered" if recovered.layers else "margins"
+    check_number("false alarms", false_alarms, 0.0, 1.0)
     shipped(basis).bound(false_alarms)  # refused before the search
     clock = Clock(progress)
     evidence = gather(
@@ -89,9 +92,13 @@ def scan_case(
         seed=seed,
         clock=clock,
     )
-    right = accuracy(case.model, case.images, case.labels)
+    known = case.recognition
     judgement = judge(
-        evidence, basis=basis, false_alarms=false_alarms, recognised=right if recovered else 1.0
+        evidence,
+        basis=basis,
+        false_alarms=false_alarms,
+        recognised=known.accuracy if recovered else float(not known.guessed),
     )
     before = (recovered.stage,) if recovered else ()
-    return ScanResult(judgement, evidence, right, (*before, *clock.stages), seed, recovered)
+    stages = (*before, *clock.stages)
+    return ScanResult(judgement, evidence, known.accuracy, stages, seed, recovered, case.warnings)

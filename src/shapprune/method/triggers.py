@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shapprune.errors import InputError
+from shapprune.model.checks import check_number, kind
 
 # What a backdoor wants: for each class of images the class that they are sent to, None where they
 # are left alone.
@@ -28,17 +29,21 @@ def all_to_one(target: int, classes: int) -> TargetMap:
     >>> all_to_one(1, 3)
     (1, None, 1)
     """
-    if not 0 <= target < classes:
-        raise InputError(f"class {target} cannot be a target: expected 0 .. {classes - 1}")
+    if not isinstance(target, int) or not 0 <= target < classes:
+        raise InputError(f"class {target!r} cannot be a target: expected 0 .. {classes - 1}")
     return tuple(None if c == target else target for c in range(classes))
 
 
 def all_to_all(classes: int) -> TargetMap:
     """Every image to the class after its own.
 
+    Raises:
+        InputError: fewer than two classes.
+
     >>> all_to_all(3)
     (1, 2, 0)
     """
+    check_number("classes", classes, 2)
     return tuple((c + 1) % classes for c in range(classes))
 
 
@@ -60,11 +65,15 @@ def check_map(mapping: TargetMap, classes: int) -> TargetMap:
         InputError: another length than the number of classes, no such classes, or no class that
             is attacked.
     """
+    if not isinstance(mapping, Sequence) or isinstance(mapping, str):
+        raise InputError(f"expected a class or a map of classes, got {mapping!r}")
     if len(mapping) != classes:
         raise InputError(f"a map names {len(mapping)} classes, and the model has {classes}")
-    wrong = [to for to in mapping if to is not None and not 0 <= to < classes]
+    wrong = [
+        to for to in mapping if to is not None and not (isinstance(to, int) and 0 <= to < classes)
+    ]
     if wrong:
-        raise InputError(f"class {wrong[0]} cannot be a target: expected 0 .. {classes - 1}")
+        raise InputError(f"class {wrong[0]!r} cannot be a target: expected 0 .. {classes - 1}")
     found = tuple(None if to == c else to for c, to in enumerate(mapping))
     if all(to is None for to in found):
         raise InputError("a map must send at least one class to another")
@@ -94,8 +103,9 @@ def wanted_answers(target: Target, labels: Tensor) -> Tensor:
 
 def check_stamped(images: Tensor, shape: tuple[int, ...]) -> None:
     """Raise InputError unless the images (n, C, H, W) have the trigger's shape (C, H, W)."""
-    if images.ndim != 4 or tuple(images.shape[1:]) != shape:
-        raise InputError(f"the trigger is for images {shape}, got a batch {tuple(images.shape)}")
+    fits = isinstance(images, Tensor) and images.ndim == 4 and tuple(images.shape[1:]) == shape
+    if not fits or not images.is_floating_point():
+        raise InputError(f"the trigger is for images {shape}, got a batch {kind(images)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,3 +186,15 @@ class Perturbation:
 
 
 Stamp: TypeAlias = Trigger | Perturbation
+
+
+def check_stamps(stamps: Sequence[object], shape: tuple[int, ...]) -> None:
+    """Raise InputError unless each is a trigger or perturbation for images of a shape (C, H, W)."""
+    for stamp in stamps:
+        if not isinstance(stamp, Trigger | Perturbation):
+            raise InputError(f"expected a Trigger or Perturbation, got a {type(stamp).__name__}")
+        made = stamp.pattern if isinstance(stamp, Trigger) else stamp.delta
+        if tuple(made.shape) != shape:
+            raise InputError(
+                f"the trigger is for images {tuple(made.shape)}, and these are {shape}"
+            )

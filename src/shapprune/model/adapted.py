@@ -18,7 +18,9 @@ _ENDS: dict[Outputs, frozenset[str]] = {
 }
 _ROUNDING = {"round", "floor", "ceil", "trunc", "fix", "special_round"}
 _CASTS = {"byte", "char", "short", "int", "long"}
-_WHOLE = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+_CASTS_TO = {"to", "type", "type_as", "as_tensor", "tensor"}
+_DIVISIONS = {"div", "divide", "floor_divide", "__floordiv__"}
+_REMAINDERS = {"remainder", "__mod__", "fmod", "frac"}  # what is left when the rounded is taken off
 _WHOLE = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
@@ -32,7 +34,8 @@ class Adapted(nn.Module):
     Args:
         model: maps images (n, C, H, W) to an output (n, classes). It is left as it was.
         clones: give it a copy of the images, as it writes into what it is given.
-        straight_through: give rounding, and casts to integers, the gradient of the identity.
+        straight_through: give rounding the gradient of what it rounds: casts to integers,
+            divisions without remainder, remainders and quantising that is undone, too.
         outputs: what it returns. Of probabilities this module returns the logarithms, of sigmoids
             the log-odds, taken where the forward ends in torch's softmax or sigmoid from what
             these read, so that nothing saturates.
@@ -123,6 +126,7 @@ class _Functions(TorchFunctionMode):
         super().__init__()
         self.straight_through = straight_through
         self._last: _Call | None = None
+        self._quantised: dict[int, _Call] = {}
 
     def read_by_last(self, names: frozenset[str], output: Tensor) -> Tensor | None:
         """What a function of these names was given, if the output is what it returned."""
@@ -137,22 +141,46 @@ class _Functions(TorchFunctionMode):
         read = args[0] if args else kwargs.get("input")
         if not isinstance(read, Tensor):
             return func(*args, **kwargs)
-        if self.straight_through and read.requires_grad and _rounds(name, args, kwargs):
+        if name == "dequantize" and (call := self._quantised.get(id(read))):
+            return _straight(func(*args, **kwargs), call.read)
+        smooth = _smooth(name, read, args, kwargs) if self.straight_through else None
+        if smooth is not None:
             value = read.detach().clone()
             rounded = (
                 func(value, *args[1:], **kwargs) if args else func(**kwargs | {"input": value})
             )
-            # Less nothing: the value is the rounded one exactly, and the gradient that of `read`.
-            straight = rounded.to(read.dtype) + (read - read.detach())
-            return read.copy_(straight) if name.endswith("_") else straight
+            straight = _straight(rounded.to(read.dtype), smooth)
+            in_place = name.endswith("_") and not name.endswith("__")
+            return read.copy_(straight) if in_place else straight
         output = func(*args, **kwargs)
+        if self.straight_through and name.startswith("quantize_per_"):
+            self._quantised[id(output)] = _Call(name, read, output)
         if any(name in names for names in _ENDS.values()):
             self._last = _Call(name, read, output)
         return output
 
 
-def _rounds(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a function of torch makes whole numbers of others, as a value or as a type."""
-    wanted = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.dtype)]
-    whole = any(dtype in _WHOLE for dtype in wanted)
-    return name.rstrip("_") in _ROUNDING or name in _CASTS or (name in ("to", "type") and whole)
+def _straight(value: Tensor, smooth: Tensor) -> Tensor:
+    """The value exactly, as nothing is added to it, with the gradient of `smooth`."""
+    return value + (smooth - smooth.detach())
+
+
+def _smooth(
+    name: str, read: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor | None:
+    """What a function of torch that rounds would have returned without; None of any other."""
+    if not read.requires_grad:
+        return None
+    given = (*args[1:], *kwargs.values())
+    plain = name if name.startswith("__") else name.rstrip("_")
+    if plain in _REMAINDERS:
+        return read.detach()
+    if plain in _DIVISIONS:
+        rounds = "floor" in plain or kwargs.get("rounding_mode") is not None
+        other = args[1] if len(args) > 1 else kwargs.get("other")
+        return read / other if rounds and other is not None else None
+    wanted = [a.dtype if isinstance(a, Tensor) else a for a in given]
+    whole = any(isinstance(dtype, torch.dtype) and dtype in _WHOLE for dtype in wanted)
+    if plain in _ROUNDING or plain in _CASTS or (plain in _CASTS_TO and whole):
+        return read
+    return None

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.errors import InputError
-from shapprune.model.inference import copy_of, left_as_it_was
+from shapprune.model.checks import check_images, check_labels, check_module, no_module
+from shapprune.model.inference import copy_of, in_full_precision, left_as_it_was
 from shapprune.utils.text import describe
 
 
@@ -37,6 +38,8 @@ class Classifier(nn.Module):
         std: float | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise InputError(f"the network must be a torch.nn.Module, got {no_module(network)}")
         self.network = network
         # Not persistent: they are the user's options, not part of the weights.
         self.register_buffer("mean", _a_channel("mean", mean, 0.0), persistent=False)
@@ -95,12 +98,15 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | Non
                 logits: object = model(images[:1].to(like.device, like.dtype, copy=True))
         except Exception as error:
             raise InputError(
-                f"the model fails on an image of shape {shape}, which may be the wrong input size: "
-                f"{describe(error)}"
+                f"the model fails on an image of shape {shape}, which may be the wrong input size"
+                f"{_turned(shape)}: {describe(error)}"
             ) from error
     expected = f"expected float logits of shape (1, {num_classes or 'classes'})"
     if not isinstance(logits, Tensor):
-        raise InputError(f"the model returns a {type(logits).__name__}: {expected}")
+        raise InputError(
+            f"the model returns a {type(logits).__name__}: {expected}; wrap it in a module whose "
+            "forward returns the logits alone, as output[0] or output.logits"
+        )
     if num_classes and logits.ndim == 2 and logits.shape[1] != num_classes:
         raise InputError(
             f"the model tells {logits.shape[1]} classes apart, but num_classes is {num_classes}"
@@ -119,6 +125,30 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | Non
     return logits.shape[1]
 
 
+def in_float32(model: nn.Module, images: Tensor) -> nn.Module:
+    """The model in the precision that it is examined in, see `in_full_precision`.
+
+    Args:
+        images: (n, C, H, W) in [0, 1], n at least 1; the first is used.
+
+    Raises:
+        InputError: it runs in its own precision alone, or cannot be copied.
+    """
+    whole = in_full_precision(model)
+    if whole is model:
+        return model
+    try:
+        check_classifier(whole, images=images)
+    except InputError as error:
+        check_classifier(model, images=images)  # what does not come of the precision is told here
+        raise InputError(
+            "the model works in its own precision, but not as a float32 copy, in which it is "
+            "examined: its forward must cast to the type of its weights, and not to a fixed one "
+            f"({describe(error.__cause__ or error)})"
+        ) from error
+    return whole
+
+
 def check_input(model: nn.Module, images: object, labels: object) -> tuple[Tensor, Tensor, int]:
     """What the pipeline needs of its input, checked once.
 
@@ -128,19 +158,11 @@ def check_input(model: nn.Module, images: object, labels: object) -> tuple[Tenso
     Raises:
         InputError: whatever the stages could trip over.
     """
-    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
-        raise InputError(f"images must be a float tensor (n, C, H, W), got {_kind(images)}")
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-        raise InputError(f"labels must be an int64 tensor (n,), got {_kind(labels)}")
-    if not 0 < len(images) == len(labels):
-        raise InputError(f"{len(images)} images and {len(labels)} labels: expected as many, > 0")
-    if not bool(((images >= 0) & (images <= 1)).all()):  # NaN is refused too
-        raise InputError(
-            f"images must be in [0, 1], got {float(images.min()):g} to {float(images.max()):g}: "
-            "normalisation belongs into the model (see Classifier)"
-        )
+    check_module(model)
+    images = check_images(images)
+    labels = check_labels(labels, len(images))
     like = next((p for p in model.parameters() if p.is_floating_point()), images)
-    images, labels = images.detach().to(like), labels.to(like.device)
+    images, labels = images.to(like), labels.to(like.device)
     classes = check_classifier(model, images=images)
     if classes < 3:
         raise InputError(
@@ -148,13 +170,41 @@ def check_input(model: nn.Module, images: object, labels: object) -> tuple[Tenso
             "out from the others, which takes at least 3: it cannot be examined, which does not "
             "mean that it is clean; ask who trained it, or train it anew on data of your own"
         )
-    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise InputError(
-            f"labels must be in 0 .. {classes - 1}, got {int(labels.min())} to {int(labels.max())}"
-        )
+    check_labels(labels, len(images), classes)
     if len(labels.unique()) < 2:
         raise InputError("expected images of at least two classes, got one")
     return images, labels, classes
+
+
+def check_batch(model: nn.Module, images: object) -> tuple[Tensor, int]:
+    """What a stage that is called alone needs of its images.
+
+    Returns:
+        The images on the model's device and of its type, and the number of classes.
+
+    Raises:
+        InputError: of another kind than `check_input` takes, but for the range of the images and
+            the least number of classes.
+    """
+    check_module(model)
+    images = check_images(images, ranged=False)
+    like = next((p for p in model.parameters() if p.is_floating_point()), images)
+    images = images.to(like)
+    return images, check_classifier(model, images=images)
+
+
+def check_examples(model: nn.Module, images: object, labels: object) -> tuple[Tensor, Tensor, int]:
+    """As `check_batch`, of images with labels: int64 (n,), on the device of the model."""
+    images = check_images(images, ranged=False)
+    labels = check_labels(labels, len(images))
+    images, classes = check_batch(model, images)
+    return images, check_labels(labels, len(images), classes).to(images.device), classes
+
+
+def _turned(shape: tuple[int, ...]) -> str:
+    """Advice where the channels of an image seem to come last."""
+    last = shape[-1] in (1, 3, 4) and shape[0] not in (1, 3, 4)
+    return ", as (n, H, W, C) is: try images.permute(0, 3, 1, 2)" if last else ""
 
 
 def _inputs(model: nn.Module) -> list[str]:
@@ -180,12 +230,6 @@ def in_channels_last(model: nn.Module, images: Tensor) -> nn.Module:
     except Exception:  # it may be any network
         return model
     return copy
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} {tuple(value.shape)}"
-    return type(value).__name__
 
 
 def _a_channel(name: str, value: float | Sequence[float] | None, default: float) -> Tensor:

@@ -8,11 +8,14 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from shapprune.errors import InputError
-from shapprune.model.inference import CHUNK, evaluating
+from shapprune.model.checks import check_differentiable, check_number
+from shapprune.model.classifier import check_examples
+from shapprune.model.inference import CHUNK, evaluating, searching
 from shapprune.model.masking import hooked, masked
-from shapprune.model.neurons import Neurons
+from shapprune.model.neurons import Neurons, check_neurons
 
 Metric: TypeAlias = Literal["success", "log-probability", "margin"]
 
@@ -46,9 +49,10 @@ class NeuronGame:
             on it but for rounding.
 
     Raises:
-        InputError: no images, not as many labels, an unknown metric.
+        InputError: no images, not as many labels, an unknown metric, another model's neurons.
     """
 
+    @searching()
     def __init__(
         self,
         model: nn.Module,
@@ -59,14 +63,17 @@ class NeuronGame:
         metric: Metric = "success",
         rows: int | None = None,
     ) -> None:
-        if len(images) == 0 or len(images) != len(labels):
-            raise InputError(f"{len(images)} images and {len(labels)} labels: expected as many > 0")
+        images, labels, _ = check_examples(model, images, labels)
+        check_differentiable(model)
+        check_neurons(neurons, model)
         if metric not in get_args(Metric):
             raise InputError(f"metric must be one of {get_args(Metric)}, got {metric!r}")
         self._model, self._neurons = model, neurons
         self._images, self._labels, self._metric = images, labels, metric
         self.n, self.m = len(neurons), len(images)
         self.passes = 0
+        if rows is not None:
+            check_number("rows", rows, 1)
         self._rows = rows or _affordable_rows(model, images)
         self._branchless = self._shares_correctly()
 
@@ -84,6 +91,7 @@ class NeuronGame:
             return self(torch.from_numpy(np.atleast_2d(coalitions))).cpu().numpy()
         return self.outcomes(coalitions).mean(1)
 
+    @searching()
     def outcomes(self, coalitions: Tensor) -> Tensor:
         """The metric of every coalition and image: float (b, m)."""
         found = torch.empty(len(coalitions), len(self._images), device=self._images.device)
@@ -99,6 +107,7 @@ class NeuronGame:
         self.passes += found.numel()
         return found
 
+    @searching()
     def gradient(self, masks: Tensor) -> Tensor:
         """Gradients of the metric at fractional masks; for "success", of the label's probability.
 
@@ -118,10 +127,10 @@ class NeuronGame:
                 part = masks[row.to(masks.device)].to(self._images).clamp(min=1e-3)
                 part.requires_grad_()
                 image = row * len(self._images) // len(masks)
-                with masked(self._model, self._neurons, part):
+                with masked(self._model, self._neurons, part):  # checkpoints run it again
                     logits = self._answer(self._images[image])
-                answer = self._measure(logits[None], self._labels[image], smooth=True)
-                (gradients[row],) = torch.autograd.grad(answer.sum(), part)
+                    answer = self._measure(logits[None], self._labels[image], smooth=True)
+                    (gradients[row],) = torch.autograd.grad(answer.sum(), part)
         self.passes += 3 * len(masks)
         return gradients
 
@@ -160,6 +169,8 @@ class NeuronGame:
 
         Told by trying, on coalitions that part in the first layer, in the middle and in the last.
         """
+        if any(isinstance(module, GraphModule) for module in self._model.modules()):
+            return False  # torch.fx prints what it fails on
         masks = torch.ones(4, self.n, device=self._images.device)
         masks[1, -1] = masks[2, self.n // 2] = masks[3, 0] = 0
         images = self._images[:2]
@@ -208,7 +219,7 @@ def _affordable_rows(model: nn.Module, images: Tensor) -> int:
         if isinstance(output, Tensor):
             sizes.append(output.numel() * output.element_size())
 
-    leaves = [module for module in model.modules() if not any(module.children())]
+    leaves = [module for module in model.modules() if next(module.children(), None) is None]
     handles = [module.register_forward_hook(note) for module in leaves]
     try:
         with evaluating(model), torch.no_grad():

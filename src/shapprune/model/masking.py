@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shapprune.model.attention import unprojected
+from shapprune.model.inference import copy_of
 from shapprune.model.neurons import Layer, Neurons, first_output
 
 
@@ -79,7 +79,7 @@ def remove_neurons(model: nn.Module, neurons: Neurons, pruned: Sequence[int]) ->
     Their rows of weight and bias are zeroed, in the normalisation where there is one; of heads,
     the columns of the projection that read them. Names and shapes of the state dict stay.
     """
-    copy = deepcopy(model)
+    copy = copy_of(model)
     zero_neurons(copy, neurons, pruned)
     return copy
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.errors import InputError
+from shapprune.model.checks import check_number
+from shapprune.model.classifier import check_examples
 from shapprune.model.inference import CHUNK, evaluating
 
 
@@ -19,10 +21,9 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """ACC: the share in [0, 1] of images (n, C, H, W) that the model gives their label (n,).
 
     Raises:
-        InputError: no images, or not as many labels.
+        InputError: no images, not as many labels, or what the model cannot take.
     """
-    if not 0 < len(images) == len(labels):
-        raise InputError(f"{len(images)} images and {len(labels)} labels: expected as many, > 0")
+    images, labels, _ = check_examples(model, images, labels)
     return float((predict(model, images) == labels).float().mean())
 
 
@@ -43,8 +44,15 @@ def attack_success_rate(
             (all-to-all). Images that are of their target class anyway are left out.
 
     Raises:
-        InputError: every image is of its target class.
+        InputError: every image is of its target class, or see `accuracy`.
     """
+    images, labels, classes = check_examples(model, images, labels)
+    if not callable(stamp):
+        raise InputError(
+            f"stamp must be a function of images, as Trigger.stamp is, got a {type(stamp).__name__}"
+        )
+    if not callable(target):
+        check_number("target", target, 0, classes - 1)
     wanted = target(labels) if callable(target) else torch.full_like(labels, target)
     others = wanted != labels
     if not bool(others.any()):

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from shapprune.errors import InputError
 from shapprune.model.attention import Attention, find_attentions
-from shapprune.model.inference import evaluating
+from shapprune.model.classifier import check_batch
+from shapprune.model.inference import evaluating, searching
+from shapprune.utils.text import quote
 
 PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -64,17 +66,46 @@ class Neurons:
         return sum(layer.size for layer in self.layers)
 
     def locate(self, neuron: int) -> tuple[str, int]:
-        """The layer's name and the channel of a neuron."""
+        """The layer's name and the channel of a neuron.
+
+        Raises:
+            InputError: no such neuron.
+        """
+        place = neuron
         for layer in self.layers:
-            if 0 <= neuron < layer.size:
-                return layer.name, neuron
-            neuron -= layer.size
-        raise IndexError("no such neuron")
+            if 0 <= place < layer.size:
+                return layer.name, place
+            place -= layer.size
+        raise InputError(f"no such neuron: expected 0 .. {len(self) - 1}")
 
     def split(self, values: Tensor) -> tuple[Tensor, ...]:
-        """A tensor (…, n) over neurons, cut into one (…, size) a layer."""
+        """A tensor (…, n) over neurons, cut into one (…, size) a layer.
+
+        Raises:
+            InputError: its last dimension is another.
+        """
+        if values.ndim == 0 or values.shape[-1] != len(self):
+            raise InputError(
+                f"expected one value for each of {len(self)} neurons, got {tuple(values.shape)}"
+            )
         parts: tuple[Tensor, ...] = values.split([layer.size for layer in self.layers], dim=-1)
         return parts
+
+
+def check_neurons(neurons: Neurons, model: nn.Module, removed: Sequence[int] = ()) -> None:
+    """Refuse neurons that are not the model's, and numbers that are none of theirs.
+
+    Raises:
+        InputError: the first that does not fit.
+    """
+    names = dict(model.named_modules())
+    for layer in neurons.layers:
+        if layer.name not in names or (layer.projection or layer.name) not in names:
+            raise InputError(
+                f"the neurons are of another model: this one has no module {quote(layer.name)}"
+            )
+    for neuron in removed:
+        neurons.locate(neuron)
 
 
 def first_output(output: Any) -> Any:
@@ -95,6 +126,7 @@ class _Call:
     last: bool  # whether its neurons are the output's last dimension
 
 
+@searching()
 def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
     """Every neuron of the model that can be removed, found in a dry run.
 
@@ -111,8 +143,9 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
         images: (n, C, H, W), n at least 1; one is used, alone and twice.
 
     Raises:
-        InputError: the model has no such neuron.
+        InputError: the model has no such neuron, or does not take the images.
     """
+    images, _ = check_batch(model, images)
     names = {module: name for name, module in model.named_modules()}
     calls, logits = _dry_run(model, images[:1])
     # Where images are is told by what doubles; transformers may have tokens come first.
@@ -130,7 +163,8 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
     if not layers:
         raise InputError(
             "the model has no prunable neurons: expected convolutions, or linear layers before "
-            "the last, as torch.nn modules"
+            "the last, as torch.nn modules (TorchScript has none: give the module that it was "
+            "made from)"
         )
     return Neurons(tuple(layers.values()))
 

@@ -79,6 +79,11 @@ def why_too_few(judgement: Judgement) -> str:
             "the weights alone can show a backdoor, but not that there is none: give "
             "clean images, one a class is enough"
         )
+    if judgement.basis == "images":
+        return (
+            "the model knows the given images no better than guesses would, and such images "
+            "cannot show that there is no backdoor: check labels, mean and std"
+        )
     return (
         "the recovery failed, and such images cannot show that there is no backdoor: give clean "
         "images, one a class is enough"

@@ -92,6 +92,7 @@ def _scan(scan: ScanResult) -> dict[str, object]:
         "parts": judgement.parts,
         "untargeted_parts": judgement.untargeted_parts,
         "accuracy": scan.accuracy,
+        "warnings": scan.warnings,
         "recovered": {
             "images": len(recovered.images),
             "layers": recovered.layers,

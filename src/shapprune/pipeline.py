@@ -3,23 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
-from warnings import warn
 
 import torch
 from torch import Tensor, nn
 
-from shapprune.errors import InputError, InputWarning
 from shapprune.method.attribution import Estimator, check_ways
-from shapprune.method.case import Case, check_case
+from shapprune.method.entry import check_repairable, enter, forced_maps
 from shapprune.method.recovery import Recovery
 from shapprune.method.repair import Repair, repair_case
 from shapprune.method.scan import ScanResult, scan_case
 from shapprune.method.settings import FALSE_ALARMS
-from shapprune.method.triggers import Target, as_map
+from shapprune.method.triggers import Target
 from shapprune.model.adapted import unwrap
-from shapprune.model.checks import check_number
-from shapprune.model.inference import cast_like, copy_of, searching
-from shapprune.model.neurons import find_neurons
+from shapprune.model.inference import cast_like, searching
 from shapprune.utils.progress import Clock, Progress, Stage
 
 __all__ = ["RepairResult", "ScanResult", "repair", "scan"]
@@ -87,22 +83,8 @@ def scan(
     Raises:
         InputError: what does not fit, in one line.
     """
-    case = _case(model, images, labels, recovered, seed)
+    case = enter(model, images, labels, recovered, seed)
     return scan_case(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
-
-
-def _case(
-    model: nn.Module,
-    images: Tensor | None,
-    labels: Tensor | None,
-    recovered: Recovery | None,
-    seed: int,
-) -> Case:
-    check_number("seed", seed, -(2**63), 2**63 - 1)
-    case = check_case(model, images, labels, recovered=recovered)
-    for warning in case.warnings:
-        warn(warning, InputWarning, stacklevel=4)  # of who called `scan` or `repair`
-    return case
 
 
 @searching()
@@ -125,7 +107,7 @@ def repair(
 
     Where the data are too few to say and no class stands out, there is nothing to repair, and what
     has no neurons to prune or cannot be copied is only scanned, with a warning before the search
-    (`RepairResult.unrepaired`); with ``force_targets`` or ``count`` that is an error.
+    (`RepairResult.unrepaired`); with ``force_targets`` or ``pruned`` that is an error.
 
     The repaired copy has the types of the model's tensors, be they of half precision.
 
@@ -144,21 +126,13 @@ def repair(
     Raises:
         InputError: what does not fit, in one line.
     """
-    if not isinstance(force_targets, Sequence) or isinstance(force_targets, str):
-        raise InputError(f"force_targets must be a list, got {force_targets!r}")
     check_ways(estimator, average_iterations)
-    case = _case(model, images, labels, recovered, seed)
-    forced = [as_map(target, case.classes) for target in force_targets]
-    fault = _unrepairable(case, pruned)
-    if fault is not None:
-        if forced or pruned is not None:
-            raise fault
-        warning = f"scanned, but not to be repaired: {fault}"
-        warn(warning, InputWarning, stacklevel=3)  # of who called
-        case = replace(case, warnings=(*case.warnings, warning))
+    case = enter(model, images, labels, recovered, seed)
+    forced = forced_maps(force_targets, case.classes)
+    case, repairable = check_repairable(case, pruned=pruned, forced=bool(forced))
     scanned = scan_case(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
-    maps = tuple(dict.fromkeys(forced)) or scanned.maps
-    if not maps or fault is not None:
+    maps = forced or scanned.maps
+    if not maps or not repairable:
         return RepairResult(model, scanned, None, scanned.stages)
     clock = Clock(progress)
     repaired = repair_case(
@@ -176,14 +150,3 @@ def repair(
     repaired = replace(repaired, model=unwrap(repaired.model))
     cast_like(repaired.model, model)
     return RepairResult(repaired.model, scanned, repaired, (*scanned.stages, *clock.stages))
-
-
-def _unrepairable(case: Case, pruned: int | None) -> InputError | None:
-    """Why the model cannot be repaired, if it cannot."""
-    try:
-        neurons = find_neurons(copy_of(case.model), case.images)
-        if pruned is not None:
-            check_number("pruned", pruned, 0, len(neurons))
-    except InputError as error:
-        return error
-    return None

@@ -90,7 +90,7 @@ def is_repaired(model: nn.Module, result: Any) -> None:
         assert accuracy(repaired, UNSEEN, TRUTH) > 0.9
         some = UNSEEN[:4].to(next(repaired.parameters()).dtype)
         keep = torch.ones(1, len(story.neurons))
-        keep[:, list(story.removed)] = 0
+        keep[:, list(story.pruned)] = 0
         repaired.eval()
         with torch.no_grad():
             folded = repaired(some.clone())

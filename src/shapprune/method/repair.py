@@ -179,22 +179,19 @@ def repair_case(
 def _starts(candidates: Sequence[Candidate], pruned: int | None) -> list[tuple[Candidate, float]]:
     """What is tuned, and the share of a batch that is stamped meanwhile.
 
-    Of the pruned networks that keep enough, the one with the least ASR; and the original. Where
-    pruning costs too much, the original twice. The more ASR is left, the more is stamped.
+    Of the pruned networks that keep enough, the one with the least ASR; the more is left, the
+    more is stamped. Only where pruning costs too much is the original tuned as it is, with few
+    and with many: what is left of a backdoor whose neurons are all there does not show under the
+    triggers that it was tuned on.
     """
-
-    def with_share(start: Candidate) -> tuple[Candidate, float]:
-        low, high = SELECTION.least_stamped, SELECTION.most_stamped
-        return start, low + start.proxies.asr.value * (high - low)
-
+    low, high = SELECTION.least_stamped, SELECTION.most_stamped
+    some = [c for c in candidates if c.pruned and c.proxies.kept.value >= SELECTION.start_kept]
     if pruned is not None:
         some = [c for c in candidates if len(c.pruned) == pruned]
-        return [with_share(min(some, key=lambda c: c.proxies.asr.value))]
-    original = candidates[0]
-    some = [c for c in candidates if c.pruned and c.proxies.kept.value >= SELECTION.start_kept]
     if not some:
-        return [(original, SELECTION.gently), with_share(original)]
-    return [with_share(min(some, key=lambda c: c.proxies.asr.value)), with_share(original)]
+        return [(candidates[0], low), (candidates[0], high)]
+    start = min(some, key=lambda c: c.proxies.asr.value)
+    return [(start, low + start.proxies.asr.value * (high - low))]
 
 
 def repair_triggers(

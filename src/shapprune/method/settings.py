@@ -225,9 +225,9 @@ class SelectionSettings:
             not mend (`cifar10_badnets` without 16 neurons: 82.1 / 1.0; as it is: 84.4 / 1.5).
         least_stamped, most_stamped: share of a batch that is stamped where pruning left no ASR,
             and where it left all of it: as much unlearning as there is left to do.
-        gently: that share where the original is tuned a second time.
         between: weights of the tuned network in those between it and the pruned one.
-        asr: bound of the upper end of the ASR proxy's interval.
+        asr: bound of the upper end of the ASR proxy's interval. Ten images are ten
+            observations: one of them may be moved.
     """
 
     counts: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -236,9 +236,8 @@ class SelectionSettings:
     start_kept: float = 0.9
     least_stamped: float = 1 / 8
     most_stamped: float = 1 / 4
-    gently: float = 1 / 8
     between: tuple[float, ...] = (1 / 2, 3 / 4)
-    asr: float = 0.05
+    asr: float = 0.1
 
 
 # Odds are told as of a network of so many classes: those of more have less, each in proportion.

@@ -18,7 +18,7 @@ from repair import machine, spread, subjects
 from shapprune.baselines import invert_model
 from shapprune.method.recovery import recover_images
 from shapprune.model.metrics import accuracy
-from shapprune.reporting.html import images_picture
+from shapprune.reporting.pictures import images_picture
 
 OUT = ROOT / "benchmarks" / "results" / "recovered"
 SEEDS = (0, 1, 2)

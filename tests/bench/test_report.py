@@ -29,7 +29,7 @@ from shapprune.bench.plan import plan
 from shapprune.bench.rankings import RANKINGS, TRUTH, sizes
 from shapprune.bench.runner import read
 from shapprune.cli.main import main
-from shapprune.reporting import charts
+from shapprune.reporting import charts, svg
 
 (DIGITS,) = ROWS["smoke"]
 TWIN = DIGITS.clean_twin()
@@ -215,7 +215,7 @@ def test_a_chart_of_spans_takes_any_number():
     assert chart.count('x="0.000%"') == 1  # at the ends of the axis
     assert chart.count('x="100.000%"') == 1
     assert "&lt;a&gt;" in chart
-    ElementTree.fromstring(charts.sheet([("", chart)], {"mad": "MAD"}))
+    ElementTree.fromstring(svg.sheet([("", chart)], {"mad": "MAD"}))
 
 
 def test_a_long_curve_is_labelled_at_every_other_point():

@@ -16,7 +16,7 @@ from shapprune.bench.rankings import RANKINGS, TRUTH, found, sizes
 from shapprune.bench.retuning import IMAGES, STEPS
 from shapprune.bench.runner import read
 from shapprune.method.outliers import combine, detect, fitting_method
-from shapprune.reporting import charts
+from shapprune.reporting import charts, svg
 
 _NONE = "–"
 _FORMER = {old: f"0.1.0 instead of {new}" for new, old in FORMER.items()}
@@ -177,7 +177,7 @@ def _curves(done: Done, experiment: str, title: str, note: str) -> Figure:
 _ACC_ASR = {name: charts.SERIES[name] for name in ("accuracy", "asr")}
 
 
-def _curve(points: Sequence[Sequence[float]], chosen: int | None = None) -> charts.Chart:
+def _curve(points: Sequence[Sequence[float]], chosen: int | None = None) -> svg.Chart:
     removed, accuracy, asr = zip(*points, strict=True)
     counts = [int(count) for count in removed]
     return charts.curve_chart(counts, {"accuracy": accuracy, "asr": asr}, chosen=chosen)

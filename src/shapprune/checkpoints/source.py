@@ -16,7 +16,7 @@ from shapprune.checkpoints.architectures import saved_names
 from shapprune.checkpoints.metadata import Stated, stated_in_checkpoint, stated_in_config
 from shapprune.checkpoints.state_dict import WeightsFile, read_weights_file
 from shapprune.errors import InputError
-from shapprune.utils.files import read_json
+from shapprune.utils.files import Fingerprint, fingerprint, read_json
 from shapprune.utils.text import describe, list_names, quote
 
 _INDEX = "model.safetensors.index.json"
@@ -34,6 +34,7 @@ class Source:
         notes: for the user.
         file: the file read; None for a folder.
         configs: a folder's small files by name.
+        files: what was read, for the record.
     """
 
     weights: dict[str, Tensor]
@@ -41,6 +42,7 @@ class Source:
     notes: tuple[str, ...]
     file: WeightsFile | None
     configs: Mapping[str, bytes]
+    files: tuple[Fingerprint, ...] = ()
 
     def repaired(self, network: nn.Module) -> dict[str, bytes]:
         """Files with the network's weights: as safetensors, and in the layout that came in.
@@ -94,7 +96,7 @@ def read_source(weights: str | Path) -> Source:
             f"are: {list_names(file.others)}"
         )
     stated = stated_in_checkpoint(file.content) if file.metadata is None else Stated()
-    return Source(file.weights, stated, tuple(notes), file, {})
+    return Source(file.weights, stated, tuple(notes), file, {}, (fingerprint(path),))
 
 
 def _read_folder(folder: Path) -> Source:
@@ -118,7 +120,8 @@ def _read_folder(folder: Path) -> Source:
             )
         except InputError as error:
             raise InputError(f"{folder}: {error}") from error
-    return Source(weights, stated, (), None, configs)
+    read = tuple(fingerprint(folder / name) for name in (*names, *configs))
+    return Source(weights, stated, (), None, configs, read)
 
 
 def _shards(folder: Path) -> list[str]:

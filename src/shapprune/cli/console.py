@@ -22,6 +22,7 @@ from shapprune.data.dataset import LabeledImages
 from shapprune.model.compact import Compact
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import findings
+from shapprune.reporting.words import percent
 from shapprune.utils.files import write_folder, write_whole
 from shapprune.utils.progress import Progress
 from shapprune.utils.text import printable
@@ -180,7 +181,7 @@ def show_scan(result: ScanResult, data: LabeledImages) -> None:
 
 
 def _reach(reach: findings.Reach | None, scale: float) -> str:
-    return f"{findings.percent(reach.share)}, {reach.margin / scale:+.1f}" if reach else "–"
+    return f"{percent(reach.share)}, {reach.margin / scale:+.1f}" if reach else "–"
 
 
 def show_repair(result: RepairResult) -> None:

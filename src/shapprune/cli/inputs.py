@@ -101,6 +101,7 @@ def run_facts(
     return {
         "command": arguments.command,
         "weights": str(arguments.weights),
+        "files": [vars(file) for file in source.files],
         "arch": arguments.arch or " or ".join(source.stated.archs) or "built in, by its names",
         "num_classes": arguments.num_classes,
         "images": arguments.images or "recovered from the weights",

@@ -34,11 +34,9 @@ from shapprune.cli.console import (
 from shapprune.cli.inputs import channels, load, pick_device, run_facts
 from shapprune.cli.parser import (
     ATTACK_OPTIONS,
-    BACKDOORED,
     CLEAN,
     ERROR,
     INTERRUPTED,
-    SUSPICIOUS,
     parser,
 )
 from shapprune.data.dataset import LabeledImages
@@ -49,13 +47,11 @@ from shapprune.method.detection import Basis
 from shapprune.model.classifier import Classifier, check_classifier
 from shapprune.model.metrics import accuracy, attack_success_rate
 from shapprune.pipeline import RepairResult, ScanResult
-from shapprune.reporting.html import (
-    images_picture,
-    render_report,
-    suspected_triggers,
-    trigger_picture,
-)
+from shapprune.reporting.exits import exit_code
+from shapprune.reporting.html import render_report
+from shapprune.reporting.pictures import images_picture, trigger_picture
 from shapprune.reporting.summary import summarise, versions
+from shapprune.reporting.triggers import suspected_triggers
 from shapprune.utils.files import check_folder
 from shapprune.utils.text import describe, printable
 
@@ -110,7 +106,7 @@ def _scan(arguments: argparse.Namespace) -> int:
             write_results(arguments.out, _files(result, data, about, source))
     finally:
         show_scan(result, data)
-    return _EXIT_CODES[result.verdict]
+    return exit_code(result)
 
 
 def _check_rate(arguments: argparse.Namespace) -> None:
@@ -147,9 +143,7 @@ def _repair(arguments: argparse.Namespace) -> int:
     finally:
         show_scan(result.scan, data)
         show_repair(result)
-    if result.repair is not None and not result.repair.sufficient:
-        return _EXIT_CODES[result.scan.verdict] or SUSPICIOUS  # forced on what was called clean
-    return _EXIT_CODES[result.scan.verdict] if result.unrepaired else CLEAN
+    return exit_code(result)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -334,7 +328,6 @@ def _npz(**tensors: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-_EXIT_CODES = {"clean": CLEAN, "backdoored": BACKDOORED, "suspicious": SUSPICIOUS}
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "scan": _scan,
     "repair": _repair,

@@ -9,9 +9,9 @@ from typing import Literal, NoReturn, get_args
 from shapprune.attacks import ATTACKS
 from shapprune.method.attribution import Estimator, Mode
 from shapprune.method.settings import FALSE_ALARMS
-
-# Exit codes.
-CLEAN, BACKDOORED, ERROR, SUSPICIOUS, INTERRUPTED = 0, 1, 2, 3, 130
+from shapprune.reporting.exits import CLEAN as CLEAN
+from shapprune.reporting.exits import ERROR as ERROR
+from shapprune.reporting.exits import INTERRUPTED as INTERRUPTED
 
 # What some attacks can be told, by the names in their classes: type and help.
 ATTACK_OPTIONS: dict[str, tuple[type, str]] = {

@@ -20,6 +20,11 @@ from shapprune.method.windows import Windows
 from shapprune.model.classifier import Classifier
 from shapprune.model.compact import Compact
 from shapprune.pipeline import RepairResult, ScanResult
+from shapprune.reporting.answers import error_rates
+from shapprune.reporting.exits import exit_code
+
+SCHEMA_VERSION = "1.0"  # of result.schema.json: the first number changes where readers must
+SCHEMA = f"urn:shapprune:result:{SCHEMA_VERSION}"
 
 
 def summarise(
@@ -41,8 +46,11 @@ def summarise(
     judgement = scan.judgement
     passes = [stage.passes for stage in result.stages if stage.passes is not None]
     facts: dict[str, object] = {
+        "$schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
         "rules": RULES,
         "verdict": scan.verdict,
+        "exit_code": exit_code(result),
         "target_classes": scan.targets,
         "mapping": scan.mapping,
         "scores": judgement.scores,
@@ -50,6 +58,7 @@ def summarise(
         "bounds": {"suspicious": judgement.suspicious, "backdoored": judgement.backdoored},
         "false_alarms": judgement.false_alarms,
         "as_high": vars(judgement.as_high),
+        "error_rates": {kind: vars(rate) for kind, rate in error_rates(scan).items()},
         "basis": judgement.basis,
         "conclusive": judgement.conclusive,
         "calibration": detection.shipped(judgement.basis).provenance,

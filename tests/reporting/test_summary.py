@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import replace
+from importlib.resources import files
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from results import ABOUT, CASES, NEURONS, SCANS, summary_of, verdict_of
+from results import ABOUT, CASES, NEURONS, SCANS, result_of, summary_of, verdict_of
 from shapprune.method.detection import add_odds
 from shapprune.method.rates import wilson
 from shapprune.method.settings import RULES, SELECTION
+from shapprune.model.compact import Compact, Left
 from shapprune.reporting.summary import summarise
 from toys import CLASSES, TARGET
 from verdicts import POPULATION, next_class, scan_of
@@ -118,3 +121,57 @@ def test_numbers_that_json_lacks():
     assert float(run["evidence"]["margins"][0]) == float("inf")
     assert (run["accuracy"], run["low"]) == (None, "-Infinity")
     json.dumps(run, allow_nan=False)
+
+
+# Its schema
+
+SCHEMA = json.loads((files("shapprune.reporting") / "result.schema.json").read_text("utf-8"))
+VALIDATOR = Draft202012Validator(SCHEMA)
+
+
+def test_the_schema_is_one_and_of_this_version():
+    Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["$id"] == summary_of("scan")["$schema"]
+    assert SCHEMA["$id"].endswith(":" + summary_of("scan")["schema_version"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_results_are_as_the_schema_says(case):
+    run = summary_of(case)
+    VALIDATOR.validate(run)
+    assert set(run) <= set(SCHEMA["properties"])
+
+
+def test_odd_numbers_and_compact_copies_are_as_the_schema_says():
+    scan = scan_of()
+    endless = replace(scan.evidence.margins, values=(float("inf"), *[1.0] * (CLASSES - 1)))
+    scan = replace(scan, evidence=replace(scan.evidence, margins=endless), accuracy=float("nan"))
+    VALIDATOR.validate(summarise(scan, about={}, class_names=["a"] * CLASSES))
+    result = result_of("repair")
+    left = (Left("conv", 3, "a shortcut adds to it"),)
+    compact = Compact(result.model, {}, (("conv", 1),), left, (100, 90), (1000, 900), 1e-7)
+    VALIDATOR.validate(summarise(replace(result, compact=compact), about={}, class_names=None))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"verdict": "fine"},
+        {"verdict": "clean"},  # beside a target
+        {"exit_code": 0},  # of a backdoored model
+        {"scores": ["high"]},
+        {"accuracy": "0.9"},
+        {"files": [{"name": "net.pth", "bytes": 3, "sha256": "abc", "modified": "today"}]},
+        {"repaired": True},  # without what was done
+        {"evidence": summary_of("scan")["evidence"] | {"more": 1}},
+    ],
+)
+def test_the_schema_refuses_what_is_wrong(wrong):
+    assert not VALIDATOR.is_valid(summary_of("scan") | wrong)
+
+
+@pytest.mark.parametrize("field", ["$schema", "verdict", "bounds", "error_rates", "evidence"])
+def test_the_schema_refuses_what_is_missing(field):
+    run = summary_of("scan")
+    del run[field]
+    assert not VALIDATOR.is_valid(run)

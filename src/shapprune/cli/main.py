@@ -47,12 +47,15 @@ from shapprune.method.detection import Basis
 from shapprune.model.classifier import Classifier, check_classifier
 from shapprune.model.metrics import accuracy, attack_success_rate
 from shapprune.pipeline import RepairResult, ScanResult
+from shapprune.reporting.answers import answer
 from shapprune.reporting.exits import exit_code
 from shapprune.reporting.html import render_report
 from shapprune.reporting.pictures import images_picture, trigger_picture
+from shapprune.reporting.sarif import sarif
 from shapprune.reporting.summary import summarise, versions
 from shapprune.reporting.triggers import suspected_triggers
-from shapprune.utils.files import check_folder
+from shapprune.reporting.words import labels_of
+from shapprune.utils.files import check_file, check_folder
 from shapprune.utils.text import describe, printable
 
 
@@ -88,7 +91,7 @@ def _main(given: Sequence[str]) -> int:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
-    _check_rate(arguments)
+    _check_options(arguments)
     model, data, recovered, source = load(arguments)
     with progress_shown() as progress:
         result = pipeline.scan(
@@ -102,15 +105,19 @@ def _scan(arguments: argparse.Namespace) -> int:
         )
     about = run_facts(arguments, model, data, source)
     try:
-        if arguments.out:
-            write_results(arguments.out, _files(result, data, about, source))
+        if arguments.out or arguments.sarif:
+            files = _files(result, data, about, source)
+            write_results(arguments.out, files, _sarif(arguments, result, data, about))
     finally:
         show_scan(result, data)
     return exit_code(result)
 
 
-def _check_rate(arguments: argparse.Namespace) -> None:
-    """Refuse a rate of false alarms that the bounds cannot hold before anything is searched."""
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Refuse before anything is searched a rate of false alarms that the bounds cannot hold, and a
+    file that cannot be written."""
+    if arguments.sarif:
+        check_file(arguments.sarif, overwrite=arguments.overwrite, beside=arguments.out)
     bases: list[Basis] = ["images"] if arguments.images else ["recovered"]
     if arguments.prior_only and not arguments.images:
         bases.append("margins")
@@ -119,7 +126,7 @@ def _check_rate(arguments: argparse.Namespace) -> None:
 
 
 def _repair(arguments: argparse.Namespace) -> int:
-    _check_rate(arguments)
+    _check_options(arguments)
     model, data, recovered, source = load(arguments)
     with progress_shown() as progress:
         result = pipeline.repair(
@@ -139,7 +146,8 @@ def _repair(arguments: argparse.Namespace) -> int:
         )
     about = run_facts(arguments, model, data, source)
     try:
-        write_results(arguments.out, _files(result, data, about, source))
+        files = _files(result, data, about, source)
+        write_results(arguments.out, files, _sarif(arguments, result, data, about))
     finally:
         show_scan(result.scan, data)
         show_repair(result)
@@ -316,6 +324,32 @@ def _files(
     files["report.html"] = page.encode()
     files["result.json"] = _json(summarise(result, about=about, class_names=names))
     return files
+
+
+def _sarif(
+    arguments: argparse.Namespace,
+    result: ScanResult | RepairResult,
+    data: LabeledImages,
+    about: dict[str, object],
+) -> dict[Path, bytes]:
+    """The SARIF log, if one was asked for."""
+    if not arguments.sarif:
+        return {}
+    scan = result.scan if isinstance(result, RepairResult) else result
+    names = labels_of(data.class_names, scan.evidence.classes)
+    counts = torch.bincount(data.labels, minlength=len(names)).tolist()
+    weights = str(arguments.weights)
+    here, place = Path.cwd(), Path(weights).absolute()
+    if not weights.startswith("hf:"):
+        weights = str(place.relative_to(here) if place.is_relative_to(here) else place)
+    log = sarif(
+        result,
+        answers=answer(result, names=names, per_class=counts),
+        about=about,
+        names=names,
+        weights=weights,
+    )
+    return {arguments.sarif: _json(log)}
 
 
 def _json(content: dict[str, object]) -> bytes:

@@ -104,6 +104,12 @@ def parser() -> argparse.ArgumentParser:
             metavar="RATE",
             help=f"share of clean models that may be called backdoored ({FALSE_ALARMS:g})",
         )
+        command.add_argument(
+            "--sarif",
+            type=Path,
+            metavar="FILE",
+            help="also write the findings as SARIF 2.1.0, for code scanning",
+        )
     _add_out(scan, required=False)
     _add_out(repair, required=True)
     _add_out(recover, required=True)

@@ -62,7 +62,7 @@ def render_report(
         class_names: in the order of the labels, None where they are not known.
     """
     scan = result.scan if isinstance(result, RepairResult) else result
-    names = [_label(c, class_names) for c in range(scan.evidence.classes)]
+    names = words.labels_of(class_names, scan.evidence.classes)
     counts = torch.bincount(labels.cpu(), minlength=len(names)).tolist()
     return _page().render(
         run=summarise(result, about=about, class_names=class_names),
@@ -291,7 +291,3 @@ def _snippet(about: Mapping[str, object], classes: int) -> dict[str, str]:
         f'model = shapprune.load_compact(".", arch={arch}, num_classes={classes})'
     )
     return {"shapprune": with_us, "torch": alone, "compact": compact}
-
-
-def _label(c: int, names: Sequence[str] | None) -> str:
-    return f"{c} “{printable(names[c], 32)}”" if names and names[c] != str(c) else str(c)

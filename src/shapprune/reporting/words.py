@@ -33,6 +33,18 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + more
 
 
+def labels_of(names: Sequence[str] | None, classes: int) -> list[str]:
+    """A short name for each class: its number, and its own name where that is known.
+
+    >>> labels_of(["cat", "1"], 2), labels_of(None, 2)
+    (['0 “cat”', '1'], ['0', '1'])
+    """
+    return [
+        f"{c} “{printable(names[c], 32)}”" if names and names[c] != str(c) else str(c)
+        for c in range(classes)
+    ]
+
+
 def percent(share: float) -> str:
     """A share, with digits where they say something.
 

@@ -131,10 +131,14 @@ def verdict_of(case: str) -> str:
     return found[0] if found else "backdoored"
 
 
-def page_of(case: str, names: list[str] | None = None) -> str:
+def page_of(case: str, names: list[str] | None = None, **about: object) -> str:
     images, labels = toy_images()
     return render_report(
-        result_of(case), images=images, labels=labels, about=ABOUT, class_names=names
+        result_of(case),
+        images=images,
+        labels=labels,
+        about={**ABOUT, **about},
+        class_names=names,
     )
 
 

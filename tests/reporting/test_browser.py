@@ -36,7 +36,7 @@ def browse(folder, *options: str) -> str:
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1200, 390])
 def test_pages_show_in_a_browser(tmp_path, width):
     (tmp_path / "report.html").write_text(page_of("repair", [HOSTILE] * CLASSES), encoding="utf-8")
     shot = tmp_path / "shot.png"
@@ -48,12 +48,20 @@ def test_pages_show_in_a_browser(tmp_path, width):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
-def test_pages_fit_a_phone(tmp_path):
-    """Every case in a frame 390 pixels wide, details unfolded: what stands out at the right?"""
+@pytest.mark.parametrize("width", [1200, 390])
+def test_pages_fit_a_screen_and_a_phone(tmp_path, width):
+    """Every case in a frame of that width, details unfolded: what stands out at the right?"""
     names = ["W" * 40, "a longer name of a class", *map(str, range(2, 200))]
-    pages = [page_of(case, names).replace("<details>", "<details open>") for case in CASES]
+    files = [{"name": "x" * 200, "bytes": 10, "sha256": "ab" * 32, "modified": "2026-01-02T03:04Z"}]
+    about = {"weights": "x" * 200, "notes": ["n" * 300], "command": "c" * 300}
+    pages = [
+        page_of(case, names, **about, files=files * (1 + i % 2)).replace(
+            "<details", "<details open"
+        )
+        for i, case in enumerate(CASES)
+    ]
     frames = [
-        f'<iframe width="390" height="900" srcdoc="{html.escape(p)}"></iframe>' for p in pages
+        f'<iframe width="{width}" height="900" srcdoc="{html.escape(p)}"></iframe>' for p in pages
     ]
     script = (
         "<script>onload = () => { document.title = 'widths ' + [...document.querySelectorAll("
@@ -64,5 +72,5 @@ def test_pages_fit_a_phone(tmp_path):
     found = browse(tmp_path, "--dump-dom", "--virtual-time-budget=5000", file.as_uri())
     widths = re.search(r"<title>widths ([\d ]+)</title>", found)
     assert widths
-    fits = [int(width) <= 390 for width in widths[1].split()]
+    fits = [int(wide) <= width for wide in widths[1].split()]
     assert dict(zip(CASES, fits, strict=True)) == dict.fromkeys(CASES, True)

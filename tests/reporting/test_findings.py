@@ -4,8 +4,11 @@ import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from results import SCANS, result_of, verdict_of
+from shapprune.method.detection import verdict_on
 from shapprune.reporting import findings
 from toys import CLASSES, TARGET
 from verdicts import mapped_scan, scan_of
@@ -100,3 +103,32 @@ def test_classes_that_were_not_looked_at_and_margins_below_0():
     words = [f.words for f in findings.class_findings(evidence, scan.judgement, 7)]
     assert "Its largest margin is -1, where the median class has -1." in words
     assert any(word.startswith("A square of 2 × 2 pixels was not sought for it") for word in words)
+
+
+numbers = st.floats(-1e4, 1e4, allow_nan=False).map(lambda x: round(x, 6))
+
+
+@given(scores=st.lists(numbers, min_size=3, max_size=6), bounds=st.tuples(numbers, numbers))
+@settings(max_examples=200, deadline=None)
+def test_no_number_contradicts_the_verdict_beside_it(scores, bounds):
+    """Whatever the score and the bounds: as they are printed, they are ordered as they are."""
+    low, high = sorted(bounds)
+    verdict = verdict_on(max(scores), suspicious=low, backdoored=high)
+    judgement = replace(
+        scan_of().judgement,
+        verdict=verdict,
+        scores=tuple(scores),
+        untargeted=None,
+        targets=tuple(c for c, s in enumerate(scores) if s > (high if verdict[0] == "b" else low)),
+        suspicious=low,
+        backdoored=high,
+    )
+    line = findings.verdict_line(judgement, [str(c) for c in range(len(scores))])
+    number = r"(-?[\d.e+-]+)"
+    if verdict == "suspicious":
+        found = re.search(rf"score {number}, above {number} .*, not above {number} for", line)
+        score, below, above = map(float, found.groups())
+        assert below < score <= above
+    else:
+        score, bound = map(float, re.search(rf"score {number}, bound {number};", line).groups())
+        assert (score > bound) == (verdict == "backdoored")

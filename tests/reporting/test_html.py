@@ -85,7 +85,7 @@ CARRIES = "This model carries a backdoor"
         (
             "suspicious map scan",
             "This model is suspicious: it may carry a backdoor without a single target.",
-            "Ask for the model’s origin",
+            "Ask for the model's origin",
         ),
         *(
             (case, "This model is suspicious: the data are too few to say.", words)

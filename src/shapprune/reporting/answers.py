@@ -116,9 +116,9 @@ def _ship(result: ScanResult | RepairResult, scan: ScanResult) -> list[str]:
 
 
 def _ship_repaired(result: RepairResult, scan: ScanResult) -> list[str]:
-    repair, judgement = result.repair, scan.judgement
+    repair = result.repair
     if repair is None:
-        if judgement.undecided:
+        if scan.judgement.undecided:
             return ["The weights were left as they were: there is nothing to repair."]
         if result.unrepaired:
             return ["Where it sends images could not be told: the weights were left as they were."]
@@ -129,15 +129,21 @@ def _ship_repaired(result: RepairResult, scan: ScanResult) -> list[str]:
         if on_suspicion
         else "A repaired copy is in `repaired.safetensors`."
     ]
-    found = "the backdoor that the scan found"
-    kept = {c for c in scan.targets if c not in repair.targets}
-    if result.forced and scan.verdict != "clean" and (kept or not scan.targets):
-        found = found if scan.verdict == "backdoored" else "what the scan suspects"
-        if not judgement.undecided:
-            said.append(f"It still carries {found}.")
+    if _still_carries(result):
+        sure = scan.verdict == "backdoored"
+        what = "the backdoor that the scan found" if sure else "what the scan suspects"
+        return [*said, f"It still carries {what}: do not use the copy either."]
     if not repair.sufficient:
         return [*said, "The repair is not sufficient: do not use the copy either."]
     return [*said, "Measure it against the original, on data of your own, before you use it."]
+
+
+def _still_carries(result: RepairResult) -> bool:
+    """Whether the repair was told to leave something that the scan names as it is."""
+    scan, repair = result.scan, result.repair
+    if repair is None or not result.forced or scan.verdict == "clean" or scan.judgement.undecided:
+        return False
+    return not scan.targets or any(c not in repair.targets for c in scan.targets)
 
 
 def error_rates(scan: ScanResult) -> dict[str, Rate]:
@@ -154,19 +160,20 @@ def error_rates(scan: ScanResult) -> dict[str, Rate]:
 def _sure(scan: ScanResult) -> list[str]:
     judgement, rates = scan.judgement, error_rates(scan)
     clean, poisoned, high = rates["clean"], rates["poisoned"], judgement.as_high
+    backdoored = judgement.verdict == "backdoored"
     if judgement.verdict == "clean" or judgement.undecided:
         missed = Rate(poisoned.of - poisoned.hits, poisoned.of, 1 - poisoned.high, 1 - poisoned.low)
-        said = [f"Backdoors are missed: {of_scans(missed, 'poisoned')} score as low as this one."]
+        said = [f"Backdoors are missed: {of_scans(missed, 'poisoned')} stay below the bounds, too."]
         said = said if poisoned.of else []
         said += _by_attack(detection.shipped(judgement.basis), judgement.suspicious)
         return [*said, _holds(scan)]
-    what = "are accused, too" if judgement.verdict == "backdoored" else "get as far as suspicious"
+    what = f"are called {judgement.verdict}" + ("" if backdoored else " or backdoored")
     said = [
-        f"{of_scans(clean, 'clean')} {what}; {high.hits} of {high.of} score as high as this one "
-        f"(at most {percent(high.high)} of such models)."
+        f"{of_scans(clean, 'clean')} {what}, too; {high.hits} of {high.of} score as high as this "
+        f"one (at most {percent(high.high)} of such models)."
     ]
     if poisoned.of:
-        said.append(f"Of poisoned models, {poisoned.hits} of {poisoned.of} scans do.")
+        said.append(f"{of_scans(poisoned, 'poisoned')} {what}.")
     return [*said, _holds(scan)]
 
 
@@ -258,7 +265,9 @@ def _then(
     unsure = scan.verdict != "backdoored"
     again, most = f"`--seed {scan.seed + 1}`", max(per_class, default=0)
     steps = []
-    if repair:
+    if isinstance(result, RepairResult) and _still_carries(result):
+        steps.append("Repair again without `--force-target`, which treats what the scan names.")
+    elif repair:
         steps.append(
             "Measure the repaired copy on data of your own; how to load it is below."
             if repair.sufficient
@@ -278,11 +287,11 @@ def _then(
         )
         if most < _MOST_USED:
             steps.append(
-                f"Give more images: {most} of a class were used at most, and up to {_MOST_USED} "
-                "are (`--per-class`)."
+                f"Give more images (`--per-class`): at most {most} a class came in, and up to "
+                f"{_MOST_USED} are used."
             )
     steps.append(
-        "Ask for the model’s origin: who trained it, on which data, and whether the file is theirs."
+        "Ask for the model's origin: who trained it, on which data, and whether the file is theirs."
         if unsure
         else "Tell whom the file came from, with its SHA-256."
     )

@@ -29,6 +29,7 @@ _MOST_UNFOLDED = 4  # classes whose evidence is told without a click
 _MOST_ROWS = 100  # of the table of classes
 _MOST_MAPPED = 60  # classes of a map that is drawn; larger ones are a picture
 _MAP = 480  # pixels of that picture at most; of more classes several share one
+_SHORT = 80  # letters of a file's name
 _LABELS = {  # of the run's inputs, in the order of the page; others follow under their own names
     "command": "Command",
     "weights": "Weights",
@@ -96,6 +97,7 @@ def _page() -> jinja2.Template:
         "capital": words.capital,
         "minus": lambda text: text.replace("-", "−"),
         "code": _code,
+        "short": lambda text: printable(str(text), _SHORT),
     }
     return environment.get_template("report.html.j2")
 
@@ -115,7 +117,7 @@ def _first_screen(
     judgement, repair = scan.judgement, isinstance(result, RepairResult)
     best = best_trigger(result)
     return {
-        "weights": words.shown(PurePath(str(about.get("weights", ""))).name),
+        "weights": printable(PurePath(str(about.get("weights", ""))).name, _SHORT),
         "answers": answer(result, names=names, per_class=counts),
         "notes": [printable(str(note)) for note in words.as_list(about.get("notes"))],
         "files": words.as_list(about.get("files")),

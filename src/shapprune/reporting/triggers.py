@@ -70,5 +70,9 @@ def best_trigger(result: ScanResult | RepairResult) -> Found | None:
     found = [one for target in shown_targets(result) for one in triggers_for(result, target)]
     if not found and scan.mapping is not None and scan.evidence.untargeted:
         one = scan.evidence.untargeted.clearest
-        found = [Found(one.kind, one.stamp, one.moved, "varied images, to any other class")]
+        found = [
+            Found(
+                one.kind, one.stamp, one.agreement, "varied images, to where most of their class go"
+            )
+        ]
     return max(found, key=lambda one: one.asr, default=None)

@@ -1,8 +1,10 @@
 """result.json, of results made by hand."""
 
 import json
+import re
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -12,6 +14,7 @@ from shapprune.method.detection import add_odds
 from shapprune.method.rates import wilson
 from shapprune.method.settings import RULES, SELECTION
 from shapprune.model.compact import Compact, Left
+from shapprune.reporting.exits import MEANINGS
 from shapprune.reporting.summary import summarise
 from toys import CLASSES, TARGET
 from verdicts import POPULATION, next_class, scan_of
@@ -175,3 +178,10 @@ def test_the_schema_refuses_what_is_missing(field):
     run = summary_of("scan")
     del run[field]
     assert not VALIDATOR.is_valid(run)
+
+
+def test_the_docs_name_every_field():
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `([\w$]+)` \|", page, re.M)) >= set(SCHEMA["properties"])
+    for code, (scanned, _) in MEANINGS.items():
+        assert f"| {code} | {scanned}" in page

@@ -170,14 +170,14 @@ def show_scan(result: ScanResult, data: LabeledImages) -> None:
             f"{findings.NO_SINGLE_TARGET}: score {judgement.untargeted:.2f} (smallest triggers "
             f"that move all images: {', '.join(sizes)}; answers spread over {spread:.1f} classes)"
         )
-    print_result(findings.verdict_line(judgement, names))
-    if not judgement.conclusive:
-        print_note(f"note: {findings.why_too_few(judgement)}")
     if result.accuracy < 0.5:
         print_note(
             f"warning: the model gives only {result.accuracy:.0%} of the given images their "
             "label: do the labels, --mean and --std fit?"
         )
+    if not judgement.conclusive:
+        print_note(f"note: {findings.why_too_few(judgement)}")
+    print_result(findings.verdict_line(judgement, names))
 
 
 def _reach(reach: findings.Reach | None, scale: float) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from results import ABOUT, CASES, HOSTILE, page_of, proxies, result_of, summary_of, verdict_of
 from shapprune.reporting import findings
+from shapprune.reporting.exits import MEANINGS
 from shapprune.reporting.html import render_report
 from toys import CLASSES, TARGET, toy_images
 from verdicts import POPULATION, mapped_scan, scan_of
@@ -32,7 +33,7 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.links += [value for name, value in attributes if name in ("src", "href", "srcset")]
         self.handlers += [name for name, _ in attributes if name.startswith("on")]
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -237,3 +238,61 @@ def test_bad_repairs_are_told():
     assert "The repair is not sufficient" in page
     assert "The repair cost much" in page
     assert "The repair is not sufficient" not in page_of("repair")
+
+
+FILE = {"name": "net.pth", "bytes": 44_812_345, "sha256": "ab" * 32}
+FILE |= {"modified": "2026-03-01T12:30:00Z"}
+
+
+def test_the_first_screen_tells_what_was_examined():
+    words = " ".join(Page(page_of("scan", files=[FILE])).words.split())
+    assert f"net.pth (44.8 MB, 2026-03-01 12:30:00 UTC)SHA-256 {'ab' * 32}" in words
+    shards = " ".join(Page(page_of("scan", files=[FILE, FILE])).words.split())
+    assert "2 files were examined" in shards
+    assert shards.count("ab" * 32) == 2
+
+
+def test_notes_and_warnings_stand_above_the_verdict():
+    images, labels = toy_images()
+    scan = replace(result_of("clean scan"), accuracy=0.2)
+    page = render_report(scan, images=images, labels=labels, about=ABOUT, class_names=None)
+    first = page.index("<h1>")
+    assert page.index("Check the inputs.") < first
+    assert page.index("were resized") < first
+    assert "Not before the inputs are checked." in page
+
+
+def test_every_suspected_class_is_explained():
+    """Nine of ten: the first four at once, the others unfolded; each with its triggers."""
+    images, labels = toy_images()
+    scan = scan_of(tuple(range(9)), classes=10)
+    page = render_report(scan, images=images, labels=labels, about={}, class_names=None)
+    assert re.findall(r"<h3>Class (\d)</h3>", page) == [str(c) for c in range(9)]
+    assert "The evidence of 5 more suspected classes" in page
+    assert re.findall(r"<h3>Class (\d), window</h3>", page) == [str(c) for c in range(9)]
+    assert page.count("ASR 98% on varied images of other classes.") == 9
+
+
+def test_classes_between_the_bounds_are_explained_beside_the_targets():
+    scan = scan_of((TARGET, 1))
+    scores = [s if c != 1 else -1.5 for c, s in enumerate(scan.judgement.scores)]
+    scan = replace(scan, judgement=replace(scan.judgement, scores=scores, targets=(TARGET,)))
+    images, labels = toy_images()
+    page = render_report(scan, images=images, labels=labels, about={}, class_names=None)
+    assert set(re.findall(r"<h3>Class (\d)</h3>", page)) == {str(TARGET), "1"}
+
+
+def test_the_triggers_own_asr_before_and_after_the_repair():
+    page = page_of("repair")
+    table = page[page.index("The triggers' own ASR") :]
+    rows = re.findall(r"<tr><td>(\w+)</td>.*?</tr>", table[: table.index("</table>")])
+    assert rows == ["Patch", "Patch", "Perturbation"]
+    assert re.search(r"<td>Perturbation</td><td>class 5</td>.*98.0%.*100%.*1.0%", table)
+
+
+def test_rates_by_attack_and_exit_codes_are_there():
+    words = " ".join(Page(page_of("clean scan")).words.split())
+    assert "badnets20100%84% to 100%100%84% to 100%" in words
+    assert "sig100%0% to 28%0%0% to 28%" in words
+    for code, (scanned, repaired) in MEANINGS.items():
+        assert f"{code}{scanned.capitalize()}{repaired.capitalize()}" in words

@@ -7,10 +7,9 @@ import pytest
 from jsonschema import Draft4Validator
 
 from results import ABOUT, CASES, HOSTILE, result_of, verdict_of
-from shapprune.reporting.answers import answer
 from shapprune.reporting.exits import exit_code
 from shapprune.reporting.sarif import sarif
-from toys import TARGET
+from toys import TARGET, toy_images
 
 SCHEMA = json.loads(Path(__file__).with_name("sarif-2.1.0.schema.json").read_text("utf-8"))
 VALIDATOR = Draft4Validator(SCHEMA, format_checker=Draft4Validator.FORMAT_CHECKER)
@@ -22,9 +21,9 @@ FILES = [
 
 def log_of(case: str, weights: str = "models/net.pth", **more: object) -> dict[str, object]:
     result = result_of(case)
-    names = [str(c) for c in range(len(getattr(result, "scan", result).judgement.scores))]
-    answers = answer(result, names=names, per_class=[1] * len(names))
-    log = sarif(result, answers=answers, about={**ABOUT, **more}, names=names, weights=weights)
+    labels = toy_images()[1]
+    about = {**ABOUT, **more}
+    log = sarif(result, labels=labels, about=about, class_names=None, weights=weights)
     VALIDATOR.validate(log)
     assert json.loads(json.dumps(log, allow_nan=False)) == log
     return log["runs"][0]

@@ -47,14 +47,12 @@ from shapprune.method.detection import Basis
 from shapprune.model.classifier import Classifier, check_classifier
 from shapprune.model.metrics import accuracy, attack_success_rate
 from shapprune.pipeline import RepairResult, ScanResult
-from shapprune.reporting.answers import answer
 from shapprune.reporting.exits import exit_code
 from shapprune.reporting.html import render_report
 from shapprune.reporting.pictures import images_picture, trigger_picture
 from shapprune.reporting.sarif import sarif
 from shapprune.reporting.summary import summarise, versions
 from shapprune.reporting.triggers import suspected_triggers
-from shapprune.reporting.words import labels_of
 from shapprune.utils.files import check_file, check_folder
 from shapprune.utils.text import describe, printable
 
@@ -335,20 +333,12 @@ def _sarif(
     """The SARIF log, if one was asked for."""
     if not arguments.sarif:
         return {}
-    scan = result.scan if isinstance(result, RepairResult) else result
-    names = labels_of(data.class_names, scan.evidence.classes)
-    counts = torch.bincount(data.labels, minlength=len(names)).tolist()
     weights = str(arguments.weights)
     here, place = Path.cwd(), Path(weights).absolute()
     if not weights.startswith("hf:"):
         weights = str(place.relative_to(here) if place.is_relative_to(here) else place)
-    log = sarif(
-        result,
-        answers=answer(result, names=names, per_class=counts),
-        about=about,
-        names=names,
-        weights=weights,
-    )
+    names = data.class_names
+    log = sarif(result, labels=data.labels, about=about, class_names=names, weights=weights)
     return {arguments.sarif: _json(log)}
 
 

@@ -119,7 +119,7 @@ def _first_screen(
     return {
         "weights": printable(PurePath(str(about.get("weights", ""))).name, _SHORT),
         "answers": answer(result, names=names, per_class=counts),
-        "notes": [printable(str(note)) for note in words.as_list(about.get("notes"))],
+        "notes": [printable(str(note)) for note in words.as_list(about.get("notes")) if note],
         "files": words.as_list(about.get("files")),
         "recognised": RECOGNISED,
         "score": words.apart(judgement.score, judgement.suspicious, judgement.backdoored),

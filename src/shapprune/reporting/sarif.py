@@ -11,15 +11,18 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
+import torch
+from torch import Tensor
+
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import findings
-from shapprune.reporting.answers import Answers
+from shapprune.reporting.answers import Answers, answer
 from shapprune.reporting.exits import exit_code
-from shapprune.reporting.words import as_list
+from shapprune.reporting.words import as_list, labels_of
 from shapprune.utils.text import printable
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/"
-_ANSWERS = "Do not use these weights before you know more: see the report of shapprune."
+_HELP = "Do not use these weights before you know more: see the report of shapprune."
 
 # Of each rule: what it says, its level, and GitHub's severity of it, 0 to 10.
 _RULES = {
@@ -33,20 +36,21 @@ _RULES = {
 def sarif(
     result: ScanResult | RepairResult,
     *,
-    answers: Answers,
+    labels: Tensor,
     about: Mapping[str, object],
-    names: Sequence[str],
+    class_names: Sequence[str] | None,
     weights: str,
 ) -> dict[str, object]:
     """A SARIF log of one run.
 
     Args:
-        answers: to the reader's first questions; they become the messages.
-        about: the run's inputs, see `shapprune.reporting.html.render_report`.
-        names: one a class.
+        labels, about, class_names: see `shapprune.reporting.html.render_report`.
         weights: where the weights are, relative to the root of the sources if they are below it.
     """
     scan = result.scan if isinstance(result, RepairResult) else result
+    names = labels_of(class_names, scan.evidence.classes)
+    counts = torch.bincount(labels.cpu(), minlength=len(names)).tolist()
+    answers = answer(result, names=names, per_class=counts)
     artifacts = _artifacts(as_list(about.get("files")), weights)
     driver = {
         "name": "shapprune",
@@ -116,7 +120,7 @@ def _rule(name: str) -> dict[str, object]:
         "name": "".join(word.capitalize() for word in name.split("-")),
         "shortDescription": {"text": text},
         "fullDescription": {"text": text},
-        "help": {"text": _ANSWERS},
+        "help": {"text": _HELP},
         "defaultConfiguration": {"level": level},
         "properties": {
             "tags": ["security"],

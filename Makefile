@@ -1,8 +1,8 @@
-# make setup | demo | test | check. Everything happens inside .venv; a second run reinstalls nothing.
+# make setup | demo | test | check | docs. Everything happens inside .venv; a second run reinstalls nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench-shapley bench-architectures clean
+.PHONY: setup demo test check docs results bench-shapley bench-architectures clean
 
 setup: .venv/ready
 
@@ -25,6 +25,18 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest tests/invariants/test_imports.py
 
+# The site, into site/; a link that leads nowhere fails. The variable silences an advertisement.
+docs: .venv/docs-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.venv/docs-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[docs]' --constraint constraints.txt
+	touch $@
+
+# README's figures and docs/results, from the files of benchmarks/results.
+results: setup
+	$(BIN)/python -m shapprune_bench.documentation
+
 # Compares the estimators of Shapley values; needs the models of ../shared.
 bench-shapley: setup
 	$(BIN)/python benchmarks/shapley.py
@@ -39,4 +51,4 @@ bench-architectures: .venv-architectures/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-architectures
+	rm -rf .venv .venv-architectures site

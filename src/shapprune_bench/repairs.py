@@ -27,7 +27,7 @@ from shapprune.cli.parser import CLEAN, ERROR, INTERRUPTED
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
 from shapprune.method.recovery import recover_images
-from shapprune.method.settings import RULES
+from shapprune.method.settings import REPAIR_RULES
 from shapprune.method.triggers import NOT_ATTACKED, Perturbation, Target, Trigger, wanted_answers
 from shapprune.model.metrics import accuracy, predict
 from shapprune.pipeline import repair
@@ -54,7 +54,7 @@ class RepairTask:
     per_class: int = 1
     seed: int = 0
     by_verdict: bool = False
-    rules: str = RULES
+    rules: str = REPAIR_RULES
 
     @property
     def name(self) -> str:

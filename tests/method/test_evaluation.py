@@ -164,6 +164,36 @@ class Units(nn.Module):
         return torch.cat([seen, torch.full_like(seen[:, :1], 0.001)], 1)
 
 
+class Bands(nn.Module):
+    """Class 2 of images whose brightness lies in a band, else class 0."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.band, self.one = (low, high), nn.Parameter(torch.eye(3), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright, (low, high) = x.mean((1, 2, 3)), self.band
+        return self.one[torch.where((bright > low) & (bright < high), 2, 0)]
+
+
+def test_a_network_that_resists_one_form_of_a_trigger_does_not_resist():
+    """An image is moved if any form does it, among them the strongest and the weakest."""
+    dark = torch.zeros(2, 1, 4, 4)
+    original = Bands(0.05, 2.0)
+    measure = evaluator(original, [0, 0], [Perturbation(torch.full((1, 4, 4), 0.1))], dark)
+    assert measure(original).asr.value == 1
+    for resists, asr in ((Bands(0.25, 2), 1.0), (Bands(0.05, 0.3), 1.0), (Bands(0.95, 0.99), 0.0)):
+        assert measure(resists).asr.value == asr
+
+
+def test_a_trigger_that_never_works_is_taken_as_it_works_best():
+    """Of these images one is moved, and that by the strongest form alone."""
+    images = torch.tensor([0.1, 0.2]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    original = Bands(0.55, 2)
+    measure = evaluator(original, [0, 0], [Perturbation(torch.full((1, 4, 4), 0.05))], images)
+    assert 0.3 < measure(original).asr.value < 0.7
+
+
 def test_removed_neurons_are_masked():
     net = Units().requires_grad_(False)
     measure = evaluator(net, [0, 1])

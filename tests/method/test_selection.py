@@ -20,9 +20,10 @@ WORKS = candidate(1, 1, 1).proxies  # of the original
 @pytest.mark.parametrize(
     ("cases", "chosen", "sufficient"),  # kept, ASR, its upper end
     [
-        ([(1, 0.5, 0.6), (0.9, 0.01, 0.04), (0.8, 0, 0)], 1, True),  # keeps most of what is enough
+        ([(1, 0.5, 0.6), (0.9, 0.01, 0.04), (0.8, 0, 0)], 1, True),  # loses least of what is enough
+        ([(1, 0.01, 0.04), (0.98, 0, 0)], 1, True),  # a rest of ASR counts as lost answers do
         ([(1, 0.5, 0.6), (0.9, 0.01, 0.06), (0.8, 0, 0)], 2, True),  # the upper end counts
-        ([(0.9, 0.01, 0.05), (0.9, 0, 0)], 0, True),  # level: the earlier
+        ([(0.9, 0.01, 0.02), (0.9, 0, 0.02)], 0, True),  # level: the earlier
         ([(0.9, 0.3, 0.5), (0.9, 0.2, 0.4), (0.8, 0.25, 0.3)], 2, False),  # none: the least ASR
         ([(0.7, 0, 0), (0.9, 0.1, 0.2)], 1, False),  # what keeps too little is no repair
         ([(0.7, 0, 0), (0.6, 0, 0)], 0, True),  # unless there is nothing else

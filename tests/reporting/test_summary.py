@@ -181,7 +181,7 @@ def test_the_schema_refuses_what_is_missing(field):
 
 
 def test_the_docs_name_every_field():
-    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text("utf-8")
     assert set(re.findall(r"^\| `([\w$]+)` \|", page, re.M)) >= set(SCHEMA["properties"])
     for code, (scanned, _) in MEANINGS.items():
         assert f"| {code} | {scanned}" in page

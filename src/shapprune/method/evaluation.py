@@ -39,9 +39,9 @@ class Proxies:
         kept: of those that the original gives their label, the ones that keep it. A weak
             network's other answers are easily changed, and worth nothing. Where none is right, it
             is the agreement.
-        asr: of the images under an inverted trigger, those that it moves to the wanted answer. Each
-            trigger is taken in the strongest form that still works on the original: the
-            attacker's is stronger than the smallest that works.
+        asr: of the images under an inverted trigger, those that it moves to the wanted answer in
+            any of its forms. These are up to three, the weakest to the strongest that work on the
+            original: the attacker's is stronger than the smallest that works.
         asr_by_trigger: the same under each of the triggers alone, the shares only.
     """
 
@@ -99,14 +99,20 @@ class Evaluator:
         self._labels, self._far_sources = labels, sources[trusted]
         self._sources = sources
         shares = torch.randperm(len(labels), generator=generator).tensor_split(len(triggers))
-        stamped, wanted, rows = [], [], []
+        stamped: list[Tensor] = []
+        views: list[Tensor] = []
+        wanted: list[Tensor] = []
+        rows: list[Tensor] = []
         for trigger, share in zip(triggers, shares, strict=True):
             share = share.to(labels.device)
             aim = wanted_answers(trigger.mapping, labels[share])
             # Those that the original sends there anyway would count as hits for ever.
             open_ = (aim != NOT_ATTACKED) & (predict(original, self._varied[share]) != aim)
-            views, aim = self._varied[share][open_], aim[open_]
-            stamped.append(_strongest(original, trigger.stamp, views, aim, settings))
+            plain, aim = self._varied[share][open_], aim[open_]
+            forms = _working_forms(original, trigger.stamp, plain, aim, settings)
+            places = torch.arange(len(aim), device=labels.device) + sum(map(len, wanted))
+            stamped.append(forms)
+            views.append(places.repeat(len(forms) // max(1, len(aim))))
             wanted.append(aim)
             rows.append(share[open_])
         if not any(map(len, wanted)):
@@ -115,6 +121,7 @@ class Evaluator:
             )
         self._parts = [len(part) for part in wanted]
         self._stamped, self._wanted = torch.cat(stamped), torch.cat(wanted)
+        self._views = torch.cat(views)  # that each stamped image is made of
         self._rows = torch.cat(rows)  # of the views without a trigger
         weights = torch.ones(count).expand(settings.resamples, count)
         drawn = torch.multinomial(weights, count, replacement=True, generator=generator)
@@ -142,7 +149,9 @@ class Evaluator:
     def _measure(self, model: nn.Module) -> Proxies:
         same = predict(model, self._far) == self._answers
         plain = predict(model, self._varied)
-        hits = predict(model, self._stamped) == self._wanted
+        moved = predict(model, self._stamped) == self._wanted[self._views]
+        hits = torch.zeros_like(self._wanted, dtype=torch.bool)
+        hits[self._views[moved]] = True
         hits &= plain[self._rows] != self._wanted  # a trigger does not move what goes there anyway
         return Proxies(
             self._share(plain == self._labels, self._sources),
@@ -183,21 +192,25 @@ def believed(maps: Sequence[TargetMap], labels: Tensor, answers: Tensor) -> Tens
     return ~torch.stack(taken).any(0)
 
 
-def _strongest(
+def _working_forms(
     original: nn.Module, stamp: Stamp, images: Tensor, wanted: Tensor, settings: EvaluationSettings
 ) -> Tensor:
-    """The images under the strongest form of a trigger that works on the original, or else under
-    the form that works best."""
-    best, rate = images, -1.0
+    """The images under the strongest, the middle and the weakest form of a trigger of those that
+    work on the original, one after the other; if none works, under the form that works best."""
+    if not len(images):
+        return images
+    works, best, most = [], images, -1.0
     for growth, strength in settings.forms:
         form = stamp.scaled(strength)
         for _ in range(growth):
             form = form.dilated()
         stamped = form.stamp(images)
-        hits = (predict(original, stamped) == wanted).float()
-        works = float(hits.mean()) if len(hits) else 1.0
-        if works > rate:
-            best, rate = stamped, works
-        if works >= settings.works:
-            break
-    return best
+        rate = float((predict(original, stamped) == wanted).float().mean())
+        if rate >= settings.works:
+            works.append(stamped)
+        if rate > most:
+            best, most = stamped, rate
+    if not works:
+        return best
+    places = sorted({0, len(works) // 2, len(works) - 1})
+    return torch.cat([works[i] for i in places])

@@ -12,6 +12,7 @@ from shapprune.data.augmentation import augment, bend, mix, warp
 from shapprune.errors import InputError
 from shapprune.method.case import Case
 from shapprune.method.evaluation import believed
+from shapprune.method.optimizer import LayerwiseAdam
 from shapprune.method.settings import POOL, TUNING, PoolSettings, TuningSettings
 from shapprune.method.triggers import Stamp, TargetMap, Trigger
 from shapprune.model.compact import operations
@@ -109,7 +110,7 @@ def fine_tune(
         removed: numbers of neurons.
         stamps: triggers; none for plain distillation.
         stamped: share of a batch in [0, 1].
-        settings: of Adam and of the losses.
+        settings: of the optimizer and of the losses.
         generator: on the CPU.
         progress: called with the share of the work done.
 
@@ -124,7 +125,7 @@ def fine_tune(
     keep = torch.ones(1, len(neurons), device=pool.images.device)
     steps = _steps(model, pool.images, settings)
     scales = [(reads**2).mean() + 1e-6 for reads in pool.reads]
-    optimizer = torch.optim.Adam(student.parameters(), lr=settings.learning_rate)
+    optimizer = LayerwiseAdam(student.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with torch.enable_grad():
         for step in range(steps):

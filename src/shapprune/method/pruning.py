@@ -70,7 +70,7 @@ def prune(
         curve.append(CurvePoint(k, evaluator(model, order[:k])))
         if progress:
             progress(len(curve) / len(counts))
-        if count is None and curve[-1].proxies.kept.value < settings.curve_kept:
+        if count is None and curve[-1].proxies.kept.value < settings.least_kept:
             break
     if progress:
         progress(1.0)

@@ -40,12 +40,13 @@ def choose(
     original: Proxies,
     settings: SelectionSettings = SELECTION,
 ) -> tuple[int, bool]:
-    """Of the candidates whose ASR is low enough, the one that keeps most of the original's answers.
+    """Of the candidates whose ASR is low enough, the one that loses least: answers that the
+    original had right, and ASR that is left, at the upper end of its interval.
 
-    If none's is, the one with the least ASR, at the upper end of its interval. Where two are
-    level, the earlier one. What keeps too few answers is no repair, and is only taken where
-    nothing else is there. Nor is the original; and where its own ASR is low enough, the triggers
-    do not work on it and show nothing: then nothing is sufficient.
+    If none's is low enough, the one with the least ASR, at the upper end. Where two are level, the
+    earlier one. What keeps too few answers is no repair, and is only taken where nothing else is
+    there. Nor is the original; and where its own ASR is low enough, the triggers do not work on
+    it and show nothing: then nothing is sufficient.
 
     Args:
         candidates: at least one.
@@ -61,6 +62,12 @@ def choose(
     places = useful or changed or every
     enough = [i for i in places if is_sufficient(candidates[i].proxies, settings)]
     if enough:
-        best = max(enough, key=lambda i: candidates[i].proxies.kept.value)
+        best = min(enough, key=lambda i: _lost(candidates[i].proxies))
         return best, not is_sufficient(original, settings)
     return min(places, key=lambda i: candidates[i].proxies.asr.high), False
+
+
+def _lost(proxies: Proxies) -> float:
+    """Answers and ASR in one: of networks that differ by 2 % in the answers that ten images keep,
+    the one with a rest of ASR has as a rule more of it than the images show."""
+    return 1 - proxies.kept.value + proxies.asr.high

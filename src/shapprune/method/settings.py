@@ -10,6 +10,8 @@ RULES = (
     "2.1"  # version of the verdict's rules: evidence, score and settings; stands in every result
 )
 
+REPAIR_RULES = "2.2"  # the same of the repair's
+
 FALSE_ALARMS = 0.02  # share of clean models that may be called backdoored, by default
 # Suspicious are models that are not above the bound, but above that of so many times the rate.
 SUSPICIOUS = 2.5
@@ -184,7 +186,7 @@ class TuningSettings:
     """Of fine-tuning, the same for all networks (compared in docs/notes/repair-2.md).
 
     Attributes:
-        batch_size, learning_rate: of Adam, with a cosine schedule.
+        batch_size, learning_rate: of `LayerwiseAdam`, with a cosine schedule.
         operations: multiply-accumulates that all steps may cost, a way back counted as two ways
             forward: what a small network saves goes into more steps. On LeNets 400 steps cost
             less accuracy than 160, and still take seconds.
@@ -216,9 +218,9 @@ class SelectionSettings:
     Attributes:
         counts: of neurons that are removed.
         most: largest share of the neurons that is.
-        curve_kept: where fewer of the original's right answers are kept, no more are removed.
-        least_kept: a network that keeps fewer is no repair: two neurons take the backdoor out of
-            `abl_wrn_grid` and 13 points of accuracy with it.
+        least_kept: a network that keeps fewer of the original's right answers is no repair, and no
+            more neurons are removed: two take the backdoor out of `abl_wrn_grid` and 13 points of
+            accuracy with it.
         start_kept: what a pruned network must keep to be tuned: what pruning broke, ten images do
             not mend (`cifar10_badnets` without 16 neurons: 82.1 / 1.0; as it is: 84.4 / 1.5).
         least_stamped, most_stamped: share of a batch that is stamped where pruning left no ASR,
@@ -230,12 +232,11 @@ class SelectionSettings:
 
     counts: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
     most: float = 0.15
-    curve_kept: float = 0.5
     least_kept: float = 0.8
     start_kept: float = 0.9
     least_stamped: float = 1 / 8
-    most_stamped: float = 1 / 2
-    gently: float = 0.2
+    most_stamped: float = 1 / 4
+    gently: float = 1 / 8
     between: tuple[float, ...] = (1 / 2, 3 / 4)
     asr: float = 0.05
 

@@ -1,0 +1,14 @@
+"""``python -m shapprune_bench.documentation [ROOT]``: pages and README's figures anew.
+
+ROOT is the repository, else the current folder. Pictures have a command of their own, see
+`shapprune_bench.documentation.pictures`.
+"""
+
+import sys
+from pathlib import Path
+
+from shapprune_bench.documentation.results import write
+
+if __name__ == "__main__":
+    for written in write(Path(sys.argv[1] if len(sys.argv) > 1 else ".")):
+        print(written)

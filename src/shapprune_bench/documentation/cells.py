@@ -1,0 +1,93 @@
+"""Tables of what the paper's experiments measured, read from the JSON files of their cells."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from shapprune.bench.page import Table
+from shapprune_bench.documentation.files import Json, read_json, spread
+
+_OURS, _FORMER = "ours", ("ours-plain", "ours-o", "ours-mixture", "paper-o")
+
+
+def table1(results: Path) -> Table:
+    found: dict[str, dict[str, list[Json]]] = {}
+    made_by = set()
+    for file in sorted(results.glob("cpu/defend_cpu_*_1a_*.json")):
+        result = read_json(file)
+        if result["state"] == "done":
+            made_by.add(str(result["versions"]["shapprune"]))
+            row = found.setdefault(result["cell"]["recipe"]["name"], {})
+            row.setdefault(result["cell"]["method"], []).append(result)
+    rows = []
+    for name, methods in found.items():
+        ours = methods.pop(_OURS, [])
+        others = {m: runs for m, runs in methods.items() if m not in _FORMER}
+        if not ours or not others:
+            continue
+        least = min(others, key=lambda m: _after(others[m])[1])
+        low = [m for m in others if _after(others[m])[1] < 10]
+        best = max(low, key=lambda m: _after(others[m])[0], default=None)
+        rows.append(
+            [
+                name,
+                _both([100 * ours[0]["before"][k] for k in ("accuracy", "asr")]),
+                spread([100 * r["after"]["accuracy"] for r in ours]),
+                spread([100 * r["after"]["asr"] for r in ours]),
+                f"{best} {_both(_after(others[best]))}" if best else "none",
+                f"{least} {_both(_after(others[least]))}",
+            ]
+        )
+    versions = " and ".join(sorted(made_by))
+    return Table(
+        "ACC and ASR after a repair, one clean image a class",
+        "In per cent on the test images, with the attacker's trigger; ours with its own verdict, "
+        f"median (least … most) of its draws; the others once. Made by version {versions}. "
+        "[All methods and the paper's own figures](../../benchmarks/results/cpu/report.md).",
+        [
+            *("row", "before", "ours, ACC", "ours, ASR"),
+            *("baseline with most ACC of those below 10 % ASR", "baseline with least ASR"),
+        ],
+        rows,
+    )
+
+
+def _after(runs: Sequence[Json], when: str = "after") -> tuple[float, float]:
+    """Medians of ACC and ASR in per cent."""
+    acc, asr = (100 * median(r[when][key] for r in runs) for key in ("accuracy", "asr"))
+    return acc, asr
+
+
+def _both(pair: Sequence[float]) -> str:
+    return f"{pair[0]:.1f} / {pair[1]:.1f}"
+
+
+def retuning(results: Path) -> Table:
+    """What a repair leaves, and what comes back when the user trains on."""
+    found: dict[str, dict[str, list[Json]]] = {}
+    for file in sorted(results.glob("*/retune_*.json")):
+        result = read_json(file)
+        if result["state"] == "done":
+            row = found.setdefault(result["cell"]["recipe"]["name"], {})
+            row.setdefault(result["cell"]["method"], []).append(result)
+    methods = sorted({m for row in found.values() for m in row}, key=_order)
+    rows = [
+        [name, *(_way(row[m]) if m in row else "" for m in methods)] for name, row in found.items()
+    ]
+    return Table(
+        "What comes back after retuning",
+        "ACC / ASR in per cent on the test images, with the attacker's trigger: after the repair → "
+        "after more fine-tuning on clean images; medians over draws. Under `none` nothing is "
+        "repaired.",
+        ["model", *methods],
+        rows,
+    )
+
+
+def _order(method: str) -> tuple[bool, bool, str]:
+    """None first, ours last."""
+    return method != "none", method == _OURS, method
+
+
+def _way(runs: Sequence[Json]) -> str:
+    return " → ".join(_both(_after(runs, when)) for when in ("after", "retuned"))

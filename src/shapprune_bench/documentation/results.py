@@ -1,0 +1,125 @@
+"""Pages on what was measured: docs/results and a block of README.md, from benchmarks/results.
+
+No figure in them is written by hand, and a test compares them with the files.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from shapprune.bench.page import Part, pages
+from shapprune_bench.documentation.cells import retuning, table1
+from shapprune_bench.documentation.repairs import (
+    groups,
+    medians,
+    models_of,
+    newest_rules,
+    repair_tables,
+    repairs,
+    version_0_1,
+)
+from shapprune_bench.documentation.verdicts import by_attack, by_model, verdicts
+
+BEGIN, END = "<!-- figures: python -m shapprune_bench.documentation -->", "<!-- end of figures -->"
+
+
+def result_pages(results: Path) -> dict[str, str]:
+    """The pages by their names in docs/results, as Markdown.
+
+    Args:
+        results: the folder benchmarks/results.
+    """
+    every = repairs(results)
+    newest = [r for r in every if r["cell"]["rules"] == newest_rules(every)]
+    older = [r for r in every if r not in newest]
+    return {
+        "detection.md": _page(
+            "Verdicts", [verdicts(results), *by_attack(results), *by_model(results)]
+        ),
+        "repair.md": _page(
+            "Repairs",
+            [
+                *repair_tables(newest, f"Rules {newest_rules(every)}."),
+                *repair_tables(older, "Older rules."),
+                version_0_1(results),
+            ],
+        ),
+        "retuning.md": _page("Retuning", [retuning(results)]),
+        "table1.md": _page("The paper's Table 1, on two cores", [table1(results)]),
+    }
+
+
+def summary(results: Path) -> str:
+    """The block of README.md between `BEGIN` and `END`: verdicts and repairs in two tables."""
+    every = repairs(results)
+    rules = newest_rules(every)
+    rows = []
+    for title, some in groups([r for r in every if r["cell"]["rules"] == rules]).items():
+        models = models_of(some)
+        failed = sum(r["state"] == "failed" for r in some)
+        if not models:
+            rows.append([f"{title}: none ({failed} failed)", "", "", "", ""])
+            continue
+        lost, asr = zip(*map(medians, models), strict=True)
+        draws = sorted({len(runs) for runs in models})
+        rows.append(
+            [
+                f"{title}: {len(models)}" + (f" ({failed} failed)" if failed else ""),
+                " to ".join(map(str, dict.fromkeys([draws[0], draws[-1]]))),
+                f"{median(lost):.1f} ({max(lost):.1f})",
+                f"{median(asr):.1f} ({max(asr):.1f})",
+                f"{median(float(r['seconds']) for runs in models for r in runs):.0f}",
+            ]
+        )
+    head = ["models", "draws each", "accuracy lost", "ASR left", "seconds"]
+    note = (
+        f"Of repairs by rules {rules}, the median model and in brackets the worst one; accuracy "
+        "and ASR in points of per cent, on unseen images with the attacker's trigger."
+    )
+    first = verdicts(results)
+    both = [_markdown(first.head, first.rows), note, _markdown(head, rows)]
+    return "\n\n".join([first.note, *both])
+
+
+def write(root: Path) -> list[Path]:
+    """Write the pages and README's block below a repository's root, and return the files.
+
+    Raises:
+        ValueError: README.md has no such block.
+    """
+    results, readme = root / "benchmarks" / "results", root / "README.md"
+    files = {root / "docs" / "results" / n: text for n, text in result_pages(results).items()}
+    files[readme] = with_summary(readme.read_text(encoding="utf-8"), summary(results))
+    for file, text in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return list(files)
+
+
+def with_summary(text: str, block: str) -> str:
+    """README's text with a new block.
+
+    Raises:
+        ValueError: there is none.
+
+    >>> with_summary(f"a {BEGIN} old {END} z", "new") == f"a {BEGIN}\\n\\nnew\\n\\n{END} z"
+    True
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md must have {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{block}\n\n{END}{after}"
+
+
+def _page(title: str, parts: Sequence[Part]) -> str:
+    made_by = (
+        "Made by `python -m shapprune_bench.documentation` from the files of benchmarks/results."
+    )
+    head, body = pages(parts, title)["report.md"].decode().split("\n", 1)
+    return f"{head}\n\n{made_by}\n{body}"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,131 @@
+"""Tables of verdicts, from the files that ``bench detection`` writes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from shapprune.bench.page import Table
+from shapprune.method.settings import FALSE_ALARMS
+from shapprune_bench.documentation.files import SETS, Json, read_json, title_of
+
+
+def detections(results: Path) -> dict[str, Json]:
+    """What ``bench detection`` wrote, by folder; those of `SETS` first."""
+    found = {f.parent.name: read_json(f) for f in results.glob("detection/*/detection.json")}
+    known = [name for name in SETS if name in found]
+    return {name: found[name] for name in [*known, *sorted(set(found) - set(known))]}
+
+
+def verdicts(results: Path) -> Table:
+    """A row a set of models: how often clean ones are accused and poisoned ones found."""
+    rows = []
+    for name, content in detections(results).items():
+        clean = [s for s in content["scans"] if not s["backdoored"]]
+        poisoned = [s for s in content["scans"] if s["backdoored"]]
+        rows.append(
+            [
+                title_of(name) + (", cross-validated" if content["cross_validated"] else ""),
+                _count(clean, "backdoored"),
+                _count(clean, "suspicious"),
+                _count(poisoned, "backdoored"),
+                f"{sum(s['found'] for s in poisoned)}",
+                _count(poisoned, "suspicious"),
+                _auroc(content["all"]),
+            ]
+        )
+    rules = "/".join(sorted({str(c["rules"]) for c in detections(results).values()}))
+    return Table(
+        "Verdicts",
+        f"Of scans by rules {rules}, {FALSE_ALARMS:.0%} false alarms asked for; right: called "
+        "backdoored with the right target or map.",
+        [
+            "scans of",
+            "clean, accused",
+            "suspected",
+            "poisoned, called backdoored",
+            "right",
+            "suspected",
+            "AUROC",
+        ],
+        rows,
+    )
+
+
+def by_attack(results: Path) -> list[Table]:
+    """A table a set: rates by attack, with Wilson's intervals."""
+    tables = []
+    for name, content in detections(results).items():
+        attacks = {"all poisoned": content["all"], **content["by_attack"]}
+        rows = [
+            [
+                attack,
+                _auroc(rates),
+                _rate(rates["found"]),
+                _rate(rates["at_least_suspicious"]),
+                _rate(rates["missed"]),
+                _rate(rates["right_first"]),
+            ]
+            for attack, rates in attacks.items()
+        ]
+        about = SETS.get(name, ("", ""))[1]
+        where = f"[Every scan](../../benchmarks/results/detection/{name}/report.md)."
+        false_alarms = content["all"]["false_alarms"]
+        clean = f"Clean, called backdoored: {_rate(false_alarms)}." if false_alarms["of"] else ""
+        tables.append(
+            Table(
+                title_of(name)[:1].upper() + title_of(name)[1:],
+                " ".join(words for words in (about, clean, where) if words),
+                ["attack", "AUROC", "found", "at least suspicious", "missed", "target first"],
+                rows,
+            )
+        )
+    return tables
+
+
+_FEW = 40  # models of a set that are told one by one
+
+
+def by_model(results: Path) -> list[Table]:
+    """A table a small set: how often each model was called what, over draws of images."""
+    tables = []
+    for name, content in detections(results).items():
+        found: dict[str, list[Json]] = {}
+        for scan in content["scans"]:
+            found.setdefault(scan["model"], []).append(scan)
+        if len(found) > _FEW:
+            continue
+        rows = [
+            [
+                model,
+                scans[0]["attack"] if scans[0]["backdoored"] else "clean",
+                *(_count(scans, verdict) for verdict in ("backdoored", "suspicious", "clean")),
+                f"{sum(s['found'] for s in scans)}" if scans[0]["backdoored"] else "",
+                f"{median(s['score'] for s in scans):.2f}",
+                f"{median(s['seconds'] for s in scans):.0f}",
+            ]
+            for model, scans in found.items()
+        ]
+        tables.append(
+            Table(
+                f"{title_of(name)[:1].upper()}{title_of(name)[1:]}, model by model",
+                "Over draws of the images; score and seconds are medians.",
+                [
+                    *("model", "attack", "backdoored", "suspicious", "clean", "right"),
+                    *("score", "seconds"),
+                ],
+                rows,
+            )
+        )
+    return tables
+
+
+def _count(scans: Sequence[Json], verdict: str) -> str:
+    return f"{sum(s['verdict'] == verdict for s in scans)} of {len(scans)}" if scans else ""
+
+
+def _auroc(rates: Json) -> str:
+    return "" if rates["auroc"] is None else f"{rates['auroc']:.2f}"
+
+
+def _rate(rate: Json) -> str:
+    return f"{rate['hits']} of {rate['of']} ({rate['low']:.0%} to {rate['high']:.0%})"

@@ -1,0 +1,149 @@
+"""The pages on what was measured say what the files of results say."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from shapprune_bench.documentation import results
+
+ROOT = Path(__file__).parents[3]
+MEASURED = ROOT / "benchmarks" / "results"
+
+
+def row(page: str, title: str, first: str) -> list[str]:
+    """The cells of a row, below a heading."""
+    section = page.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    (line,) = (line for line in section.splitlines() if line.startswith(f"| {first} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def repair_file(folder: Path, name: str, seed: int, rules: str, lost: float, asr: float) -> None:
+    specimen = {"name": name, "attack": "badnets"}
+    cell = {"specimen": specimen, "per_class": 1, "seed": seed, "by_verdict": False, "rules": rules}
+    result = {
+        "cell": cell,
+        "state": "done",
+        "before": {"accuracy": 0.9, "asr": 1.0, "right": 0.0},
+        "after": {"accuracy": 0.9 - lost, "asr": asr, "right": 0.5},
+        "sufficient": True,
+        "seconds": 10.0,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"repair_{name}_{seed}_{rules}.json").write_text(json.dumps(result))
+
+
+@pytest.mark.parametrize("name", ["detection.md", "repair.md", "retuning.md", "table1.md"])
+def test_the_pages_are_those_of_the_files(name):
+    """If this fails: ``python -m shapprune_bench.documentation``."""
+    page = (ROOT / "docs" / "results" / name).read_text(encoding="utf-8")
+    assert page == results.result_pages(MEASURED)[name]
+
+
+def test_the_readme_is_that_of_the_files():
+    """If this fails: ``python -m shapprune_bench.documentation``."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == results.with_summary(readme, results.summary(MEASURED))
+
+
+def test_a_verdicts_row_counted_by_hand():
+    scans = json.loads((MEASURED / "detection" / "dev" / "detection.json").read_text())["scans"]
+    clean = [s["verdict"] for s in scans if not s["backdoored"]]
+    found = [s["found"] for s in scans if s["attack"] == "badnets"]
+    page = results.result_pages(MEASURED)["detection.md"]
+    cells = row(page, "Verdicts", "development population, cross-validated")
+    assert cells[1] == f"{clean.count('backdoored')} of {len(clean)}"
+    cells = row(page, "Development population", "badnets")
+    assert re.match(rf"{sum(found)} of {len(found)} \(", cells[2])
+
+
+def test_a_models_row_counted_by_hand():
+    facts = json.loads((MEASURED / "detection" / "foreign" / "detection.json").read_text())
+    verdicts = [s["verdict"] for s in facts["scans"] if s["model"] == "sashank_cifar"]
+    page = results.result_pages(MEASURED)["detection.md"]
+    cells = row(page, "Strangers' models, model by model", "sashank_cifar")
+    assert cells[2] == f"{verdicts.count('backdoored')} of {len(verdicts)}"
+    assert "Development population, model by model" not in page  # 161 are too many to read
+
+
+def test_a_repairs_row_counted_by_hand():
+    files = (MEASURED / "repairs" / "foreign").glob("repair_verazuo-mnist_1a_*.json")
+    runs = [json.loads(file.read_text()) for file in files]
+    page = results.result_pages(MEASURED)["repair.md"]
+    cells = row(page, "Strangers' models", "verazuo_mnist")
+    asr = median(100 * run["after"]["asr"] for run in runs)
+    assert cells[2] == str(len(runs))
+    assert cells[4].split(" → ")[1].split(" ")[0] == f"{asr:.1f}"
+
+
+def test_a_row_of_the_paper_counted_by_hand():
+    files = (MEASURED / "cpu").glob("defend_cpu_mnist-badnets_ours_1a_*.json")
+    asr = [100 * json.loads(file.read_text())["after"]["asr"] for file in files]
+    page = results.result_pages(MEASURED)["table1.md"]
+    cells = row(page, "ACC and ASR after a repair, one clean image a class", "mnist-badnets")
+    assert cells[3] == f"{median(asr):.1f} ({min(asr):.1f} … {max(asr):.1f})"
+    assert cells[4].startswith("neural-cleanse")  # the only one below 10 % with so much ACC
+
+
+def test_what_comes_back_is_told(tmp_path):
+    for method, asr in (("none", 0.9), ("ours", 0.1), ("clp", 0.5)):
+        recipe = {"recipe": {"name": "net"}, "method": method}
+        scores = {"after": {"accuracy": 0.8, "asr": 0}, "retuned": {"accuracy": 0.7, "asr": asr}}
+        (tmp_path / "zoo").mkdir(exist_ok=True)
+        file = tmp_path / "zoo" / f"retune_zoo_net_{method}_1a_0_x.json"
+        file.write_text(json.dumps({"cell": recipe, "state": "done", **scores}))
+    page = results.result_pages(tmp_path)["retuning.md"]
+    assert "| model | none | clp | ours |" in page
+    assert "| net | 80.0 / 0.0 → 70.0 / 90.0 | 80.0 / 0.0 → 70.0 / 50.0 |" in page
+
+
+def test_what_is_added_is_told_and_what_is_older_is_told_apart(tmp_path):
+    folder = tmp_path / "repairs" / "test_population"
+    repair_file(folder, "new", 0, "2.10", lost=0.01, asr=0.02)
+    repair_file(folder, "new", 1, "2.10", lost=0.03, asr=0.04)
+    repair_file(folder, "old", 0, "2.9", lost=0.5, asr=0.5)
+    page = results.result_pages(tmp_path)["repair.md"]
+    newest, older = page.split("\n## ")[1:3]
+    assert newest.startswith("Test population\n\nRules 2.10.")
+    assert "| new | badnets | 2 | 90.0 → 88.0 (87.0 … 89.0) | 100.0 → 3.0 (2.0 … 4.0) |" in newest
+    assert "Older rules." in older
+    assert "| old |" in older
+    assert "| test population: 1 | 2 | 2.0 (2.0) | 3.0 (3.0) | 10 |" in results.summary(tmp_path)
+
+
+def test_a_failed_repair_is_told(tmp_path):
+    folder = tmp_path / "repairs" / "some"
+    repair_file(folder, "fine", 0, "2.1", lost=0.0, asr=0.0)
+    repair_file(folder, "broken", 0, "2.1", lost=0.0, asr=0.0)
+    file = folder / "repair_broken_0_2.1.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({"cell": content["cell"], "state": "failed", "error": "no"}))
+    assert "Failed: broken." in results.result_pages(tmp_path)["repair.md"]
+    assert "some: 1 (1 failed)" in results.summary(tmp_path)
+    (folder / "repair_fine_0_2.1.json").unlink()
+    assert "| some: none (1 failed) |" in results.summary(tmp_path)
+
+
+def test_it_writes_pages_and_readme(tmp_path):
+    shutil.copytree(MEASURED / "repairs", tmp_path / "benchmarks" / "results" / "repairs")
+    (tmp_path / "README.md").write_text(f"a\n{results.BEGIN}\n{results.END}\nz\n")
+    written = results.write(tmp_path)
+    assert {file.name for file in written} == {
+        "README.md",
+        "detection.md",
+        "repair.md",
+        "retuning.md",
+        "table1.md",
+    }
+    text = (tmp_path / "README.md").read_text()
+    assert results.summary(tmp_path / "benchmarks" / "results") in text
+    assert "strangers' models: " in text
+    assert text.endswith("\nz\n")
+
+
+def test_a_readme_without_the_block_is_refused():
+    with pytest.raises(ValueError, match=r"README\.md must have"):
+        results.with_summary("nothing", "new")

@@ -84,12 +84,16 @@ def evidence_of(
 def calibration_of(suspicious: float, backdoored: float) -> Calibration:
     """With these bounds at 2 % of false alarms, and 100 clean models, all but six far below.
 
+    Of poisoned models, 20 squares are above both bounds, four blends between, ten stripes below.
     Scores are made elsewhere, see `judgement_of`.
     """
     far = tuple(suspicious - 3 + 0.02 * i for i in range(94))
     clean = tuple((score,) for score in (*far, *[suspicious] * 3, *[backdoored] * 3))
-    provenance = {"population": POPULATION, "clean": 100, "poisoned": 120}
-    return Calibration({"margin": Score(0.0, {})}, None, clean, provenance)
+    provenance = {"population": POPULATION, "clean": 100, "poisoned": 34}
+    middle = (suspicious + backdoored) / 2
+    poisoned = {"badnets": ((backdoored + 1,),) * 20, "blended": ((middle,),) * 4}
+    poisoned |= {"sig": ((suspicious - 1,),) * 10}
+    return Calibration({"margin": Score(0.0, {})}, None, clean, provenance, poisoned)
 
 
 USUAL = calibration_of(-2.0, -1.0)

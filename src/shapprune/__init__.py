@@ -8,10 +8,10 @@ True
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 # Named again below: a name's module is imported when it is first asked for, as torch takes seconds
 # in which the command line must already answer to Ctrl-C.
+TYPE_CHECKING = False  # what type checkers take for true; `typing` would cost as long as Python
 if TYPE_CHECKING:
     from shapprune.checkpoints.loading import load_classifier
     from shapprune.checkpoints.state_dict import save_weights

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from types import FrameType
 
 
 def main() -> int:
@@ -22,7 +21,7 @@ def main() -> int:
     return run()
 
 
-def _interrupted(_number: int, _frame: FrameType | None) -> None:
+def _interrupted(_number: int, _frame: object) -> None:
     try:
         os.write(2, b"shapprune: interrupted, nothing was written\n")
     finally:

@@ -8,8 +8,8 @@ from typing import Any, cast, get_args
 from rich.table import Table
 
 from shapprune.cli.console import print_note, print_result, write_results
-from shapprune.cli.parser import CLEAN, INTERRUPTED
 from shapprune.errors import InputError
+from shapprune.reporting.exits import CLEAN, INTERRUPTED
 from shapprune_bench.options import Options
 from shapprune_bench.running.session import Study, carry_out
 from shapprune_bench.tables.computing import compute

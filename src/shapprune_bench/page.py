@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import jinja2
 
-from shapprune.reporting import charts
+from shapprune.reporting import charts, svg
 
 _NOTHING = "Nothing measured yet."
 
@@ -29,13 +29,13 @@ class Figure:
 
     Attributes:
         name: of the SVG file, without its ending.
-        keys: see `charts.legend`.
+        keys: see `svg.legend`.
     """
 
     name: str
     title: str
     note: str
-    panels: Sequence[tuple[str, charts.Chart]]
+    panels: Sequence[tuple[str, svg.Chart]]
     keys: Mapping[str, str] = field(default_factory=lambda: charts.SERIES)
 
 
@@ -46,7 +46,7 @@ def pages(parts: Sequence[Part], title: str) -> dict[str, bytes]:
     """The files of a report: report.md, what it shows, and report.html, which needs nothing."""
     figures = [part for part in parts if isinstance(part, Figure) and part.panels]
     return {
-        **{f"{f.name}.svg": (charts.sheet(f.panels, f.keys) + "\n").encode() for f in figures},
+        **{f"{f.name}.svg": (svg.sheet(f.panels, f.keys) + "\n").encode() for f in figures},
         "report.md": _markdown(parts, title).encode(),
         "report.html": _html(parts, title).encode(),
     }
@@ -71,5 +71,5 @@ def _html(parts: Sequence[Part], title: str) -> str:
     )
     template = (files("shapprune_bench") / "page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
-        parts=parts, title=title, nothing=_NOTHING, style=charts.STYLE, legend=charts.legend
+        parts=parts, title=title, nothing=_NOTHING, style=svg.STYLE, legend=svg.legend
     )

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shapprune.checkpoints.state_dict import save_weights
 from shapprune.cli.console import careful_output, print_note, print_result
 from shapprune.cli.main import main
-from toys import CLASSES, SIDE, backdoored_net
+from toys import CLASSES, SIDE, backdoored_net, toy_images
 
 ARCH = f"{Path(__file__).parents[1] / 'toys.py'}:backdoored_net"
 
@@ -67,12 +68,23 @@ def weights(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["scan", "repair", "recover", "inspect"])
+@pytest.mark.parametrize("command", ["scan", "repair", "recover", "inspect", "poison", "bench"])
 def test_files_and_exit_codes_do_not_depend_on_who_listens(
     monkeypatch, tmp_path, capsys, weights, command
 ):
     given = [command, str(weights)]
-    if command != "inspect":
+    if command == "bench":
+        given = ["bench", "list"]
+    elif command == "poison":
+        images, labels = toy_images()
+        pixels = (images * 255).byte().permute(0, 2, 3, 1).numpy()
+        arrays = {"images": pixels, "labels": labels.numpy()}
+        both = {f"{part}_{n}": a for part in ("train", "test") for n, a in arrays.items()}
+        np.savez(weights.parent / "data.npz", **both)
+        given = ["poison", "--attack", "badnets", "--epochs", "1", "--arch", ARCH, "--overwrite"]
+        given += ["--data", str(weights.parent / "data.npz"), "--num-classes", str(CLASSES)]
+        given += ["--out", str(tmp_path / "out")]
+    elif command != "inspect":
         given += ["--arch", ARCH, "--num-classes", str(CLASSES), "--out", str(tmp_path / "out")]
         given += ["--input-size", "3", str(SIDE), str(SIDE), "--overwrite"]
     if command == "repair":

@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -241,6 +244,28 @@ def test_entry_examines_another_copy(given, tmp_path, capsys):
     assert main([*command, "--entry", "ema"]) == 1
     assert main([*command, "--entry", "emma"]) == 2
     assert "no weights under 'emma': it has 'model', 'ema'" in capsys.readouterr().err
+
+
+def test_files_for_machines_are_as_their_schemas_say(given, tmp_path, capsys):
+    """result.json with nothing in it that the schema does not name; SARIF into the new folder."""
+    out = tmp_path / "out"
+    net = given / "net.safetensors"
+    command = ["scan", net, *options(given, out=out, sarif=out / "findings.sarif")]
+    code = main([str(part) for part in command])
+    run = json.loads((out / "result.json").read_text())
+    schema = json.loads((files("shapprune.reporting") / "result.schema.json").read_text("utf-8"))
+    Draft202012Validator(schema).validate(run)
+    assert set(run) <= set(schema["properties"])
+    digest = sha256(net.read_bytes()).hexdigest()
+    assert (run["exit_code"], run["files"][0]["sha256"]) == (code, digest)
+    assert digest in (out / "report.html").read_text()
+    (log,) = json.loads((out / "findings.sarif").read_text())["runs"]
+    assert log["invocations"][0]["exitCode"] == code
+    assert log["artifacts"][0]["hashes"]["sha-256"] == digest
+    assert [finding["ruleId"] for finding in log["results"]] == ["backdoor-target"]
+    capsys.readouterr()
+    line = complaint(capsys, *command[:-1], net)  # a slip of the hand must not cost the weights
+    assert "net.safetensors exists already: add --overwrite" in line
 
 
 def test_recovered_images_serve_as_images(given, tmp_path, capsys):

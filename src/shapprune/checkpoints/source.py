@@ -19,7 +19,7 @@ from shapprune.checkpoints.metadata import Stated, stated_in_checkpoint, stated_
 from shapprune.checkpoints.naming import Match, is_normalisation, match, own_normalisation
 from shapprune.checkpoints.state_dict import WeightsFile, read_weights_file
 from shapprune.errors import InputError
-from shapprune.utils.files import read_json
+from shapprune.utils.files import Fingerprint, fingerprint, read_json
 from shapprune.utils.text import describe, list_names, quote
 
 _INDEX = ".index.json"
@@ -44,6 +44,7 @@ class Source:
         notes: for the user.
         file: the file read; None for a folder.
         configs: a folder's small files by name.
+        files: what was read, for the record.
     """
 
     weights: dict[str, Tensor]
@@ -51,6 +52,7 @@ class Source:
     notes: tuple[str, ...]
     file: WeightsFile | None
     configs: Mapping[str, bytes]
+    files: tuple[Fingerprint, ...] = ()
 
     @property
     def entry(self) -> str | None:
@@ -167,7 +169,7 @@ def read_source(weights: str | Path, *, entry: str | None = None) -> Source:
     file = read_weights_file(path, entry)
     notes = tuple(entry_notes(file.keys, file.others, asked=entry is not None))
     stated = stated_in_checkpoint(file.content) if file.metadata is None else Stated()
-    return Source(file.weights, stated, notes, file, {})
+    return Source(file.weights, stated, notes, file, {}, (fingerprint(path),))
 
 
 def _read_folder(folder: Path, index: str | None = None) -> Source:
@@ -188,7 +190,8 @@ def _read_folder(folder: Path, index: str | None = None) -> Source:
             )
         except InputError as error:
             raise InputError(f"{folder}: {error}") from error
-    return Source(weights, stated, notes, None, configs)
+    read = tuple(fingerprint(folder / name) for name in (*names, *configs))
+    return Source(weights, stated, notes, None, configs, read)
 
 
 def _preprocessor(folder: Path, names: Iterable[str]) -> Mapping[str, Any]:

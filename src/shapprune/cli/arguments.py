@@ -45,7 +45,7 @@ def add_scan(command: ArgumentParser) -> None:
     """Of ``shapprune scan``."""
     _add_model(command)
     _add_images(command)
-    _add_false_alarms(command)
+    _add_verdict(command)
     _add_out(command, required=False)
 
 
@@ -53,7 +53,7 @@ def add_repair(command: ArgumentParser) -> None:
     """Of ``shapprune repair``."""
     _add_model(command)
     _add_images(command)
-    _add_false_alarms(command)
+    _add_verdict(command)
     _add_out(command, required=True)
     command.add_argument(
         "--force-target",
@@ -219,12 +219,18 @@ def _add_images(command: ArgumentParser) -> None:
     )
 
 
-def _add_false_alarms(command: ArgumentParser) -> None:
+def _add_verdict(command: ArgumentParser) -> None:
     command.add_argument(
         "--false-alarms",
         type=float,
         metavar="RATE",
         help=f"share of clean models that may be called backdoored ({FALSE_ALARMS:g})",
+    )
+    command.add_argument(
+        "--sarif",
+        type=Path,
+        metavar="FILE",
+        help="also write the findings as SARIF 2.1.0, for code scanning",
     )
 
 

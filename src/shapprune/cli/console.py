@@ -21,6 +21,7 @@ from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputWarning
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import findings
+from shapprune.reporting.words import percent
 from shapprune.utils.files import write_folder, write_whole
 from shapprune.utils.progress import Progress
 from shapprune.utils.text import printable
@@ -181,13 +182,13 @@ def show_scan(result: ScanResult, data: LabeledImages) -> None:
             f"{findings.NO_SINGLE_TARGET}: score {judgement.untargeted:.2f} (smallest triggers "
             f"that move all images: {', '.join(sizes)}; answers spread over {spread:.1f} classes)"
         )
-    print_result(findings.verdict_line(judgement, names))
     if not judgement.conclusive:
         print_note(f"note: {findings.why_too_few(judgement)}")
+    print_result(findings.verdict_line(judgement, names))
 
 
 def _reach(reach: findings.Reach | None, scale: float) -> str:
-    return f"{findings.percent(reach.share)}, {reach.margin / scale:+.1f}" if reach else "–"
+    return f"{percent(reach.share)}, {reach.margin / scale:+.1f}" if reach else "–"
 
 
 def show_repair(result: RepairResult) -> None:

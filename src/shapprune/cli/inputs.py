@@ -122,6 +122,7 @@ def run_facts(options: ModelOptions, inputs: Inputs) -> dict[str, object]:
     return {
         "command": options.command,
         "weights": str(options.weights),
+        "files": [vars(file) for file in inputs.source.files],
         **inputs.source.facts(model.network),
         "arch": options.arch or archs or "built in, by its names",
         "num_classes": inputs.num_classes,

@@ -36,24 +36,18 @@ from shapprune.cli.options import (
     RepairOptions,
     ScanOptions,
 )
-from shapprune.cli.parser import (
-    BACKDOORED,
-    CLEAN,
-    ERROR,
-    INTERRUPTED,
-    SUSPICIOUS,
-    parse,
-)
-from shapprune.cli.results import run_files, to_json, to_npz
+from shapprune.cli.parser import parse
+from shapprune.cli.results import run_files, sarif_file, to_json, to_npz
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError, InputWarning
 from shapprune.method import detection
 from shapprune.method.detection import Basis
 from shapprune.model.classifier import Classifier, check_classifier
 from shapprune.model.metrics import accuracy, attack_success_rate
-from shapprune.reporting.html import images_picture
+from shapprune.reporting.exits import CLEAN, ERROR, INTERRUPTED, exit_code
+from shapprune.reporting.pictures import images_picture
 from shapprune.reporting.summary import versions
-from shapprune.utils.files import check_folder
+from shapprune.utils.files import check_file, check_folder
 from shapprune.utils.text import describe, printable
 
 
@@ -108,7 +102,7 @@ def _run(options: Command) -> int:
 
 
 def _scan(options: ScanOptions) -> int:
-    _check_rate(options)
+    _check_options(options)
     if options.out:
         check_folder(options.out, overwrite=options.overwrite)
     inputs = load(options)
@@ -123,15 +117,19 @@ def _scan(options: ScanOptions) -> int:
             progress=progress,
         )
     try:
-        if options.out:
-            write_results(options.out, run_files(result, options, inputs))
+        if options.out or options.sarif:
+            files = run_files(result, options, inputs)
+            write_results(options.out, files, sarif_file(result, options, inputs))
     finally:
         show_scan(result, inputs.data)
-    return _EXIT_CODES[result.verdict]
+    return exit_code(result)
 
 
-def _check_rate(options: ScanOptions | RepairOptions) -> None:
-    """Refuse a rate of false alarms that the bounds cannot hold before anything is searched."""
+def _check_options(options: ScanOptions | RepairOptions) -> None:
+    """Refuse before anything is searched a rate of false alarms that the bounds cannot hold, and a
+    file that cannot be written."""
+    if options.sarif:
+        check_file(options.sarif, overwrite=options.overwrite, beside=options.out)
     bases: list[Basis] = ["images"] if options.images else ["recovered"]
     if options.prior_only and not options.images:
         bases.append("margins")
@@ -140,7 +138,7 @@ def _check_rate(options: ScanOptions | RepairOptions) -> None:
 
 
 def _repair(options: RepairOptions) -> int:
-    _check_rate(options)
+    _check_options(options)
     check_folder(options.out, overwrite=options.overwrite)
     inputs = load(options)
     with progress_shown() as progress:
@@ -158,13 +156,12 @@ def _repair(options: RepairOptions) -> int:
             progress=progress,
         )
     try:
-        write_results(options.out, run_files(result, options, inputs))
+        files = run_files(result, options, inputs)
+        write_results(options.out, files, sarif_file(result, options, inputs))
     finally:
         show_scan(result.scan, inputs.data)
         show_repair(result)
-    if result.repair is not None and not result.repair.sufficient:
-        return _EXIT_CODES[result.scan.verdict] or SUSPICIOUS  # forced on what was called clean
-    return _EXIT_CODES[result.scan.verdict] if result.unrepaired else CLEAN
+    return exit_code(result)
 
 
 def _demo(options: DemoOptions) -> int:
@@ -322,6 +319,3 @@ def _poison(options: PoisonOptions) -> int:
     )
     print_result(f"ACC {made.accuracy:.1%}, ASR {made.asr:.1%} on {len(test.images)} test images")
     return CLEAN
-
-
-_EXIT_CODES = {"clean": CLEAN, "backdoored": BACKDOORED, "suspicious": SUSPICIOUS}

@@ -55,6 +55,7 @@ class ScanOptions(ModelOptions):
     """``shapprune scan``."""
 
     false_alarms: float = FALSE_ALARMS
+    sarif: Path | None = None
     out: Path | None = None
     overwrite: bool = False
 
@@ -66,6 +67,7 @@ class RepairOptions(ModelOptions):
     out: Path
     overwrite: bool = False
     false_alarms: float = FALSE_ALARMS
+    sarif: Path | None = None
     force_target: tuple[int | Literal["y+1"], ...] = ()
     unlearn: bool = True
     estimator: Estimator = "multilinear"

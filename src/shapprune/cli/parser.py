@@ -18,9 +18,7 @@ from shapprune.cli.options import (
     RepairOptions,
     ScanOptions,
 )
-
-# Exit codes.
-CLEAN, BACKDOORED, ERROR, SUSPICIOUS, INTERRUPTED = 0, 1, 2, 3, 130
+from shapprune.reporting.exits import ERROR
 
 
 class _Parser(argparse.ArgumentParser):

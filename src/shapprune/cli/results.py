@@ -2,16 +2,20 @@
 
 import json
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from shapprune.cli.inputs import Inputs, run_facts
-from shapprune.cli.options import ModelOptions
+from shapprune.cli.options import ModelOptions, RepairOptions, ScanOptions
 from shapprune.model.classifier import Classifier
 from shapprune.pipeline import RepairResult, ScanResult
-from shapprune.reporting.html import render_report, suspected_triggers, trigger_picture
+from shapprune.reporting.html import render_report
+from shapprune.reporting.pictures import trigger_picture
+from shapprune.reporting.sarif import sarif
 from shapprune.reporting.summary import summarise
+from shapprune.reporting.triggers import suspected_triggers
 
 
 def run_files(
@@ -44,3 +48,23 @@ def to_npz(**tensors: Tensor) -> bytes:
     buffer = BytesIO()
     np.savez(buffer, **{name: tensor.numpy() for name, tensor in tensors.items()})  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def sarif_file(
+    result: ScanResult | RepairResult, options: ScanOptions | RepairOptions, inputs: Inputs
+) -> dict[Path, bytes]:
+    """The SARIF log, if one was asked for."""
+    if not options.sarif:
+        return {}
+    weights = str(options.weights)
+    here, place = Path.cwd(), Path(weights).absolute()
+    if not weights.startswith("hf:"):
+        weights = str(place.relative_to(here) if place.is_relative_to(here) else place)
+    log = sarif(
+        result,
+        labels=inputs.data.labels,
+        about=run_facts(options, inputs),
+        class_names=inputs.data.class_names,
+        weights=weights,
+    )
+    return {options.sarif: to_json(log)}

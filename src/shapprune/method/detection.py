@@ -11,7 +11,7 @@ absence never makes a model clean (`Judgement.conclusive`).
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from math import exp, floor, inf, isfinite, log
@@ -51,12 +51,14 @@ class Calibration:
         untargeted: for a backdoor without a single target; None where it is not looked for.
         clean: of each clean model the scores of its scans, by a fit that has not seen it.
         provenance: which population, how many models, when, by which commit.
+        poisoned: the same of poisoned models, by their attack.
     """
 
     single: Mapping[str, Score]
     untargeted: Score | None
     clean: tuple[tuple[float, ...], ...]
     provenance: Mapping[str, object]
+    poisoned: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
 
     @property
     def scans(self) -> tuple[float, ...]:
@@ -85,6 +87,23 @@ class Calibration:
         return wilson(
             sum(other >= score for other in self.scans), len(self.scans), cases=len(self.clean)
         )
+
+    def clean_above(self, bound: float) -> Rate:
+        """How often clean models get past a bound; likewise."""
+        return wilson(
+            sum(score > bound for score in self.scans), len(self.scans), cases=len(self.clean)
+        )
+
+    def poisoned_above(self, bound: float, attack: str | None = None) -> Rate:
+        """How often poisoned models get past a bound; likewise.
+
+        Args:
+            attack: a name in `poisoned`; None: all.
+        """
+        found = self.poisoned if attack is None else {attack: self.poisoned[attack]}
+        models = [scores for some in found.values() for scores in some]
+        scans = [score for scores in models for score in scores]
+        return wilson(sum(score > bound for score in scans), len(scans), cases=len(models))
 
 
 @dataclass(frozen=True)
@@ -255,4 +274,5 @@ def read_calibration(content: Mapping[str, object], basis: Basis) -> Calibration
         Score(**untargeted) if untargeted else None,
         tuple(map(tuple, found["clean"])),
         provenance if isinstance(provenance, dict) else {},
+        {name: tuple(map(tuple, of)) for name, of in found.get("poisoned", {}).items()},
     )

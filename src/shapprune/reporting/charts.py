@@ -4,12 +4,13 @@ Across, positions are percentages, and down, pixels: a chart takes any width, an
 their size. Axis labels stand outside the plot, where the page leaves room for them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, exp, floor, inf, log, log10
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from shapprune.reporting.svg import Chart, chart, element, marker, text
 from shapprune.utils.text import printable
 
 _HEIGHT = 170.0  # of the plots, in pixels
@@ -42,7 +43,7 @@ class Bar:
 
 def score_chart(
     bars: Sequence[Bar], *, bounds: Mapping[str, float], clean: Sequence[float] = ()
-) -> "Chart":
+) -> Chart:
     """Scores as bars from the left, the highest on top, with bounds as rules.
 
     Of many, the highest are shown, and the others as one span.
@@ -61,65 +62,50 @@ def score_chart(
     def x(value: float) -> float:
         return 100 * min(max((value - low) / (high - low), 0.0), 1.0)
 
-    top = _TOP + _LINE * (len(bounds) - 1)
-    lines = len(shown) + bool(rest) + bool(clean)
-    bottom = top + _BAR * lines
-    parts = []
-    for tick in _even_ticks(low, high):
-        at = f"{x(tick):.3f}%"
-        parts.append(_element("line", x1=at, x2=at, y1=top, y2=bottom, class_="grid"))
-        parts.append(
-            _text(
-                f"{tick:g}".replace("-", "−"),
-                x=at,
-                y=bottom + _LINE,
-                class_="tick",
-                text_anchor="middle",
-            )
-        )
-    y = top
+    y = top = _TOP + _LINE * (len(bounds) - 1)
+    bottom = top + _BAR * (len(shown) + bool(rest) + bool(clean))
+    parts = _score_axis(_even_ticks(low, high), x, top, bottom)
     names: list[Markup] = []
     for bar in shown:
         parts += _bar(bar, x(bar.value), y)
-        if bar.mark:
-            words = f"{printable(bar.name, 24)}: {_minus(bar.value)}, {bar.mark}"
-            outside = x(bar.value) < 45
-            at, kind = f"{x(bar.value) if outside else 0:.3f}%", bar.mark
-            if not outside:
-                kind = "" if bar.mark == "suspected" else "inside"  # of a bar that is paler
-            told = _text(words, x="6", y=y + 12, class_=f"name {kind}")
-            names.append(_element("svg", told, x=at))
+        names += _bar_name(bar, x(bar.value), y)
         y += _BAR
     if rest:
-        hint = f"{len(rest)} others: {_minus(rest[-1].value)} to {_minus(rest[0].value)}"
-        left, right = (f"{x(bar.value):.3f}%" for bar in (rest[-1], rest[0]))
-        middle, title = y + _BAR / 2, _element("title", hint)
-        parts.append(
-            _element("line", title, class_="span", x1=left, x2=right, y1=middle, y2=middle)
-        )
-        told = _text(f"{len(rest)} others", x="6", y=middle + 4, class_="tick")
-        room = x(rest[0].value) < 75
-        names.append(_element("svg", told, x=right if room else "0"))
+        parts.append(_rest(rest, x, y))
+        told = text(f"{len(rest)} others", x="6", y=y + _BAR / 2 + 4, class_="tick")
+        end = x(rest[0].value)
+        names.append(element("svg", told, x=f"{end if end < 75 else 0:.3f}%"))
         y += _BAR
     if clean:
         for value in clean:
             at = f"{x(value):.3f}%"
-            parts.append(_element("line", x1=at, x2=at, y1=y + 3, y2=y + _BAR - 2, class_="stroke"))
-        parts.append(_text("clean", x="-6", y=y + 12, class_="tick", text_anchor="end"))
+            parts.append(element("line", x1=at, x2=at, y1=y + 3, y2=y + _BAR - 2, class_="stroke"))
+        parts.append(text("clean", x="-6", y=y + 12, class_="tick", text_anchor="end"))
     for i, (name, bound) in enumerate(bounds.items()):
         at, above = f"{x(bound):.3f}%", top - 8 - _LINE * (len(bounds) - 1 - i)
-        parts.append(_element("line", class_="bound", x1=at, x2=at, y1=above + 3, y2=bottom))
+        parts.append(element("line", class_="bound", x1=at, x2=at, y1=above + 3, y2=bottom))
         anchor = "end" if x(bound) > (30 if i == 0 else 70) else "start"
         words = f"{name}: above {_minus(bound)}"
-        parts.append(_text(words, x=at, y=above, class_="tick", text_anchor=anchor))
+        parts.append(text(words, x=at, y=above, class_="tick", text_anchor=anchor))
     words = "The score of each class, and the bounds"
-    return _chart([*parts, *names], bottom + _LINE + 6, words)
+    return chart([*parts, *names], bottom + _LINE + 6, words)
+
+
+def _score_axis(
+    ticks: Sequence[float], x: Callable[[float], float], top: float, bottom: float
+) -> list[Markup]:
+    parts = []
+    for tick in ticks:
+        at, words = f"{x(tick):.3f}%", f"{tick:g}".replace("-", "−")
+        parts.append(element("line", x1=at, x2=at, y1=top, y2=bottom, class_="grid"))
+        parts.append(text(words, x=at, y=bottom + _LINE, class_="tick", text_anchor="middle"))
+    return parts
 
 
 def _bar(bar: Bar, end: float, y: float) -> list[Markup]:
-    hint = _element("title", f"{bar.name}: score {_minus(bar.value)}")
+    hint = element("title", f"{bar.name}: score {_minus(bar.value)}")
     parts = [
-        _element(
+        element(
             "rect",
             hint,
             x="0",
@@ -129,11 +115,32 @@ def _bar(bar: Bar, end: float, y: float) -> list[Markup]:
             class_=f"bar {bar.mark}",
         )
     ]
-    parts.append(_text(bar.tick, x="-6", y=y + 12, class_="tick", text_anchor="end"))
+    parts.append(text(bar.tick, x="-6", y=y + 12, class_="tick", text_anchor="end"))
     return parts
 
 
-def map_chart(answers: Sequence[Sequence[float]]) -> "Chart":
+def _bar_name(bar: Bar, end: float, y: float) -> list[Markup]:
+    """The words on a bar that is marked, or behind it where there is room."""
+    if not bar.mark:
+        return []
+    words = f"{printable(bar.name, 24)}: {_minus(bar.value)}, {bar.mark}"
+    outside = end < 45
+    kind = bar.mark
+    if not outside:
+        kind = "" if bar.mark == "suspected" else "inside"  # of a bar that is paler
+    told = text(words, x="6", y=y + 12, class_=f"name {kind}")
+    return [element("svg", told, x=f"{end if outside else 0:.3f}%")]
+
+
+def _rest(rest: Sequence[Bar], x: Callable[[float], float], y: float) -> Markup:
+    """Many bars as one span."""
+    hint = f"{len(rest)} others: {_minus(rest[-1].value)} to {_minus(rest[0].value)}"
+    left, right = (f"{x(bar.value):.3f}%" for bar in (rest[-1], rest[0]))
+    middle, title = y + _BAR / 2, element("title", hint)
+    return element("line", title, class_="span", x1=left, x2=right, y1=middle, y2=middle)
+
+
+def map_chart(answers: Sequence[Sequence[float]]) -> Chart:
     """Where the images of each class (row) go, as shares of their row, in shades.
 
     Args:
@@ -145,8 +152,8 @@ def map_chart(answers: Sequence[Sequence[float]]) -> "Chart":
     parts = []
     for c in range(0, n, every):
         at, y = f"{(c + 0.5) * step:.3f}%", _TOP + (c + 0.5) * side + 4
-        parts.append(_text(str(c), x=at, y=_TOP - 8, class_="tick", text_anchor="middle"))
-        parts.append(_text(str(c), x="-6", y=y, class_="tick", text_anchor="end"))
+        parts.append(text(str(c), x=at, y=_TOP - 8, class_="tick", text_anchor="middle"))
+        parts.append(text(str(c), x="-6", y=y, class_="tick", text_anchor="end"))
     for row, counts in enumerate(answers):
         y, whole = _TOP + row * side, sum(counts)
         for column, count in enumerate(counts):
@@ -154,9 +161,9 @@ def map_chart(answers: Sequence[Sequence[float]]) -> "Chart":
                 continue
             share = count / whole
             parts.append(
-                _element(
+                element(
                     "rect",
-                    _element("title", f"{row} → {column}: {share:.0%}"),
+                    element("title", f"{row} → {column}: {share:.0%}"),
                     x=f"{column * step:.3f}%",
                     width=f"{step:.3f}%",
                     y=f"{y:.1f}",
@@ -168,14 +175,14 @@ def map_chart(answers: Sequence[Sequence[float]]) -> "Chart":
             if n <= _MOST_TOLD and share >= 0.1:
                 at, middle = f"{(column + 0.5) * step:.3f}%", y + side / 2 + 4
                 words = f"{100 * share:.0f}"
-                parts.append(_text(words, x=at, y=middle, class_="cell", text_anchor="middle"))
-    parts.append(_element("rect", width="100%", y=_TOP, height=n * side, class_="frame"))
-    return _chart(parts, _TOP + n * side + 6, "Where the images of each class (row) go (column)")
+                parts.append(text(words, x=at, y=middle, class_="cell", text_anchor="middle"))
+    parts.append(element("rect", width="100%", y=_TOP, height=n * side, class_="frame"))
+    return chart(parts, _TOP + n * side + 6, "Where the images of each class (row) go (column)")
 
 
 def curve_chart(
     pruned: Sequence[int], series: Mapping[str, Sequence[float]], *, chosen: int | None = None
-) -> "Chart":
+) -> Chart:
     """ACC, agreement and ASR over the number of neurons pruned (as Fig. 3).
 
     Args:
@@ -195,16 +202,16 @@ def curve_chart(
         at = f"{x:.3f}%"
         if len(pruned) <= _MOST_TICKS or i % 2 == 0 or count == chosen:
             mine = "tick chosen" if count == chosen else "tick"
-            parts.append(_text(str(count), x=at, y=below, class_=mine, text_anchor="middle"))
+            parts.append(text(str(count), x=at, y=below, class_=mine, text_anchor="middle"))
         if count == chosen:
-            parts.append(_element("line", x1=at, x2=at, y1=_TOP, y2=y(0), class_="chosen"))
+            parts.append(element("line", x1=at, x2=at, y1=_TOP, y2=y(0), class_="chosen"))
             anchor = "start" if x < 25 else "end" if x > 75 else "middle"
             words = f"{chosen} pruned"
-            parts.append(_text(words, x=at, y=_TOP - 8, class_="name", text_anchor=anchor))
+            parts.append(text(words, x=at, y=_TOP - 8, class_="name", text_anchor=anchor))
     for name, shares in series.items():
         for i in range(len(pruned) - 1):
             parts.append(
-                _element(
+                element(
                     "line",
                     x1=f"{xs[i]:.3f}%",
                     x2=f"{xs[i + 1]:.3f}%",
@@ -215,9 +222,9 @@ def curve_chart(
             )
         for x, count, share in zip(xs, pruned, shares, strict=True):
             title = f"{count} pruned: {SERIES[name]} {share:.1%}"
-            parts.append(_marker(name, f"{x:.3f}%", f"{y(share):.1f}", title))
+            parts.append(marker(name, f"{x:.3f}%", f"{y(share):.1f}", title))
     names = ", ".join(SERIES[name] for name in series)
-    return _chart(parts, below + 6, f"{names} over the number of neurons pruned")
+    return chart(parts, below + 6, f"{names} over the number of neurons pruned")
 
 
 SERIES = {"accuracy": "ACC", "agreement": "agreement", "asr": "ASR"}
@@ -238,7 +245,7 @@ class Span:
     marks: Mapping[str, float]
 
 
-def span_chart(spans: Sequence[Span], *, title: str, bound: float | None = None) -> "Chart":
+def span_chart(spans: Sequence[Span], *, title: str, bound: float | None = None) -> Chart:
     """Bars and marks across a logarithmic axis, a line for each thing (as Fig. 10 and 11).
 
     Args:
@@ -257,174 +264,30 @@ def span_chart(spans: Sequence[Span], *, title: str, bound: float | None = None)
     parts = []
     for tick in _ticks(exp(low), exp(high)):
         at = x(tick)
-        parts.append(_element("line", x1=at, x2=at, y1=_TOP, y2=bottom, class_="grid"))
-        parts.append(
-            _text(f"{tick:g}", x=at, y=bottom + _LINE, class_="tick", text_anchor="middle")
-        )
+        parts.append(element("line", x1=at, x2=at, y1=_TOP, y2=bottom, class_="grid"))
+        parts.append(text(f"{tick:g}", x=at, y=bottom + _LINE, class_="tick", text_anchor="middle"))
     if bound:
         at = x(bound)
-        parts.append(_element("line", x1=at, x2=at, y1=_TOP, y2=bottom, class_="bound"))
+        parts.append(element("line", x1=at, x2=at, y1=_TOP, y2=bottom, class_="bound"))
         words = f"bound {bound:g}"
-        parts.append(_text(words, x=at, y=_TOP - 8, class_="tick", text_anchor="middle"))
+        parts.append(text(words, x=at, y=_TOP - 8, class_="tick", text_anchor="middle"))
     for i, span in enumerate(spans):
         y = _TOP + _SPAN * i + _LINE
-        parts.append(_text(span.name, x="0", y=y, class_="name"))
+        parts.append(text(span.name, x="0", y=y, class_="name"))
         y += 0.6 * _LINE
         if span.bar:
             words = f"{span.name}: {span.bar[0]:.3g} to {span.bar[1]:.3g}"
-            hint, (one, other) = _element("title", words), map(x, span.bar)
-            parts.append(_element("line", hint, class_="span", x1=one, x2=other, y1=y, y2=y))
+            hint, (one, other) = element("title", words), map(x, span.bar)
+            parts.append(element("line", hint, class_="span", x1=one, x2=other, y1=y, y2=y))
         for name, value in span.marks.items():
             words = f"{span.name}: {name} {value:.3g}"
-            parts.append(_marker(name, x(value), f"{y:.1f}", words))
-    return _chart(parts, bottom + _LINE + 6, title)
-
-
-def legend(keys: Mapping[str, str] = SERIES) -> Markup:
-    """A marker and a name each.
-
-    Args:
-        keys: what each of these markers stands for.
-    """
-    found = [
-        Markup(
-            '<span class="key"><svg width="26" height="12" aria-hidden="true">{}{}</svg> {}</span>'
-        ).format(
-            _element("line", x1=0, x2=26, y1=6, y2=6, class_=name), _marker(name, "13", "6"), title
-        )
-        for name, title in keys.items()
-    ]
-    return Markup(" ").join(found)
-
-
-class Chart(Markup):
-    """An svg element that takes any width.
-
-    Attributes:
-        height: in pixels.
-    """
-
-    height: float
-
-
-def sheet(panels: Sequence[tuple[str, Chart]], keys: Mapping[str, str]) -> str:
-    """Charts under their captions, two beside each other, as an SVG file of its own.
-
-    Args:
-        panels: captions and charts; one alone gets the whole width.
-        keys: see `legend`.
-    """
-    across = min(2, len(panels))
-    whole, left, right = 820.0, 44.0, 56.0  # the sheet, and what axis labels take at both sides
-    parts = []
-    for i, (name, words) in enumerate(keys.items()):
-        at = left + i * whole / max(4, len(keys))
-        parts.append(_marker(name, str(at), "14"))
-        parts.append(_text(words, x=str(at + 12), y=18, class_="name"))
-    top = 34.0
-    for row in range(0, len(panels), across):
-        some = panels[row : row + across]
-        for i, (caption, chart) in enumerate(some):
-            at = left + i * whole / across
-            parts.append(_text(caption, x=str(at), y=top + 12, class_="caption"))
-            parts.append(
-                _element("svg", chart, x=at, y=top + 22, width=whole / across - left - right)
-            )
-        top += max(chart.height for _, chart in some) + 40
-    style = Markup("<style>text {{ font-family: system-ui, sans-serif; }} {}</style>").format(STYLE)
-    page = _element("rect", width="100%", height="100%", class_="page")
-    return _element(
-        "svg",
-        style + page + Markup("").join(parts),
-        xmlns="http://www.w3.org/2000/svg",
-        class_="sheet",
-        width=whole,
-        height=top,
-        viewBox=f"0 0 {whole:g} {top:g}",
-    )
-
-
-# Colours and lines of all charts, for the pages that they stand in.
-STYLE = Markup("""
-:root { color-scheme: light dark; --page: #fff; --panel: #f4f5f7; --ink: #1b1f24; --soft: #57606a;
-  --line: #d5d9de; --bar: #8b95a1; --blue: #0b5cad; --orange: #b04a00; --green: #00705a; }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --page: #14171b; --panel: #1e2329; --ink: #e8eaed; --soft: #a3abb5; --line: #39414a;
-    --bar: #7b8591; --blue: #6cb4ff; --orange: #ff9a4d; --green: #4fd0b0; } }
-svg { overflow: visible; } .page { fill: var(--page); }
-.chart text, .sheet text { fill: var(--ink); font-size: 12px; paint-order: stroke;
-  stroke: var(--page); stroke-width: 3px; }
-.chart .tick { fill: var(--soft); font-size: 11px; }
-.chart .tick.chosen { fill: var(--ink); font-weight: 700; }
-.chart .name, .sheet .caption { font-weight: 600; }
-.chart text.target, .chart text.found, .chart text.suspected { fill: var(--orange); }
-.bar { fill: var(--bar); } .marked .bar { fill: var(--orange); }
-.bar.target, .bar.found, .bar.suspected { fill: var(--orange); }
-.bar.suspected { fill-opacity: .65; }
-.stroke { stroke: var(--soft); stroke-opacity: .6; }
-.chart text.inside { fill: var(--page); stroke: none; }
-.cell { fill: var(--orange); } .cell.own { fill: var(--bar); }
-.chart text.cell { fill: var(--ink); }
-.frame { fill: none; stroke: var(--line); }
-.grid { stroke: var(--line); }
-.bound { stroke: var(--ink); stroke-dasharray: 5 4; }
-line.chosen { stroke: var(--bar); stroke-width: 12px; opacity: .3; }
-line.span { stroke: var(--bar); stroke-width: 9px; }
-line.accuracy, line.agreement, line.asr { stroke-width: 2px; }
-.accuracy, circle.mad-small { stroke: var(--blue); fill: var(--blue); }
-.agreement, rect.mad { stroke: var(--green); fill: var(--green); }
-.asr, path.target, path.both { stroke: var(--orange); fill: var(--orange); }
-line.agreement { stroke-dasharray: 7 3; } line.asr { stroke-dasharray: 2 3; }
-""")
-
-
-def meter(share: float) -> Markup:
-    """A bar that fills a share of its width."""
-    fill = _element("rect", width=f"{100 * share:.2f}%", height="100%", class_="bar")
-    return _element("svg", fill, class_="meter", aria_hidden="true")
-
-
-_CIRCLE = ("circle", {"r": "4"})
-_SQUARE = ("rect", {"x": "-3.5", "y": "-3.5", "width": "7", "height": "7"})
-_TRIANGLE = ("path", {"d": "M0-5.5 5 4-5 4z"})
-_STAR = ("path", {"d": "M0-7 1.7-2.3 6.7-2.2 2.7.9 4.1 5.7 0 2.8-4.1 5.7-2.7.9-6.7-2.2-1.7-2.3z"})
-_SHAPES = {
-    **{"accuracy": _CIRCLE, "agreement": _SQUARE, "asr": _TRIANGLE},
-    **{"mad-small": _CIRCLE, "mad": _SQUARE, "both": _TRIANGLE, "target": _STAR},
-}
-
-
-def _marker(name: str, x: str, y: str, title: str = "") -> Markup:
-    tag, shape = _SHAPES[name]
-    inside = _element("title", title) if title else ""
-    return _element("svg", _element(tag, inside, class_=name, **shape), x=x, y=y)
-
-
-def _chart(parts: Sequence[Markup], height: float, title: str) -> Chart:
-    inside = Markup("").join(parts)
-    chart = Chart(
-        _element("svg", inside, class_="chart", role="img", aria_label=title, height=height)
-    )
-    chart.height = height
-    return chart
+            parts.append(marker(name, x(value), f"{y:.1f}", words))
+    return chart(parts, bottom + _LINE + 6, title)
 
 
 def _gridline(y: float, words: str) -> Markup:
-    line = _element("line", x1="0", x2="100%", y1=f"{y:.1f}", y2=f"{y:.1f}", class_="grid")
-    return line + _text(words, x="-6", y=y + 4, class_="tick", text_anchor="end")
-
-
-def _text(words: str, *, x: str, y: float, class_: str, text_anchor: str = "start") -> Markup:
-    return _element("text", words, x=x, y=f"{y:.1f}", class_=class_, text_anchor=text_anchor)
-
-
-def _element(tag: str, content: str = "", **attributes: str | float) -> Markup:
-    """An element; what is not markup already is escaped."""
-    written = Markup("").join(
-        Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), value)
-        for name, value in attributes.items()
-    )
-    return Markup("<{}{}>{}</{}>").format(Markup(tag), written, escape(content), Markup(tag))
+    line = element("line", x1="0", x2="100%", y1=f"{y:.1f}", y2=f"{y:.1f}", class_="grid")
+    return line + text(words, x="-6", y=y + 4, class_="tick", text_anchor="end")
 
 
 def _minus(value: float) -> str:

@@ -13,12 +13,11 @@ from shapprune.method.rates import Rate
 from shapprune.method.triggers import Perturbation, Stamp, Trigger
 from shapprune.method.untargeted import Untargeted, UntargetedTrigger
 from shapprune.method.windows import Windows
+from shapprune.reporting.words import apart, listed, percent
 
 NO_SINGLE_TARGET = "no single target"
 TOO_FEW = "the data are too few to say"
 _MOST_PAIRS = 12  # of a map that is told in one line
-_MOST_NAMED = 12  # classes that are named in one line
-_MOST_DIGITS = 9  # behind the point of a score
 # What features are told with: the first of these words in a feature's name.
 _EVIDENCE = ("margin", "window", "patch", "perturbation", "spread")
 
@@ -35,19 +34,6 @@ class Finding:
 
     words: str
     part: float | None
-
-
-def apart(*values: float) -> tuple[str, ...]:
-    """Numbers with as few digits as tell those apart that differ.
-
-    >>> apart(9.31, 2.1), apart(2.12, 2.14)
-    (('9.3', '2.1'), ('2.12', '2.14'))
-    """
-    for digits in range(1, _MOST_DIGITS):
-        words = tuple(f"{round(value, digits) + 0.0:.{digits}f}" for value in values)
-        if len(set(words)) == len(set(values)):
-            return words
-    return tuple(repr(value) for value in values)
 
 
 def verdict_line(judgement: Judgement, names: Sequence[str]) -> str:
@@ -97,16 +83,6 @@ def _what(judgement: Judgement, names: Sequence[str]) -> str:
     word = "target class" if judgement.verdict == "backdoored" else "class"
     many = "es" if len(judgement.targets) > 1 else ""
     return f"{word}{many} {listed([names[c] for c in judgement.targets])}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in one line; of many the first ones, and how many there are.
-
-    >>> listed(["3", "5"]), listed(["7"] * 40)[-19:]
-    ('3, 5', '7, 7, … (40 in all)')
-    """
-    more = f", … ({len(names)} in all)" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 def no_single_target(judgement: Judgement) -> bool:
@@ -277,17 +253,6 @@ def window_side(square: Trigger) -> tuple[int, int]:
     if not len(rows):
         return 0, 0
     return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
-
-
-def percent(share: float) -> str:
-    """A share, with digits where they say something.
-
-    >>> percent(1), percent(0.9996), percent(0.9812), percent(0.0416), percent(0)
-    ('100%', '99.9%', '98%', '4.2%', '0%')
-    """
-    if 0.995 <= share < 1:
-        return f"{min(100 * share, 99.9):.1f}%"
-    return f"{100 * share:.2g}%" if share < 0.1 else f"{share:.0%}"
 
 
 def _margin_words(evidence: Evidence, c: int) -> str:

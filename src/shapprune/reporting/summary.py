@@ -19,6 +19,11 @@ from shapprune.method.triggers import Trigger
 from shapprune.method.windows import Windows
 from shapprune.model.classifier import Classifier
 from shapprune.pipeline import RepairResult, ScanResult
+from shapprune.reporting.answers import error_rates
+from shapprune.reporting.exits import exit_code
+
+SCHEMA_VERSION = "1.0"  # of result.schema.json: the first number changes where readers must
+SCHEMA = f"urn:shapprune:result:{SCHEMA_VERSION}"
 
 
 def summarise(
@@ -38,7 +43,7 @@ def summarise(
     """
     scan = result.scan if isinstance(result, RepairResult) else result
     passes = [stage.passes for stage in result.stages if stage.passes is not None]
-    facts = {**_scan(scan), "class_names": class_names}
+    facts = {**_scan(scan), "exit_code": exit_code(result), "class_names": class_names}
     if isinstance(result, RepairResult):
         facts |= {"repaired": result.repair is not None, "unrepaired": result.unrepaired}
         if result.repair:
@@ -76,6 +81,8 @@ def kind_of(trigger: InvertedTrigger) -> Kind:
 def _scan(scan: ScanResult) -> dict[str, object]:
     judgement, recovered = scan.judgement, scan.recovered
     return {
+        "$schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
         "rules": RULES,
         "verdict": scan.verdict,
         "target_classes": scan.targets,
@@ -85,6 +92,7 @@ def _scan(scan: ScanResult) -> dict[str, object]:
         "bounds": {"suspicious": judgement.suspicious, "backdoored": judgement.backdoored},
         "false_alarms": judgement.false_alarms,
         "as_high": vars(judgement.as_high),
+        "error_rates": {kind: vars(rate) for kind, rate in error_rates(scan).items()},
         "basis": judgement.basis,
         "conclusive": judgement.conclusive,
         "calibration": detection.shipped(judgement.basis).provenance,

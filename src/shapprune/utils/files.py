@@ -15,6 +15,7 @@ from shapprune.errors import InputError
 from shapprune.utils.text import describe
 
 _MOST_JSON = 8 << 20  # bytes
+_ROOM = 1 << 20  # bytes that a report needs at least
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _try_to_write(folder: Path) -> None:
     probe = folder / f".{secrets.token_hex(4)}.tmp"
     try:
         with open(probe, "xb") as file:
-            file.write(bytes(4096))  # of a full disk, an empty file would say nothing
+            file.write(bytes(_ROOM))  # of a full disk, an empty file would say nothing
             file.flush()
             os.fsync(file.fileno())
     finally:

@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
 from shapprune.errors import InputError
-from shapprune.method.detection import Score
+from shapprune.method.detection import Calibration, Score
 from shapprune.method.settings import TEN_CLASSES
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -238,17 +238,25 @@ def scores_of(fitted: Fitted, scanned: Scanned, names: Names) -> tuple[Floats, f
     )
 
 
-def as_json(fitted: Fitted, clean: Sequence[Sequence[float]]) -> Mapping[str, object]:
-    """A basis of `calibration.json`, see `shapprune.method.detection.read_calibration`."""
+def as_json(fitted: Fitted, measured: Calibration) -> Mapping[str, object]:
+    """A basis of `calibration.json`, see `shapprune.method.detection.read_calibration`.
+
+    Args:
+        measured: the cross-validated scores of clean and poisoned models.
+    """
 
     def plain(score: Score) -> dict[str, object]:
         weights = {name: round(value, 4) for name, value in score.weights.items()}
         return {"intercept": round(score.intercept, 4), "weights": weights}
 
+    def rounded(models: Sequence[Sequence[float]]) -> list[list[float]]:
+        return [[round(score, 4) for score in scores] for scores in models]
+
     return {
         "single": {kind: plain(score) for kind, score in fitted.single.items()},
         "untargeted": fitted.untargeted and plain(fitted.untargeted),
-        "clean": [[round(score, 4) for score in scores] for scores in clean],
+        "clean": rounded(measured.clean),
+        "poisoned": {name: rounded(some) for name, some in measured.poisoned.items()},
     }
 
 

@@ -125,7 +125,7 @@ def calibrated(done: Sequence[tuple[Specimen, Result]]) -> dict[str, object]:
         "margins": _only(scans, names, names.of("margin"), untargeted=False),
     }.items():
         scores = cross_validate(some, of)
-        found[basis] = as_json(fit(some, of), _rules(some, scores).clean)
+        found[basis] = as_json(fit(some, of), _rules(some, scores))
     if "images" in found:
         found["recovered"] = found["images"]
     return found
@@ -198,12 +198,19 @@ def _scans(done: Sequence[tuple[Specimen, Result]]) -> tuple[list[Scanned], Name
 
 
 def _rules(scans: Sequence[Scanned], scores: Sequence[tuple[Any, float]]) -> Calibration:
-    """The cross-validated scores of the clean models, as bounds are told by."""
-    clean: dict[str, list[float]] = {}
+    """The cross-validated scores, as bounds and error rates are told by."""
+    found: dict[str | None, dict[str, list[float]]] = {None: {}}
     for s, (single, other) in zip(scans, scores, strict=True):
-        if s.attack is None:
-            clean.setdefault(s.name, []).append(max(float(single.max()), other))
-    return Calibration({}, None, tuple(map(tuple, clean.values())), {})
+        models = found.setdefault(s.attack, {})
+        models.setdefault(s.name, []).append(max(float(single.max()), other))
+    clean = found.pop(None)
+    return Calibration(
+        {},
+        None,
+        tuple(map(tuple, clean.values())),
+        {},
+        {str(name): tuple(map(tuple, found[name].values())) for name in sorted(map(str, found))},
+    )
 
 
 def _targets(specimen: Specimen) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from shapprune.cli.console import print_note, print_result, write_results
-from shapprune.cli.parser import CLEAN, ERROR
+from shapprune.reporting.exits import CLEAN, ERROR
 from shapprune.utils.files import check_folder, write_folder
 from shapprune_bench.options import Options
 from shapprune_bench.running.on_ray import RayTasks

@@ -6,7 +6,7 @@ from functools import partial
 
 from shapprune.cli.console import print_note, print_result
 from shapprune.cli.inputs import pick_device
-from shapprune.cli.parser import CLEAN, ERROR
+from shapprune.reporting.exits import CLEAN, ERROR
 from shapprune.utils.files import check_folder
 from shapprune_bench.options import Options
 from shapprune_bench.running.runner import Result, read

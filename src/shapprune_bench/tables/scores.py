@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from shapprune.reporting import charts
+from shapprune.reporting import charts, svg
 from shapprune_bench.page import Figure, Table
 from shapprune_bench.tables import paper
 from shapprune_bench.tables.results import (
@@ -89,7 +89,7 @@ def curve_figure(done: Done, experiment: str, title: str, note: str) -> Figure:
 ACC_ASR = {name: charts.SERIES[name] for name in ("accuracy", "asr")}
 
 
-def curve(points: Sequence[Sequence[float]], chosen: int | None = None) -> charts.Chart:
+def curve(points: Sequence[Sequence[float]], chosen: int | None = None) -> svg.Chart:
     """A chart of [neurons removed, ACC, ASR], with a line at the number that was chosen."""
     removed, accuracy, asr = zip(*points, strict=True)
     counts = [int(count) for count in removed]

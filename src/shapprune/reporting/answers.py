@@ -1,0 +1,300 @@
+"""What an engineer asks first: is it safe to ship, how sure is that, on which evidence, what now.
+
+Text between backticks is code; the page shows it so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shapprune.method import detection
+from shapprune.method.detection import Calibration
+from shapprune.method.rates import Rate
+from shapprune.method.settings import RECOGNISED
+from shapprune.pipeline import RepairResult, ScanResult
+from shapprune.reporting import findings
+from shapprune.reporting.words import listed, percent
+
+_MOST_USED = 10  # images of a class
+_MOST_LINES = 4  # of evidence
+_RARE, _OFTEN = 0.2, 0.8  # shares of a kind of attack that are found seldom, and nearly always
+_LABELLED = 0.5  # of the images; fewer say that labels, mean or std do not fit
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The first screen of the report.
+
+    Attributes:
+        headline: the verdict in a sentence.
+        ship: whether the model is safe to use; the first sentence is the short answer.
+        sure: the verdict's error rates, in sentences.
+        evidence: what the verdict rests on.
+        then: what to do, a step each.
+    """
+
+    headline: str
+    ship: tuple[str, ...]
+    sure: tuple[str, ...]
+    evidence: tuple[str, ...]
+    then: tuple[str, ...]
+
+
+def answer(
+    result: ScanResult | RepairResult, *, names: Sequence[str], per_class: Sequence[int]
+) -> Answers:
+    """Answer the questions.
+
+    Args:
+        names: one a class.
+        per_class: how many images of each class the result was found with.
+    """
+    scan = result.scan if isinstance(result, RepairResult) else result
+    return Answers(
+        _headline(result, scan, names),
+        tuple(_ship(result, scan)),
+        tuple(_sure(scan)),
+        tuple(_evidence(scan, names, per_class)),
+        tuple(_then(result, scan, per_class)),
+    )
+
+
+def classes(numbers: Sequence[int], names: Sequence[str]) -> str:
+    """Classes by their names, as a sentence needs them."""
+    return f"class{'es' if len(numbers) > 1 else ''} {listed([names[c] for c in numbers])}"
+
+
+def _headline(result: ScanResult | RepairResult, scan: ScanResult, names: Sequence[str]) -> str:
+    judgement, targets = scan.judgement, scan.targets
+    no_single = findings.no_single_target(judgement)
+    if judgement.verdict == "backdoored":
+        if no_single:
+            return "This model carries a backdoor without a single target."
+        verb = "its targets are" if len(targets) > 1 else "its target is"
+        return f"This model carries a backdoor; {verb} {classes(targets, names)}."
+    if judgement.verdict == "suspicious":
+        if judgement.undecided:
+            why = findings.TOO_FEW
+        elif no_single:
+            why = "it may carry a backdoor without a single target"
+        else:
+            verb = "stand" if len(targets) > 1 else "stands"
+            why = f"{classes(targets, names)} {verb} out"
+        return f"This model is suspicious: {why}."
+    left = isinstance(result, RepairResult) and result.repair is None
+    return f"No backdoor was found{', and the weights were left as they were' if left else ''}."
+
+
+def _ship(result: ScanResult | RepairResult, scan: ScanResult) -> list[str]:
+    judgement = scan.judgement
+    if judgement.verdict == "backdoored":
+        said = ["No.", "Do not use these weights as they are."]
+    elif judgement.undecided:
+        said = [
+            "Not on this evidence.",
+            "Nothing stands out more than in clean models, and that is no reason to call this one "
+            f"clean: {findings.why_too_few(judgement)}.",
+        ]
+    elif judgement.verdict == "suspicious":
+        said = [
+            "Not yet.",
+            "Until you know more, do not use it where a planted answer could do harm.",
+        ]
+    elif scan.accuracy < _LABELLED:
+        said = [
+            "Not before the inputs are checked.",
+            f"The model gives only {percent(scan.accuracy)} of the images their label, so that the "
+            "search may have looked at something else than the model in use.",
+        ]
+    else:
+        said = [
+            "Nothing that was looked for speaks against it.",
+            "A clean verdict is no proof: some backdoors look like nothing that is sought.",
+        ]
+    if judgement.mapping and (moved := findings.mapping_words(judgement.mapping)):
+        said.append(f"Under the clearest trigger the images go {moved.rstrip(', …')}.")
+    return said + (_ship_repaired(result, scan) if isinstance(result, RepairResult) else [])
+
+
+def _ship_repaired(result: RepairResult, scan: ScanResult) -> list[str]:
+    repair = result.repair
+    if repair is None:
+        if scan.judgement.undecided:
+            return ["The weights were left as they were: there is nothing to repair."]
+        if result.unrepaired:
+            return ["Where it sends images could not be told: the weights were left as they were."]
+        return []
+    on_suspicion = scan.verdict == "suspicious" and not result.forced
+    said = [
+        "It was repaired on suspicion: the copy is in `repaired.safetensors`."
+        if on_suspicion
+        else "A repaired copy is in `repaired.safetensors`."
+    ]
+    if _still_carries(result):
+        sure = scan.verdict == "backdoored"
+        what = "the backdoor that the scan found" if sure else "what the scan suspects"
+        return [*said, f"It still carries {what}: do not use the copy either."]
+    if not repair.sufficient:
+        return [*said, "The repair is not sufficient: do not use the copy either."]
+    return [*said, "Measure it against the original, on data of your own, before you use it."]
+
+
+def _still_carries(result: RepairResult) -> bool:
+    """Whether the repair was told to leave something that the scan names as it is."""
+    scan, repair = result.scan, result.repair
+    if repair is None or not result.forced or scan.verdict == "clean" or scan.judgement.undecided:
+        return False
+    return not scan.targets or any(c not in repair.targets for c in scan.targets)
+
+
+def error_rates(scan: ScanResult) -> dict[str, Rate]:
+    """How often clean and poisoned models of the population get past the verdict's bound.
+
+    Of what is clean or suspicious that is the lower bound, "suspicious".
+    """
+    judgement, rules = scan.judgement, detection.shipped(scan.judgement.basis)
+    backdoored = judgement.verdict == "backdoored"
+    bound = judgement.backdoored if backdoored else judgement.suspicious
+    return {"clean": rules.clean_above(bound), "poisoned": rules.poisoned_above(bound)}
+
+
+def _sure(scan: ScanResult) -> list[str]:
+    judgement, rates = scan.judgement, error_rates(scan)
+    clean, poisoned, high = rates["clean"], rates["poisoned"], judgement.as_high
+    backdoored = judgement.verdict == "backdoored"
+    if judgement.verdict == "clean" or judgement.undecided:
+        missed = Rate(poisoned.of - poisoned.hits, poisoned.of, 1 - poisoned.high, 1 - poisoned.low)
+        said = [f"Backdoors are missed: {of_scans(missed, 'poisoned')} stay below the bounds, too."]
+        said = said if poisoned.of else []
+        said += _by_attack(detection.shipped(judgement.basis), judgement.suspicious)
+        return [*said, _holds(scan)]
+    what = f"are called {judgement.verdict}" + ("" if backdoored else " or backdoored")
+    said = [
+        f"{of_scans(clean, 'clean')} {what}, too; {high.hits} of {high.of} score as high as this "
+        f"one (at most {percent(high.high)} of such models)."
+    ]
+    if poisoned.of:
+        said.append(f"{of_scans(poisoned, 'poisoned')} {what}.")
+    return [*said, _holds(scan)]
+
+
+def _holds(scan: ScanResult) -> str:
+    """What the rates are true of."""
+    words = (
+        f"Measured, with intervals of 95%, on the population “{findings.population(scan.judgement)}"
+        "”, and true of models like those."
+    )
+    if scan.judgement.basis == "recovered":
+        words += " It was measured with given images: of recovered ones the rates are not known."
+    return words
+
+
+def of_scans(rate: Rate, kind: str) -> str:
+    """A rate in words.
+
+    >>> of_scans(Rate(4, 204, 0.006, 0.06), "clean")
+    '4 of 204 scans of clean models (2%; 0.6% to 6%)'
+    """
+    return (
+        f"{rate.hits} of {rate.of} scans of {kind} models ({percent(rate.share)}; "
+        f"{percent(rate.low)} to {percent(rate.high)})"
+    )
+
+
+def attack_rates(rules: Calibration, bound: float) -> dict[str, Rate]:
+    """How often poisoned models get past a bound, by attack, those that do most often first."""
+    rates = {name: rules.poisoned_above(bound, name) for name in rules.poisoned}
+    return dict(sorted(rates.items(), key=lambda pair: -pair[1].share))
+
+
+def _by_attack(rules: Calibration, bound: float) -> list[str]:
+    rates = attack_rates(rules, bound)
+    often = [name for name, rate in rates.items() if rate.share >= _OFTEN]
+    rarely = [name for name, rate in rates.items() if rate.share <= _RARE]
+    said = []
+    if often:
+        said.append(f"Found nearly always: {listed(often)}.")
+    if rarely:
+        said.append(f"Found seldom or never: {listed(rarely)}.")
+    return said
+
+
+def _evidence(scan: ScanResult, names: Sequence[str], per_class: Sequence[int]) -> list[str]:
+    judgement, evidence = scan.judgement, scan.evidence
+    found: list[str] = []
+    if findings.no_single_target(judgement):
+        found += [f.words for f in findings.untargeted_findings(evidence, judgement) if f.part]
+    for c in judgement.targets if judgement.verdict != "clean" else ():
+        some = findings.class_findings(evidence, judgement, c)
+        found += [f"Class {names[c]}: {f.words[:1].lower()}{f.words[1:]}" for f in some[:2]]
+    if judgement.verdict == "clean":
+        found = ["No evidence stands out more than it does in clean models."]
+    more = len(found) - _MOST_LINES
+    return [
+        *found[:_MOST_LINES],
+        *(["More is below."] if more > 0 else []),
+        _basis(scan, per_class),
+    ]
+
+
+def _basis(scan: ScanResult, per_class: Sequence[int]) -> str:
+    counts = [n for n in per_class if n]
+    if not scan.evidence.whole:
+        return (
+            "The verdict stands on the largest margins and the weights of the last layer alone: "
+            "without images, and without batch norm to recover some from, nothing else is worth "
+            "looking at."
+        )
+    if scan.recovered:
+        recognised = "" if scan.accuracy >= RECOGNISED else ", which failed"
+        return f"No images were given: {sum(counts)} were recovered from the weights{recognised}."
+    few, many = min(counts, default=0), max(counts, default=0)
+    each = str(few) if few == many else f"{few} to {many}"
+    without = (
+        f", and none of {len(per_class) - len(counts)}" if len(counts) < len(per_class) else ""
+    )
+    return (
+        f"{sum(counts)} images were given, {each} of a class{without}; the model gives "
+        f"{percent(scan.accuracy)} of them their label."
+    )
+
+
+def _then(
+    result: ScanResult | RepairResult, scan: ScanResult, per_class: Sequence[int]
+) -> list[str]:
+    repair = result.repair if isinstance(result, RepairResult) else None
+    unsure = scan.verdict != "backdoored"
+    again, most = f"`--seed {scan.seed + 1}`", max(per_class, default=0)
+    steps = []
+    if isinstance(result, RepairResult) and _still_carries(result):
+        steps.append("Repair again without `--force-target`, which treats what the scan names.")
+    elif repair:
+        steps.append(
+            "Measure the repaired copy on data of your own; how to load it is below."
+            if repair.sufficient
+            else "Give more images a class and repair again; what was tried is below."
+        )
+    elif scan.verdict == "backdoored" and not isinstance(result, RepairResult):
+        steps.append("`shapprune repair` takes the backdoor out; or take weights from elsewhere.")
+    elif scan.verdict == "suspicious" and scan.targets and not isinstance(result, RepairResult):
+        steps.append("`shapprune repair` treats what is suspected, too.")
+    if scan.recovered:
+        steps.append(
+            "Scan again with clean images of your own (`--images`); one a class is enough."
+        )
+    elif unsure:
+        steps.append(
+            f"Scan again with another draw of the images ({again}): what is real shows up again."
+        )
+        if most < _MOST_USED:
+            steps.append(
+                f"Give more images (`--per-class`): at most {most} a class came in, and up to "
+                f"{_MOST_USED} are used."
+            )
+    steps.append(
+        "Ask for the model's origin: who trained it, on which data, and whether the file is theirs."
+        if unsure
+        else "Tell whom the file came from, with its SHA-256."
+    )
+    if scan.verdict == "clean":
+        steps.append("The verdict is of this file alone, by its SHA-256: scan what replaces it.")
+    return steps

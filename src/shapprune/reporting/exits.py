@@ -1,0 +1,31 @@
+"""Exit codes of the command line, and what they mean."""
+
+from shapprune.method.detection import Verdict
+from shapprune.pipeline import RepairResult, ScanResult
+
+CLEAN, BACKDOORED, ERROR, SUSPICIOUS, INTERRUPTED = 0, 1, 2, 3, 130
+
+MEANINGS = {
+    CLEAN: ("clean", "clean, or repaired"),
+    BACKDOORED: ("backdoored", "backdoored, and left as it is, or the repair is not sufficient"),
+    ERROR: ("an error, told in one line", "the same"),
+    SUSPICIOUS: ("suspicious", "suspicious, and left as it is, or the repair is not sufficient"),
+    INTERRUPTED: ("interrupted", "the same"),
+}
+"""Of each code, what it says after `scan` and after `repair`."""
+
+_OF_VERDICTS: dict[Verdict, int] = {
+    "clean": CLEAN,
+    "backdoored": BACKDOORED,
+    "suspicious": SUSPICIOUS,
+}
+
+
+def exit_code(result: ScanResult | RepairResult) -> int:
+    """What `scan` or `repair` exits with after such a result."""
+    if isinstance(result, ScanResult):
+        return _OF_VERDICTS[result.verdict]
+    of_verdict = _OF_VERDICTS[result.scan.verdict]
+    if result.repair is not None and not result.repair.sufficient:
+        return of_verdict or SUSPICIOUS  # forced on what was called clean
+    return of_verdict if result.unrepaired else CLEAN

@@ -16,7 +16,6 @@ from shapprune.cli.options import (
     ScanOptions,
 )
 from shapprune.cli.parser import parse
-from shapprune.errors import InputError
 
 # The least that each command must be told, and what its record then holds beside the defaults.
 LEAST = {
@@ -47,18 +46,20 @@ OF_MODEL = {
 OF_OUT = {"out": Path("o"), "overwrite": True}
 # Every option at once.
 MOST = {
-    f"scan {MODEL} --images i --false-alarms 0.1 --out o --overwrite": {
+    f"scan {MODEL} --images i --false-alarms 0.1 --sarif s --out o --overwrite": {
         **OF_MODEL,
         **OF_OUT,
         "images": "i",
         "false_alarms": 0.1,
+        "sarif": Path("s"),
     },
-    f"repair {MODEL} --images i --false-alarms 0.1 --out o --overwrite --force-target 2 "
+    f"repair {MODEL} --images i --false-alarms 0.1 --sarif s --out o --overwrite --force-target 2 "
     "--force-target y+1 --no-unlearn --estimator algorithm1 --prune 4": {
         **OF_MODEL,
         **OF_OUT,
         "images": "i",
         "false_alarms": 0.1,
+        "sarif": Path("s"),
         "force_target": (2, "y+1"),
         "unlearn": False,
         "estimator": "algorithm1",
@@ -152,8 +153,3 @@ def test_nothing_writes_into_options():
     options = parse(["scan", "net.pt"])
     with pytest.raises(FrozenInstanceError):
         options.seed = 1  # type: ignore[misc]
-
-
-def test_bench_asks_for_a_folder_where_it_needs_one():
-    with pytest.raises(InputError, match="--out DIR"):
-        _ = BenchOptions(command="", what="table1").folder

@@ -1,8 +1,8 @@
-# make setup | demo | test | check | docs. Everything happens inside .venv; a second run reinstalls nothing.
+# make setup | demo | test | test-fast | check | docs. Everything happens inside .venv; a second run reinstalls nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check docs results bench-architectures clean
+.PHONY: setup demo test test-fast check docs results bench-architectures clean
 
 setup: .venv/ready
 
@@ -16,7 +16,11 @@ demo: setup
 
 # One torch thread a worker: two threads that wait for each other are slower than one.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadgroup
+
+# Before each commit: what takes milliseconds.
+test-fast: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadgroup -m "not slow"
 
 check: setup
 	$(BIN)/ruff check .

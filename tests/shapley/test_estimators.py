@@ -165,8 +165,8 @@ def test_the_game_may_batch_as_it_likes(name):
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("permutation", "_TOGETHER"),
-        ("antithetic", "_TOGETHER"),
+        ("permutation", "_BATCH_SIZE"),
+        ("antithetic", "_BATCH_SIZE"),
         ("algorithm1", "_BLOCK"),
         ("tmab", "_BLOCK"),
     ],

@@ -10,8 +10,8 @@ from shapprune.utils.text import list_names, printable
 # Never to load the file: who could be told so would run what it holds.
 SAVE_ADVICE = "ask who made it for torch.save(model.state_dict(), …) or safetensors"
 _ONNX_ADVICE = (
-    "onnx2torch converts it to a PyTorch network; save its state_dict as safetensors, and name "
-    "the converted network with --arch"
+    "onnx2torch converts it to a PyTorch network; keep the state_dict of that as safetensors, and "
+    "name the converted network with --arch"
 )
 _KERAS_ADVICE = (
     "tf2onnx and then onnx2torch convert it, in a sandbox (Keras files can carry code); save the "

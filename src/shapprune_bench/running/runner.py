@@ -40,7 +40,7 @@ def file_name(words: Sequence[str], facts: Mapping[str, object]) -> str:
     """A name without an ending that can be read, with a hash of everything.
 
     >>> file_name(["defend", "MNIST ä", "1/50"], {"seed": 0})
-    'defend_mnist-_1-50_0a2a3b3c3d'
+    'defend_mnist-_1-50_de7d7744cc'
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
     return "_".join(re.sub(r"[^a-z0-9]+", "-", word.lower()) for word in (*words, digest) if word)

@@ -161,7 +161,7 @@ def try_out(network: nn.Module, side: int) -> dict[str, object]:
     reasons = {
         f"masked and removed differ by {difference:.1e}": difference > _TOLERANCE,
         "removal changes nothing": effect < 1e-7,
-        "logits are not finite": not finite,
+        "logits of the pruned network are not finite": not finite,
         "names or shapes changed": shapes[0] != shapes[1],
         "the network was changed": not left,
     }

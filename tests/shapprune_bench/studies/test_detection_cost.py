@@ -58,6 +58,7 @@ def manifest(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.filterwarnings("ignore::shapprune.InputWarning")  # a network that was not trained
 def test_both_are_measured_and_told(manifest, monkeypatch):
     monkeypatch.setattr(detection_cost, "BUDGET", 0.0)
     found = study(options("detection-cost", results=manifest))

@@ -26,6 +26,7 @@ def test_images_are_of_their_classes():
     assert torch.equal(images, MadeUp(4).of(labels))
 
 
+@pytest.mark.filterwarnings("ignore::shapprune.InputWarning")  # a network that was not trained
 def test_a_scan_is_measured(monkeypatch):
     linear = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(192, 3)).eval()
     monkeypatch.setattr(growth, "trained", lambda classes, images: linear)

@@ -102,7 +102,7 @@ def done(mirror, images, tmp_path_factory) -> tuple[Path, int, str, str]:
 
 
 def test_each_model_gets_its_line_worst_first(done, mirror):
-    out, code, told, notes = done
+    out, code, told, _ = done
     assert code == 1
     found = index(out)
     assert (found["exit_code"], found["complete"]) == (1, True)
@@ -214,7 +214,7 @@ def test_an_interrupted_run_says_one_line_and_keeps_what_is_done(several, tmp_pa
     process = started(several)
     until(process, lambda: len(results(out)) >= 1)
     process.send_signal(signal.SIGINT)
-    told, notes = process.communicate(timeout=60)
+    _, notes = process.communicate(timeout=60)
     assert process.returncode == 130
     last = notes.splitlines()[-1]
     assert last == "shapprune: interrupted; what is finished is kept, and the same command goes on"

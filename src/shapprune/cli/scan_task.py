@@ -134,7 +134,7 @@ def _found(result: ScanResult, class_names: Sequence[str] | None) -> dict[str, o
     line = findings.verdict_line(judgement, names).removeprefix(f"verdict: {result.verdict}")
     return {
         "verdict": result.verdict,
-        "said": line.lstrip(",: "),
+        "said": line[2:-1] if line.startswith(" (") else line.lstrip(",: "),
         "target_classes": result.targets,
         "mapping": result.mapping,
         "score": judgement.score,

@@ -41,7 +41,7 @@ def scan_all(options: ScanAllOptions) -> int:
     left = sum(is_left(read(out, task), retry_failed=options.retry_failed) for task in tasks)
     print_result(f"plan: {len(tasks)} models, {len(tasks) - left} done, {left} to do")
     write_folder(out, {}, stale=(".*.tmp",))
-    (out / "models").mkdir(exist_ok=True)
+    write_folder(out / "models", {}, stale=())
     try:
         _complete(tasks, options)
         lines = _write_index(tasks, options)

@@ -121,7 +121,10 @@ def _look_beside(task: ScanTask) -> list[str]:
     """
     folder, notes = Path(str(task.options.weights)), []
     for name in task.model.beside:
-        problem = next(iter(look_into(folder / name).problems), "")
+        try:
+            problem = next(iter(look_into(folder / name).problems), "")
+        except InputError:  # empty, or cannot be read: no model will come of it
+            problem = ""
         if problem.startswith(MALICIOUS):
             raise InputError(f"{printable(str(folder / name))}, beside the weights, {problem}")
         notes.append(f"not examined: {printable(name)}, which lies beside the weights")

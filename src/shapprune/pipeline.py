@@ -112,16 +112,14 @@ def repair(
     The repaired copy has the types of the model's tensors, be they of half precision.
 
     Args:
-        model, images, labels, recovered: see `scan`; the model is left as it was.
+        model, images, labels, recovered, false_alarms, seed, progress: see `scan`.
         force_targets: what to repair whatever the verdict: classes that images of all others are
             sent to, or maps, which say for each class where its images are sent, None where they
             are left alone; "y+1" sends each to the next. None at all to trust the scan.
-        false_alarms: see `scan`.
         unlearn: whether fine-tuning also unlearns the inverted triggers; without it the recipe
             is the paper's plain one.
         estimator, average_iterations: of the Shapley values, see `estimate_shapley`.
         pruned: how many neurons to prune; None to choose on the given images.
-        seed, progress: see `scan`.
 
     Raises:
         InputError: what does not fit, in one line.

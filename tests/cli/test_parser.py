@@ -17,7 +17,6 @@ from shapprune.cli.options import (
     ScanOptions,
 )
 from shapprune.cli.parser import parse
-from shapprune.errors import InputError
 
 # The least that each command must be told, and what its record then holds beside the defaults.
 LEAST = {
@@ -49,11 +48,12 @@ OF_MODEL = {
 OF_OUT = {"out": Path("o"), "overwrite": True}
 # Every option at once.
 MOST = {
-    f"scan {MODEL} --images i --false-alarms 0.1 --out o --overwrite": {
+    f"scan {MODEL} --images i --false-alarms 0.1 --sarif s --out o --overwrite": {
         **OF_MODEL,
         **OF_OUT,
         "images": "i",
         "false_alarms": 0.1,
+        "sarif": Path("s"),
     },
     f"scan-all m {COMMON} {NETWORK} --per-class 2 --input-size 3 8 9 --prior-only --images i "
     "--false-alarms 0.1 --out o --jobs 2 --ray local --retry-failed": {
@@ -70,12 +70,13 @@ MOST = {
         "ray": "local",
         "retry_failed": True,
     },
-    f"repair {MODEL} --images i --false-alarms 0.1 --out o --overwrite --force-target 2 "
+    f"repair {MODEL} --images i --false-alarms 0.1 --sarif s --out o --overwrite --force-target 2 "
     "--force-target y+1 --no-unlearn --estimator algorithm1 --prune 4": {
         **OF_MODEL,
         **OF_OUT,
         "images": "i",
         "false_alarms": 0.1,
+        "sarif": Path("s"),
         "force_target": (2, "y+1"),
         "unlearn": False,
         "estimator": "algorithm1",
@@ -169,8 +170,3 @@ def test_nothing_writes_into_options():
     options = parse(["scan", "net.pt"])
     with pytest.raises(FrozenInstanceError):
         options.seed = 1  # type: ignore[misc]
-
-
-def test_bench_asks_for_a_folder_where_it_needs_one():
-    with pytest.raises(InputError, match="--out DIR"):
-        _ = BenchOptions(command="", what="table1").folder

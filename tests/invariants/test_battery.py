@@ -126,7 +126,7 @@ def test_is_scanned_and_left_unrepaired(kind: str, monkeypatch: pytest.MonkeyPat
     assert told[0].filename == __file__
     assert result.unrepaired
     assert result.model is model
-    monkeypatch.setattr("shapprune.pipeline.gather", lambda *_, **__: pytest.fail("searched"))
+    monkeypatch.setattr("shapprune.method.scan.gather", lambda *_, **__: pytest.fail("searched"))
     refuses(repair, words, model, IMAGES, LABELS, force_targets=[TARGET])
 
 
@@ -145,7 +145,7 @@ def test_is_warned_of_before_the_search(kind: str, monkeypatch: pytest.MonkeyPat
     def search(*_: object, **__: object) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr("shapprune.pipeline.gather", search)
+    monkeypatch.setattr("shapprune.method.scan.gather", search)
     with pytest.warns(InputWarning, match=words), pytest.raises(InterruptedError):
         repair(build(), IMAGES, labels)
 

@@ -132,13 +132,7 @@ def invert_triggers(
         InputError: no images of another class than a target, no such target, or a map of another
             length.
     """
-    if kind not in FAMILIES:
-        raise InputError(f"kind must be one of {KINDS}, got {kind!r}")
-    if not targets:
-        raise InputError("expected at least one target class")
-    for name, value in (("steps", steps), ("per_step", per_step)):
-        check_number(name, value, 1)
-    check_generator(generator)
+    _check_ways(kind, targets, steps, per_step, generator)
     images, labels, _ = check_examples(model, images, labels)
     check_differentiable(model)
     shape, maps = tuple(images.shape[1:]), _maps(model, images, targets)
@@ -184,6 +178,18 @@ def invert_triggers(
         )
     ]
     return Inversion(kind, tuple(triggers), 2 * per_step * int(spent.sum()))
+
+
+def _check_ways(
+    kind: object, targets: Sequence[Target], steps: int, per_step: int, generator: object
+) -> None:
+    if kind not in FAMILIES:
+        raise InputError(f"kind must be one of {KINDS}, got {kind!r}")
+    if not targets:
+        raise InputError("expected at least one target class")
+    for name, value in (("steps", steps), ("per_step", per_step)):
+        check_number(name, value, 1)
+    check_generator(generator)
 
 
 class _Search:

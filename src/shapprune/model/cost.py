@@ -1,5 +1,6 @@
 """What any piece of work costs, in image passes: the same measure for every method."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -68,6 +69,8 @@ def counting(model: nn.Module, images: Tensor) -> Iterator[Passes]:
 def operations(model: nn.Module, images: Tensor) -> int:
     """Multiply-accumulates of convolutions and matrix products for one of the images."""
     counter: Any = FlopCounterMode(display=False)
-    with evaluating(model), torch.no_grad(), counter:
+    with evaluating(model), torch.no_grad(), warnings.catch_warnings(), counter:
+        # The counter's own hooks are global, which torch warns of where a module was compiled.
+        warnings.simplefilter("ignore", UserWarning)
         model(images[:1])
     return int(counter.get_total_flops()) // 2

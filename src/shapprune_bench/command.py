@@ -11,7 +11,7 @@ from shapprune.cli.console import print_note, print_result, write_results
 from shapprune.errors import InputError
 from shapprune.reporting.exits import CLEAN, INTERRUPTED
 from shapprune_bench.options import Options
-from shapprune_bench.running.session import Study, carry_out
+from shapprune_bench.session import Study, carry_out
 from shapprune_bench.tables.computing import compute
 from shapprune_bench.tables.experiments import EXPERIMENTS, Profile, distinct, models_of
 from shapprune_bench.tables.plan import plan

@@ -13,6 +13,7 @@ from shapprune.cli.options import (
     PoisonOptions,
     RecoverOptions,
     RepairOptions,
+    ScanAllOptions,
     ScanOptions,
 )
 from shapprune.cli.parser import parse
@@ -20,6 +21,7 @@ from shapprune.cli.parser import parse
 # The least that each command must be told, and what its record then holds beside the defaults.
 LEAST = {
     "scan net.pt": ScanOptions(command="", weights="net.pt"),
+    "scan-all m --out o": ScanAllOptions(command="", models=Path("m"), out=Path("o")),
     "repair net.pt --out o": RepairOptions(command="", weights="net.pt", out=Path("o")),
     "recover net.pt --out o": RecoverOptions(command="", weights="net.pt", out=Path("o")),
     "inspect net.pt": InspectOptions(command="", weights=Path("net.pt")),
@@ -52,6 +54,21 @@ MOST = {
         "images": "i",
         "false_alarms": 0.1,
         "sarif": Path("s"),
+    },
+    f"scan-all m {COMMON} {NETWORK} --per-class 2 --input-size 3 8 9 --prior-only --images i "
+    "--false-alarms 0.1 --out o --jobs 2 --ray local --retry-failed": {
+        **OF_COMMON,
+        **OF_NETWORK,
+        "models": Path("m"),
+        "out": Path("o"),
+        "per_class": 2,
+        "input_size": (3, 8, 9),
+        "prior_only": True,
+        "images": "i",
+        "false_alarms": 0.1,
+        "jobs": 2,
+        "ray": "local",
+        "retry_failed": True,
     },
     f"repair {MODEL} --images i --false-alarms 0.1 --sarif s --out o --overwrite --force-target 2 "
     "--force-target y+1 --no-unlearn --estimator algorithm1 --prune 4": {

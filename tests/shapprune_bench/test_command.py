@@ -9,8 +9,8 @@ import pytest
 
 from bench_files import DIGITS, TWIN, write
 from shapprune.cli.main import main
+from shapprune.running import runner
 from shapprune_bench import command
-from shapprune_bench.running import runner
 from shapprune_bench.tables.cells import Cell
 from shapprune_bench.tables.experiments import BADNETS, EXPERIMENTS, models_of
 from shapprune_bench.tables.rankings import RANKINGS

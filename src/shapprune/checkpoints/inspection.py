@@ -30,6 +30,7 @@ from shapprune.utils.files import parse_json
 from shapprune.utils.text import describe, printable, quote
 
 _MOST_HEADER = 8 << 20  # bytes, of safetensors' JSON
+MALICIOUS = "is malicious"  # so begins the problem of a file that is more than unknown
 _DEEPEST_SHOWN = 3
 _MOST_SHOWN = 50_000  # lines
 _MOST_PICKLE = 256 << 20
@@ -283,7 +284,7 @@ def _name_problems(pickle: Pickle) -> list[str]:
 
 def _malice(name: str) -> str:
     return (
-        f"is malicious: it is a pickle that calls for {printable(name, 80)}, which no model needs "
+        f"{MALICIOUS}: it is a pickle that calls for {printable(name, 80)}, which no model needs "
         "and which can run any code. Do not load it"
     )
 

@@ -24,11 +24,11 @@ from shapprune.utils.text import describe, list_names, quote
 
 _INDEX = ".index.json"
 # As transformers and timm choose, best first.
-_WEIGHTS = (
+WEIGHTS = (
     *("model.safetensors", "model.safetensors.index.json"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
-_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".th", ".ckpt", ".tar")
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".th", ".ckpt", ".tar")
 _CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 _FETCHED = [*_CONFIGS, "*.safetensors", "model.safetensors.index.json"]
 _PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]  # only where there is no other
@@ -173,7 +173,7 @@ def read_source(weights: str | Path, *, entry: str | None = None) -> Source:
 
 
 def _read_folder(folder: Path, index: str | None = None) -> Source:
-    names, notes = (_shards(folder, index), ()) if index else _weights_files(folder)
+    names, notes = (_shards(folder, index), ()) if index else weights_files(folder)
     weights: dict[str, Tensor] = {}
     for name in names:
         part = read_weights_file(folder / name).weights
@@ -202,13 +202,17 @@ def _preprocessor(folder: Path, names: Iterable[str]) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else {}
 
 
-def _weights_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
-    """The files that a Hugging Face library would load, and what to know of the others."""
-    there = [name for name in _WEIGHTS if (folder / name).is_file()]
+def weights_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
+    """The files that a Hugging Face library would load, and what to know of the others.
+
+    Raises:
+        InputError: there are none, or an index whose shards are not all there.
+    """
+    there = [name for name in WEIGHTS if (folder / name).is_file()]
     if not there:
         if advice := foreign_folder(folder):
             raise InputError(f"{folder} {advice}")
-        others = sorted(p.name for p in folder.iterdir() if p.suffix in _SUFFIXES and p.is_file())
+        others = sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
         if len(others) == 1:
             return others, ()
         found = f": name one of its files, {list_names(others)}" if others else ""
@@ -250,7 +254,7 @@ def _fetched(name: str) -> Path:
         ) from error
     try:
         folder = Path(hub.snapshot_download(name, allow_patterns=_FETCHED))
-        if not any((folder / weights).is_file() for weights in _WEIGHTS):
+        if not any((folder / weights).is_file() for weights in WEIGHTS):
             folder = Path(hub.snapshot_download(name, allow_patterns=[*_FETCHED, *_PICKLED]))
     except Exception as error:  # the client raises its own, the network's and the system's
         raise InputError(

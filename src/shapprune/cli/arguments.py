@@ -49,6 +49,26 @@ def add_scan(command: ArgumentParser) -> None:
     _add_out(command, required=False)
 
 
+def add_scan_all(command: ArgumentParser) -> None:
+    """Of ``shapprune scan-all``."""
+    command.add_argument(
+        "models",
+        type=Path,
+        metavar="MODELS",
+        help="a folder, with all that is below it, or a list: a JSON or CSV file",
+    )
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the pages and reports"
+    )
+    _add_network(command, required=False)
+    _add_per_class(command)
+    _add_input_size(command)
+    _add_images(command)
+    _add_false_alarms(command)
+    _add_runner(command)
+    command.add_argument("--retry-failed", action="store_true", help="scan again what failed")
+
+
 def add_repair(command: ArgumentParser) -> None:
     """Of ``shapprune repair``."""
     _add_model(command)
@@ -158,8 +178,7 @@ def add_bench(command: ArgumentParser) -> None:
     command.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder for trained models (DIR/models)"
     )
-    command.add_argument("--jobs", type=_at_least(1), help="processes side by side (1)")
-    command.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster's head, or local")
+    _add_runner(command)
     command.add_argument("--rows", nargs="+", metavar="NAME", help="only these models (all)")
     command.add_argument("--methods", nargs="+", metavar="NAME", help="only these (all)")
     command.add_argument("--draws", type=_at_least(1), help="runs a model (1)")
@@ -196,6 +215,11 @@ def _add_model(command: ArgumentParser) -> None:
         "their names begin with",
     )
     _add_network(command, required=False)
+    _add_per_class(command)
+    _add_input_size(command)
+
+
+def _add_per_class(command: ArgumentParser) -> None:
     command.add_argument(
         "--per-class",
         type=_at_least(1),
@@ -203,12 +227,16 @@ def _add_model(command: ArgumentParser) -> None:
         help="use at most so many images a class, drawn at random (10), or recover so many "
         "(1, or more for 50 in all)",
     )
-    _add_input_size(command)
     command.add_argument(
         "--prior-only",
         action="store_true",
         help="recover images even if no batch norm guides it: a hint at most",
     )
+
+
+def _add_runner(command: ArgumentParser) -> None:
+    command.add_argument("--jobs", type=_at_least(1), help="processes side by side (1)")
+    command.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster's head, or local")
 
 
 def _add_images(command: ArgumentParser) -> None:
@@ -219,13 +247,17 @@ def _add_images(command: ArgumentParser) -> None:
     )
 
 
-def _add_verdict(command: ArgumentParser) -> None:
+def _add_false_alarms(command: ArgumentParser) -> None:
     command.add_argument(
         "--false-alarms",
         type=float,
         metavar="RATE",
         help=f"share of clean models that may be called backdoored ({FALSE_ALARMS:g})",
     )
+
+
+def _add_verdict(command: ArgumentParser) -> None:
+    _add_false_alarms(command)
     command.add_argument(
         "--sarif",
         type=Path,

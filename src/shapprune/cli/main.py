@@ -34,14 +34,15 @@ from shapprune.cli.options import (
     PoisonOptions,
     RecoverOptions,
     RepairOptions,
+    ScanAllOptions,
     ScanOptions,
 )
 from shapprune.cli.parser import parse
 from shapprune.cli.results import run_files, sarif_file, to_json, to_npz
+from shapprune.cli.scan import check_rate, examine
+from shapprune.cli.scan_all import scan_all
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError, InputWarning
-from shapprune.method import detection
-from shapprune.method.detection import Basis
 from shapprune.model.classifier import Classifier, check_classifier
 from shapprune.model.metrics import accuracy, attack_success_rate
 from shapprune.reporting.exits import CLEAN, ERROR, INTERRUPTED, exit_code
@@ -97,6 +98,8 @@ def _run(options: Command) -> int:
             return _inspect(options)
         case PoisonOptions():
             return _poison(options)
+        case ScanAllOptions():
+            return scan_all(options)
         case BenchOptions():
             return bench(options)
 
@@ -105,17 +108,7 @@ def _scan(options: ScanOptions) -> int:
     _check_options(options)
     if options.out:
         check_folder(options.out, overwrite=options.overwrite)
-    inputs = load(options)
-    with progress_shown() as progress:
-        result = pipeline.scan(
-            inputs.model,
-            inputs.data.images,
-            inputs.data.labels,
-            recovered=inputs.recovered,
-            false_alarms=options.false_alarms,
-            seed=options.seed,
-            progress=progress,
-        )
+    result, inputs = examine(options)
     try:
         if options.out or options.sarif:
             files = run_files(result, options, inputs)
@@ -130,11 +123,7 @@ def _check_options(options: ScanOptions | RepairOptions) -> None:
     file that cannot be written."""
     if options.sarif:
         check_file(options.sarif, overwrite=options.overwrite, beside=options.out)
-    bases: list[Basis] = ["images"] if options.images else ["recovered"]
-    if options.prior_only and not options.images:
-        bases.append("margins")
-    for basis in bases:
-        detection.shipped(basis).bound(options.false_alarms)
+    check_rate(options)
 
 
 def _repair(options: RepairOptions) -> int:

@@ -61,6 +61,32 @@ class ScanOptions(ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScanAllOptions(Options):
+    """``shapprune scan-all``.
+
+    Attributes:
+        models: a folder, or a list of models; the rest is as `ScanOptions` has it, of those of
+            which the list says nothing else.
+        ray: a cluster's address; its machines compute then.
+    """
+
+    models: Path
+    out: Path
+    arch: str | None = None
+    num_classes: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    images: str | None = None
+    per_class: int | None = None
+    input_size: tuple[int, int, int] | None = None
+    prior_only: bool = False
+    false_alarms: float = FALSE_ALARMS
+    jobs: int = 1
+    ray: str | None = None
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class RepairOptions(ModelOptions):
     """``shapprune repair``."""
 
@@ -153,6 +179,7 @@ class BenchOptions(Options):
 
 Command: TypeAlias = (
     ScanOptions
+    | ScanAllOptions
     | RepairOptions
     | RecoverOptions
     | InspectOptions

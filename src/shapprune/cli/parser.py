@@ -16,6 +16,7 @@ from shapprune.cli.options import (
     PoisonOptions,
     RecoverOptions,
     RepairOptions,
+    ScanAllOptions,
     ScanOptions,
 )
 from shapprune.reporting.exits import ERROR
@@ -71,6 +72,11 @@ def _attack_options(values: dict[str, Any]) -> dict[str, object]:
 
 _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], type[Command]]] = {
     "scan": ("Tell whether a classifier carries a backdoor.", arguments.add_scan, ScanOptions),
+    "scan-all": (
+        "Scan all models of a folder or a list; the same command goes on where it was stopped.",
+        arguments.add_scan_all,
+        ScanAllOptions,
+    ),
     "repair": (
         "Scan a classifier and take out the backdoor that is found or suspected.",
         arguments.add_repair,

@@ -1,5 +1,7 @@
 """Exit codes of the command line, and what they mean."""
 
+from collections.abc import Iterable
+
 from shapprune.method.detection import Verdict
 from shapprune.pipeline import RepairResult, ScanResult
 
@@ -29,3 +31,16 @@ def exit_code(result: ScanResult | RepairResult) -> int:
     if result.repair is not None and not result.repair.sufficient:
         return of_verdict or SUSPICIOUS  # forced on what was called clean
     return of_verdict if result.unrepaired else CLEAN
+
+
+def exit_code_of_all(states: Iterable[str | None]) -> int:
+    """What `scan-all` exits with: the worst of verdicts and "failed"; None counts for nothing.
+
+    >>> exit_code_of_all(["clean", "failed", "suspicious"]), exit_code_of_all(["clean", None])
+    (2, 0)
+    """
+    found = set(states)
+    for state, code in (("backdoored", BACKDOORED), ("failed", ERROR), ("suspicious", SUSPICIOUS)):
+        if state in found:
+            return code
+    return CLEAN

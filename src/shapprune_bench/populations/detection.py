@@ -8,6 +8,7 @@ from typing import Any
 
 from shapprune.cli.console import print_result
 from shapprune.method.settings import RULES
+from shapprune.running.runner import Result, commit
 from shapprune.utils.files import write_whole
 from shapprune_bench.options import Options
 from shapprune_bench.populations.manifest import Specimen
@@ -15,8 +16,7 @@ from shapprune_bench.populations.outcomes import calibrated, cross_validated, sh
 from shapprune_bench.populations.pages import detection_pages
 from shapprune_bench.populations.scans import Scan, measure
 from shapprune_bench.populations.selection import chosen_models
-from shapprune_bench.running.runner import Result, commit
-from shapprune_bench.running.session import Study
+from shapprune_bench.session import Study
 
 
 def study(options: Options) -> Study[Scan]:

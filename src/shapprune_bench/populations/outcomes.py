@@ -8,6 +8,7 @@ import numpy as np
 
 from shapprune.method.detection import Basis, Calibration, Verdict, shipped, verdict_on
 from shapprune.method.settings import FALSE_ALARMS, SUSPICIOUS
+from shapprune.running.runner import Result
 from shapprune_bench.populations.calibration import (
     Fitted,
     Floats,
@@ -19,7 +20,6 @@ from shapprune_bench.populations.calibration import (
     scores_of,
 )
 from shapprune_bench.populations.manifest import Specimen
-from shapprune_bench.running.runner import Result
 
 # The evidence that can be left out, by the names of its features.
 EVIDENCE: Mapping[str, tuple[str, ...]] = {

@@ -22,12 +22,12 @@ from shapprune.method.settings import REPAIR_RULES
 from shapprune.method.triggers import NOT_ATTACKED, Perturbation, Target, Trigger, wanted_answers
 from shapprune.model.metrics import accuracy, predict
 from shapprune.pipeline import repair
+from shapprune.running.runner import Result, file_name
 from shapprune_bench.options import Options
 from shapprune_bench.populations.manifest import Specimen
 from shapprune_bench.populations.scans import specimen_facts
 from shapprune_bench.populations.selection import chosen_models
-from shapprune_bench.running.runner import Result, file_name
-from shapprune_bench.running.session import Study
+from shapprune_bench.session import Study
 
 _TEST_IMAGES = 1000  # the first of the test part
 

@@ -11,8 +11,8 @@ from shapprune.method.evidence import features, untargeted_features
 from shapprune.method.recovery import recover_images
 from shapprune.method.settings import RULES
 from shapprune.pipeline import scan
+from shapprune.running.runner import file_name
 from shapprune_bench.populations.manifest import Specimen
-from shapprune_bench.running.runner import file_name
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from shapprune.errors import InputError
 from shapprune.model.inference import evaluating
 from shapprune.model.masking import masked, remove_neurons
 from shapprune.model.neurons import Neurons, find_neurons
+from shapprune.running.runner import Result
 from shapprune.utils.rng import own_random_state
 from shapprune.utils.text import describe
 from shapprune_bench.options import Options
 from shapprune_bench.page import Table, pages
-from shapprune_bench.running.runner import Result
-from shapprune_bench.running.session import Study
+from shapprune_bench.session import Study
 from shapprune_bench.studies.families import TIMM, TORCHVISION
 
 _SHARE, _TOLERANCE, _CLASSES, _SEED = 0.05, 1e-5, 10, 0

@@ -16,13 +16,13 @@ from shapprune.baselines.neural_cleanse import neural_cleanse_scan
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
 from shapprune.pipeline import scan
+from shapprune.running.runner import Result
 from shapprune_bench.options import Options
 from shapprune_bench.page import Table, pages
 from shapprune_bench.populations.manifest import Specimen
 from shapprune_bench.populations.scans import specimen_facts
 from shapprune_bench.populations.selection import chosen_models
-from shapprune_bench.running.runner import Result
-from shapprune_bench.running.session import Study
+from shapprune_bench.session import Study
 
 BUDGET = 600.0  # seconds for Neural Cleanse
 IMAGES, STEPS = 31 * 32, 1000  # that it has, and takes at most for a class

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 from shapprune.pipeline import scan
 from shapprune.reporting.html import render_report
+from shapprune.running.runner import Result
 from shapprune.utils.rng import own_random_state
 from shapprune_bench.networks import pooled_cnn
 from shapprune_bench.options import Options
 from shapprune_bench.page import Table, pages
-from shapprune_bench.running.runner import Result
-from shapprune_bench.running.session import Study
+from shapprune_bench.session import Study
 
 COUNTS = (3, 10, 43, 100, 1000)
 _LINEAR = 1000  # from so many classes on, the network is linear: the passes do not depend on it

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
-from shapprune_bench.running.runner import file_name
+from shapprune.running.runner import file_name
 from shapprune_bench.tables.recipes import Recipe
 
 # "model" trains it and measures ACC and ASR; "defend" measures a defended copy, and the network

@@ -7,10 +7,10 @@ from functools import partial
 from shapprune.cli.console import print_note, print_result
 from shapprune.cli.inputs import pick_device
 from shapprune.reporting.exits import CLEAN, ERROR
+from shapprune.running.runner import Result, read
 from shapprune.utils.files import check_folder
 from shapprune_bench.options import Options
-from shapprune_bench.running.runner import Result, read
-from shapprune_bench.running.session import complete, make_folder
+from shapprune_bench.session import complete, make_folder
 from shapprune_bench.tables.cells import Cell
 from shapprune_bench.tables.measure import measure
 from shapprune_bench.tables.plan import plan

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from shapprune_bench.running.runner import is_left, read
+from shapprune.running.runner import is_left, read
 from shapprune_bench.tables.cells import Cell
 from shapprune_bench.tables.models import is_trained
 

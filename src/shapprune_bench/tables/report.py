@@ -8,8 +8,8 @@ import torch
 
 from shapprune.method.outliers import combine, detect, fitting_method
 from shapprune.reporting import charts
+from shapprune.running.runner import read
 from shapprune_bench.page import Figure, Part, Table, pages
-from shapprune_bench.running.runner import read
 from shapprune_bench.tables import paper
 from shapprune_bench.tables.cells import Cell
 from shapprune_bench.tables.defences import UNREPAIRED

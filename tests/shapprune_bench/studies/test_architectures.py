@@ -9,7 +9,7 @@ from torch import nn
 
 from bench_files import options
 from shapprune.errors import InputError
-from shapprune_bench.running.runner import read
+from shapprune.running.runner import read
 from shapprune_bench.studies import architectures
 from shapprune_bench.studies.architectures import (
     Network,

@@ -8,8 +8,8 @@ import pytest
 
 from bench_files import TINY, options, tiny_data
 from shapprune.checkpoints.state_dict import save_weights
+from shapprune.running.runner import read
 from shapprune_bench.populations.manifest import FORMAT
-from shapprune_bench.running.runner import read
 from shapprune_bench.studies import detection_cost
 from shapprune_bench.studies.detection_cost import STEPS, Enough, Steps, _spent, report, study
 from shapprune_bench.tables.recipes import make

@@ -8,7 +8,7 @@ from torch import nn
 
 from bench_files import options
 from shapprune.errors import InputError
-from shapprune_bench.running.runner import read
+from shapprune.running.runner import read
 from shapprune_bench.studies import growth
 from shapprune_bench.studies.growth import COUNTS, Classes, MadeUp, measure, report, study
 

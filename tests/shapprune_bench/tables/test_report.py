@@ -8,7 +8,7 @@ import pytest
 
 from bench_files import DIGITS, TWIN, scores, write
 from shapprune.cli.main import main
-from shapprune_bench.running.runner import read
+from shapprune.running.runner import read
 from shapprune_bench.tables.cells import Cell
 from shapprune_bench.tables.experiments import BADNETS, EXPERIMENTS, FORMER, former, rows
 from shapprune_bench.tables.rankings import TRUTH, sizes

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
-from shapprune_bench.running.runner import Result, Task, Work, attempt, failure
+from shapprune.running.runner import Result, Task, Work, attempt, failure
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext  # Windows has one alone
@@ -24,9 +24,11 @@ class Processes:
         self._context = _context(work)
 
     def has_capacity(self) -> bool:
+        """See `Executor`."""
         return len(self._running) < self._jobs
 
     def start(self, cell: Task) -> None:
+        """See `Executor`."""
         mine, theirs = self._context.Pipe(duplex=False)
         # A daemon: should Ctrl-C come before it is noted, the runner does not wait for it.
         process = self._context.Process(
@@ -37,6 +39,7 @@ class Processes:
         self._running[mine] = (cell, process)
 
     def ended(self, seconds: float) -> list[tuple[Task, Result]]:
+        """See `Executor`."""
         if not self._running:
             time.sleep(seconds)
         found = []
@@ -55,6 +58,7 @@ class Processes:
         return found
 
     def stop(self) -> None:
+        """See `Executor`."""
         for connection, (_, process) in self._running.items():
             process.kill()
             process.join()

@@ -7,7 +7,7 @@ import pytest
 
 from bench_files import options
 from bench_work import cells, lines, picky
-from shapprune_bench.running.session import Study, carry_out
+from shapprune_bench.session import Study, carry_out
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 from shapprune.errors import InputError
+from shapprune.running.runner import Result, Task, Work, attempt, failure
 from shapprune.utils.text import describe
-from shapprune_bench.running.runner import Result, Task, Work, attempt, failure
 
 _LOST_MACHINES = 5  # that a cell outlives
 
@@ -43,13 +43,16 @@ class RayTasks:
         self._running: dict[object, Task] = {}
 
     def has_capacity(self) -> bool:
+        """See `Executor`."""
         has: dict[str, float] = self._ray.cluster_resources()  # machines come and go
         return len(self._running) < has.get("GPU" if self._gpus else "CPU", 0.0)
 
     def start(self, cell: Task) -> None:
+        """See `Executor`."""
         self._running[self._task.remote(self._work, cell)] = cell
 
     def ended(self, seconds: float) -> list[tuple[Task, Result]]:
+        """See `Executor`."""
         if not self._running:
             time.sleep(seconds)
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
@@ -64,6 +67,7 @@ class RayTasks:
         return found
 
     def stop(self) -> None:
+        """See `Executor`."""
         for task in self._running:
             self._ray.cancel(task, force=True)
         self._running.clear()

@@ -16,9 +16,9 @@ import pytest
 
 from bench_work import RECIPE, bad, cells, lines, sleeping
 from shapprune.errors import InputError
-from shapprune_bench.running import runner
-from shapprune_bench.running.processes import Processes
-from shapprune_bench.running.runner import read, run
+from shapprune.running import runner
+from shapprune.running.processes import Processes
+from shapprune.running.runner import read, run
 from shapprune_bench.tables.cells import Cell
 
 # A runner of its own process: folder, log, cells, seconds each, jobs.
@@ -26,8 +26,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from bench_work import cells, sleeping
-from shapprune_bench.running.processes import Processes
-from shapprune_bench.running.runner import run
+from shapprune.running.processes import Processes
+from shapprune.running.runner import run
 folder, log, count, seconds, jobs = sys.argv[1:]
 if __name__ == "__main__":
     executor = Processes(sleeping(Path(log), float(seconds)), int(jobs))
@@ -53,7 +53,7 @@ FORGETFUL = """
 import sys, time
 from pathlib import Path
 from bench_work import cells, lines, sleeping
-from shapprune_bench.running.processes import Processes
+from shapprune.running.processes import Processes
 
 if __name__ == "__main__":
     log, seconds = Path(sys.argv[2]), float(sys.argv[4])
@@ -219,7 +219,7 @@ def test_cells_of_a_killed_runner_are_taken_over(folder, log):
 def test_a_file_that_is_no_result_is_told(folder, log, content):
     (cell,) = cells(1)
     (folder / f"{cell.name}.json").write_text(content)
-    with pytest.raises(InputError, match=r"no result of bench.*remove it"):
+    with pytest.raises(InputError, match=r"no result of ours.*remove it"):
         compute([cell], folder, sleeping(log))
 
 

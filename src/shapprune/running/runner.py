@@ -132,7 +132,7 @@ def read(folder: Path, cell: Task) -> Result | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is no result of bench ({describe(error)}): remove it") from error
+        raise InputError(f"{file} is no result of ours ({describe(error)}): remove it") from error
     assert isinstance(result, dict)
     return result
 

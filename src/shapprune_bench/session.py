@@ -7,11 +7,11 @@ from typing import Generic, TypeVar
 
 from shapprune.cli.console import print_note, print_result, write_results
 from shapprune.reporting.exits import CLEAN, ERROR
+from shapprune.running.on_ray import RayTasks
+from shapprune.running.processes import Processes
+from shapprune.running.runner import Result, Task, Work, is_left, read, run
 from shapprune.utils.files import check_folder, write_folder
 from shapprune_bench.options import Options
-from shapprune_bench.running.on_ray import RayTasks
-from shapprune_bench.running.processes import Processes
-from shapprune_bench.running.runner import Result, Task, Work, is_left, read, run
 
 T = TypeVar("T", bound=Task)
 

@@ -11,8 +11,8 @@ import pytest
 
 from bench_work import cells, lines, sleeping
 from shapprune.errors import InputError
-from shapprune_bench.running.on_ray import RayTasks
-from shapprune_bench.running.runner import read, run
+from shapprune.running.on_ray import RayTasks
+from shapprune.running.runner import read, run
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'shapprune[ray]'")
 

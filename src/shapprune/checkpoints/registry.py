@@ -1,0 +1,73 @@
+"""The models of a folder with all that is below it: a hub's mirror, a registry, a heap of files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shapprune.checkpoints.source import SUFFIXES, WEIGHTS, weights_files
+from shapprune.errors import InputError
+
+# Models of other frameworks and wrappings, which a scan tells by their kind: each is a row with
+# its error, since who looks for their models must not take them for examined.
+_FOREIGN = (
+    *(".pkl", ".pickle", ".pt2", ".onnx", ".h5", ".hdf5", ".keras", ".gguf", ".ggml", ".tflite"),
+    *(".pb", ".msgpack", ".mlmodel", ".caffemodel", ".pdparams", ".engine", ".plan", ".joblib"),
+)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A model that was found.
+
+    Attributes:
+        name: its path below the folder, which tells it from all others.
+        weights: a file, or a Hugging Face folder.
+        beside: weights files of such a folder that are no part of the model.
+    """
+
+    name: str
+    weights: Path
+    beside: tuple[str, ...] = ()
+
+
+def find_models(folder: Path) -> list[Listed]:
+    """Every weights file, and every Hugging Face folder as one model, in the order of the names.
+
+    Links are followed, each folder once. Names that begin with a dot are passed over; below a
+    Hugging Face folder, also the same model in the formats of other frameworks. A folder that
+    cannot be read is listed as a model, to be told as one that could not be scanned.
+    """
+    found: list[Listed] = []
+    seen: set[Path] = set()
+    left = [(folder, False)]  # and whether it is below a Hugging Face folder
+    while left:
+        place, inside_hub = left.pop()
+        name = place.relative_to(folder).as_posix() if place != folder else place.resolve().name
+        try:
+            real = place.resolve()
+            there = sorted(path for path in place.iterdir() if not path.name.startswith("."))
+            folders = [path for path in there if path.is_dir()]
+        except (OSError, RuntimeError):  # RuntimeError: a link that leads to itself, until 3.12
+            found.append(Listed(name, place))
+            continue
+        if real in seen:
+            continue
+        seen.add(real)
+        files = [path for path in there if path not in folders]
+        if any(path.name in WEIGHTS for path in files):
+            inside_hub = True
+            found.append(Listed(name, place, _beside(place, files)))
+        else:
+            ends = SUFFIXES if inside_hub else SUFFIXES + _FOREIGN
+            for path in files:
+                if path.suffix.lower() in ends:
+                    found.append(Listed(path.relative_to(folder).as_posix(), path))
+        left += [(path, inside_hub) for path in reversed(folders)]
+    return found
+
+
+def _beside(folder: Path, files: list[Path]) -> tuple[str, ...]:
+    try:
+        own, _ = weights_files(folder)
+    except InputError:  # the scan will say it
+        return ()
+    return tuple(p.name for p in files if p.suffix.lower() in SUFFIXES and p.name not in own)

@@ -1,0 +1,224 @@
+"""Which models `scan-all` scans, and what is said of each: of a folder, or of a list.
+
+A list is a JSON or CSV file that a user writes; all but ``weights`` may be left out. In JSON it is
+a list of texts or objects, or a manifest of the bench, which has them under ``models``::
+
+    ["a.pth", {"weights": "hf:ORG/NAME", "mean": [0.5, 0.5, 0.5], "std": 0.25}]
+
+In CSV the first line names the fields, and several numbers stand with spaces between them::
+
+    weights,arch,num_classes,input_size,mean,images
+    nets/a.pth,nets.py:Small,10,3 32 32,0.49 0.48 0.45,clean.npz
+
+The fields are those of `SETTINGS`, ``name``, which is that of the weights if it is left out, and
+``data``, which is ``images`` below the manifest's ``data_root``. Files are relative to the list's.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shapprune.checkpoints.registry import find_models
+from shapprune.cli.options import ScanAllOptions
+from shapprune.errors import InputError
+from shapprune.utils.files import read_json
+from shapprune.utils.text import describe, printable, quote
+
+CASE = "case.json"
+# Of a bench's manifest, for its scorer: nothing that a scan may know.
+_OF_THE_SCORER = {
+    *("backdoored", "attack_failed", "target", "source", "attack", "network", "group"),
+    *("accuracy", "asr", "trigger"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model and what is said of it.
+
+    Attributes:
+        name: tells it from the others.
+        settings: fields of `ScanOptions`, ``weights`` among them.
+        beside: see `Listed`.
+        problem: why it cannot be scanned, if that is known already.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    beside: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+def entries(options: ScanAllOptions) -> list[Entry]:
+    """The models that the command names.
+
+    Raises:
+        InputError: there are none, or what is wrong with the list, in one line.
+    """
+    models = options.models
+    if not models.is_dir():
+        return _of_list(models)
+    found = find_models(models)
+    if not found:
+        raise InputError(f"{models} holds no weights files: expected a folder of models, or a list")
+    code = options.arch if options.arch and options.arch.endswith(".py") else None
+    listed = []
+    for one in found:
+        entry = Entry(one.name, {"weights": str(one.weights)}, one.beside)
+        listed.append(_with_case(entry, models, code) if code else entry)
+    return listed
+
+
+def _with_case(entry: Entry, models: Path, code: str) -> Entry:
+    """With what the case.json beside the model says, and the callable of ``code`` that it names.
+
+    Its ``data`` is an npz file without its ending in ``data`` beside the folder of the models.
+    """
+    weights = Path(entry.settings["weights"])
+    file = (weights if weights.is_dir() else weights.parent) / CASE
+    try:
+        case = read_json(file)
+        arch, data = case.get("arch"), case.get("data")
+        if not isinstance(arch, str) or not arch.isidentifier():
+            raise InputError(f"{file}: arch must name a callable of {code}, got {arch!r}")
+        if data is not None and (not isinstance(data, str) or Path(data).name != data):
+            raise InputError(f"{file}: data must be a name, got {data!r}")
+        said = {k: v for k, v in case.items() if k in ("num_classes", "input_size", "mean", "std")}
+        said |= {"weights": entry.settings["weights"], "arch": f"{code}:{arch}"}
+        if data:
+            said["images"] = str(models.absolute().parent / "data" / f"{data}.npz")
+        return Entry(entry.name, _checked(said, entry.name, file), entry.beside)
+    except InputError as error:
+        return Entry(entry.name, entry.settings, entry.beside, printable(str(error)))
+
+
+def _of_list(file: Path) -> list[Entry]:
+    if file.suffix.lower() not in (".json", ".csv"):
+        what = "is no folder and no list" if file.exists() else "does not exist"
+        raise InputError(f"{file} {what}: expected a folder of models, or a .json or .csv file")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        listed, root = _of_csv(text) if file.suffix.lower() == ".csv" else _of_json(text)
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise InputError(f"cannot read {file}: {describe(error)}") from error
+    if not listed:
+        raise InputError(f"{file} names no models")
+    found = [_entry(one, file, file.parent / root) for one in listed]
+    names = [entry.name for entry in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{file}: two models are called {quote(twice[0])}: give each a name")
+    return found
+
+
+def _of_json(text: str) -> tuple[list[Any], str]:
+    content: Any = json.loads(text)
+    root = ""
+    if isinstance(content, dict):
+        content, root = content.get("models"), str(content.get("data_root") or "")
+    if not isinstance(content, list):
+        raise ValueError('expected a list of models, or {"models": [...]}')
+    return content, root
+
+
+def _of_csv(text: str) -> tuple[list[Any], str]:
+    rows = list(csv.DictReader(text.splitlines(), strict=True, skipinitialspace=True))
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError("a line has more or fewer fields than the first one names")
+    said = [{field: value for field, value in row.items() if value} for row in rows]
+    return [{field: _of_text(field, value) for field, value in row.items()} for row in said], ""
+
+
+def _of_text(field: str, value: str) -> object:
+    if field not in ("num_classes", "per_class", "input_size", "mean", "std"):
+        return value
+    try:
+        numbers = [float(word) if field in ("mean", "std") else int(word) for word in value.split()]
+    except ValueError:
+        return value  # which is then told with what was expected
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _entry(said: object, file: Path, root: Path) -> Entry:
+    if not isinstance(said, str | dict):
+        raise InputError(f"{file}: a model must be an object or the name of its file, got {said!r}")
+    given: dict[str, Any] = {"weights": said} if isinstance(said, str) else said
+    facts = {name: v for name, v in given.items() if v is not None and name not in _OF_THE_SCORER}
+    name = facts.pop("name", facts.get("weights"))
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{file}: a model needs weights, a text, got {facts.get('weights')!r}")
+    if "data" in facts:
+        facts["images"] = _below(root, facts.pop("data"))
+    checked = _checked(facts, name, file)
+    if "weights" not in checked:
+        raise InputError(f"{file}: weights of {quote(name)} must be a text, got nothing")
+    folder = file.parent
+    weights, arch = checked["weights"], checked.get("arch")
+    checked["weights"] = weights if weights.startswith("hf:") else str(folder / weights)
+    if "images" in checked:
+        checked["images"] = _below(folder, checked["images"])
+    if arch and arch.rpartition(":")[0].endswith(".py"):
+        checked["arch"] = str(folder / arch)
+    return Entry(name, checked)
+
+
+def _below(folder: Path, images: Any) -> Any:
+    """Images by their file; what names a known set stays as it is."""
+    return str(folder / images) if isinstance(images, str) and ":" not in images else images
+
+
+def _checked(facts: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]:
+    """The settings, in the types of `ScanOptions`."""
+    checked: dict[str, Any] = {}
+    for field, value in facts.items():
+        if field not in SETTINGS:
+            known = ", ".join(SETTINGS)
+            raise InputError(f"{file}: {quote(name)} has a field {quote(field)}: known are {known}")
+        expected, read = SETTINGS[field]
+        if value is None:
+            continue
+        checked[field] = read(value)
+        if checked[field] is None:
+            raise InputError(
+                f"{file}: {field} of {quote(name)} must be {expected}, got "
+                f"{printable(repr(value), 60)}"
+            )
+    return checked
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _whole(least: int) -> Callable[[Any], int | None]:
+    def read(value: Any) -> int | None:
+        return value if type(value) is int and value >= least else None
+
+    return read
+
+
+def _numbers(value: Any) -> tuple[float, ...] | None:
+    several: Sequence[Any] = value if isinstance(value, list) and value else [value]
+    fit = all(type(one) in (int, float) for one in several)
+    return tuple(map(float, several)) if fit else None
+
+
+def _size(value: Any) -> tuple[int, ...] | None:
+    fit = isinstance(value, list) and len(value) == 3 and all(map(_whole(1), value))
+    return tuple(value) if fit else None
+
+
+# What a list can say of a model: what is expected, and how it is read, None where it does not fit.
+SETTINGS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "weights": ("a text", _text),
+    "entry": ("a text", _text),
+    "arch": ("a text", _text),
+    "num_classes": ("a whole number from 2", _whole(2)),
+    "mean": ("a number or several", _numbers),
+    "std": ("a number or several", _numbers),
+    "images": ("a text", _text),
+    "per_class": ("a whole number from 1", _whole(1)),
+    "input_size": ("three numbers C H W", _size),
+}

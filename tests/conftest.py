@@ -9,7 +9,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What takes seconds a test: whole runs, other processes, training. `make test-fast` leaves it out.
-SLOW = ["baselines", "cli/test_console.py", "cli/test_main.py", "cli/test_scan_all.py", "invariants/test_battery.py", "invariants/test_fuzz.py", "invariants/test_golden.py", "invariants/test_half.py", "invariants/test_hostile.py", "invariants/test_start.py", "shapprune_bench", "test_examples.py", "test_pipeline.py"]
+SLOW = [
+    "baselines",
+    "cli/test_console.py",
+    "cli/test_main.py",
+    "cli/test_scan_all.py",
+    "invariants/test_battery.py",
+    "invariants/test_fuzz.py",
+    "invariants/test_golden.py",
+    "invariants/test_half.py",
+    "invariants/test_hostile.py",
+    "invariants/test_start.py",
+    "shapprune_bench",
+    "test_examples.py",
+    "test_pipeline.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

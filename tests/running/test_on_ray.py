@@ -37,7 +37,7 @@ def test_a_lost_machine_costs_what_it_had_in_hand_and_nothing_else(tmp_path, mon
     from ray.cluster_utils import Cluster
 
     # Ray's workers look for the work where the tests are.
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]))
     monkeypatch.setenv("RAY_health_check_period_ms", "500")
     monkeypatch.setenv("RAY_health_check_failure_threshold", "2")
     cluster = Cluster(

@@ -71,7 +71,7 @@ def other_runner(
 ):
     script = folder.parent / "runner.py"
     script.write_text(script_text)
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, script, folder, log, str(count), str(seconds), str(jobs)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},

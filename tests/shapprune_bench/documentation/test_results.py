@@ -70,10 +70,10 @@ def test_a_models_row_counted_by_hand():
 
 
 def test_a_repairs_row_counted_by_hand():
-    files = (MEASURED / "repairs" / "foreign").glob("repair_verazuo-mnist_1a_*.json")
+    files = (MEASURED / "repairs" / "foreign").glob("repair_sashank-cifar_1a_*.json")
     runs = [json.loads(file.read_text()) for file in files]
     page = results.result_pages(MEASURED)["repair.md"]
-    cells = row(page, "Strangers' models", "verazuo_mnist")
+    cells = row(page, "Strangers' models", "sashank_cifar")
     asr = median(100 * run["after"]["asr"] for run in runs)
     assert cells[2] == str(len(runs))
     assert cells[4].split(" → ")[1].split(" ")[0] == f"{asr:.1f}"

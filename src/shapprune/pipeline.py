@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.method.attribution import Estimator, check_ways
-from shapprune.method.entry import check_repairable, enter, forced_maps
+from shapprune.method.entry import enter, find_prunable, forced_maps
 from shapprune.method.recovery import Recovery
 from shapprune.method.repair import Repair, repair_case
 from shapprune.method.scan import ScanResult, scan_case
@@ -127,15 +127,15 @@ def repair(
     check_ways(estimator, average_iterations)
     case = enter(model, images, labels, recovered, seed)
     forced = forced_maps(force_targets, case.classes)
-    case, repairable = check_repairable(case, pruned=pruned, forced=bool(forced))
+    case, neurons = find_prunable(case, pruned=pruned, forced=bool(forced))
     scanned = scan_case(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
-    maps = forced or scanned.maps
-    if not maps or not repairable:
+    if not (maps := forced or scanned.maps) or neurons is None:
         return RepairResult(model, scanned, None, scanned.stages)
     clock = Clock(progress)
     repaired = repair_case(
         case,
         maps,
+        neurons=neurons,
         evidence=scanned.evidence,
         unlearn=unlearn,
         estimator=estimator,

@@ -8,6 +8,7 @@ from typing import Any, cast, get_args
 from rich.table import Table
 
 from shapprune.cli.console import print_note, print_result, write_results
+from shapprune.cli.options import BenchOptions
 from shapprune.errors import InputError
 from shapprune.reporting.exits import CLEAN, INTERRUPTED
 from shapprune_bench.options import Options
@@ -28,16 +29,16 @@ STUDIES: Mapping[str, str] = {
 _POPULATION, _DEV = "population", "dev"  # which has its profile to itself
 
 
-def bench(told: object) -> int:
+def bench(typed: BenchOptions) -> int:
     """Run the command and return its exit code.
 
     Args:
-        told: the parsed command line, see `Options.of`.
+        typed: the parsed command line.
 
     Raises:
         InputError: what it cannot do, in one line.
     """
-    options = Options.of(told)
+    options = Options.of(typed)
     try:
         return _run(options)
     except KeyboardInterrupt:

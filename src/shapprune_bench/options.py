@@ -1,15 +1,16 @@
 """What ``shapprune bench`` is told."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from shapprune.cli.options import BenchOptions
 from shapprune.errors import InputError
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(BenchOptions):
     """The command's options, as its ``--help`` explains them.
 
     Attributes:
@@ -31,28 +32,10 @@ class Options:
         device: see `pick_device`.
     """
 
-    what: str
-    results: Path | None
-    profile: str
-    data_root: Path
-    out: Path | None
-    cache: Path | None
-    jobs: int
-    ray: str | None
-    rows: Sequence[str] | None
-    methods: Sequence[str] | None
-    draws: int
-    per_class: int
-    calibrate: Path | None
-    by_verdict: bool
-    retry_failed: bool
-    dry_run: bool
-    device: str
-
     @classmethod
-    def of(cls, told: object) -> "Options":
-        """Those of a parsed command line, which has an attribute for each."""
-        return cls(**{field.name: getattr(told, field.name) for field in fields(cls)})
+    def of(cls, typed: BenchOptions) -> "Options":
+        """Those of a parsed command line."""
+        return cls(**vars(typed))
 
     @property
     def folder(self) -> Path:

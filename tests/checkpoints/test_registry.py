@@ -15,7 +15,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return [one.name for one in find_models(folder)]
+    return [one.name for one in find_models(folder)[0]]
 
 
 def test_files_of_every_kind_in_nested_folders(tmp_path):
@@ -23,10 +23,16 @@ def test_files_of_every_kind_in_nested_folders(tmp_path):
     assert names(tmp_path) == ["b.PTH", "c.tar", "a/m.ckpt", "a/net.onnx", "a/x/n.safetensors"]
 
 
+def test_what_is_passed_over_is_counted(tmp_path):
+    touch(tmp_path, "a.pth", "weights", "b/net.model", "b/readme.md", ".hidden")
+    found, others = find_models(tmp_path)
+    assert ([one.name for one in found], others) == (["a.pth"], 3)
+
+
 def test_a_hugging_face_folder_is_one_model(tmp_path):
     touch(tmp_path, "o/n/model.safetensors", "o/n/pytorch_model.bin", "o/n/tf_model.h5")
     touch(tmp_path, "o/n/onnx/model.onnx", "o/n/checkpoint-5/pytorch_model.bin", "o/n/ema.pt")
-    assert find_models(tmp_path) == [
+    assert find_models(tmp_path)[0] == [
         Listed("o/n", tmp_path / "o/n", ("ema.pt", "pytorch_model.bin")),
         Listed("o/n/checkpoint-5", tmp_path / "o/n/checkpoint-5"),
     ]
@@ -37,7 +43,7 @@ def test_shards_are_part_of_the_model(tmp_path):
     touch(tmp_path, "m/model-1-of-2.safetensors", "m/model-2-of-2.safetensors")
     places = '{"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}'
     (tmp_path / "m" / "model.safetensors.index.json").write_text(places)
-    assert find_models(tmp_path) == [Listed("m", tmp_path / "m")]
+    assert find_models(tmp_path) == ([Listed("m", tmp_path / "m")], 0)
 
 
 def test_a_hubs_cache_is_read_through_its_links(tmp_path):

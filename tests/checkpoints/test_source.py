@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from shapprune.checkpoints.architectures import build_network
 from shapprune.checkpoints.loading import count_classes, load_classifier
 from shapprune.checkpoints.source import read_source
-from shapprune.checkpoints.state_dict import read_weights
+from shapprune.checkpoints.state_dict import read_weights_file
 from shapprune.cli.main import main
 from shapprune.errors import InputError
 from shapprune.networks.cifar import preactresnet18, resnet18, resnet34
@@ -295,7 +295,7 @@ def test_numpy_objects_are_refused(value, tmp_path):
         except Exception:
             pytest.skip("this value cannot be pickled")
     with pytest.raises(InputError):
-        read_weights(tmp_path / "a.pt")
+        read_weights_file(tmp_path / "a.pt")
 
 
 # Hugging Face folders

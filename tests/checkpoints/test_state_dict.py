@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from shapprune.checkpoints.architectures import build_network
 from shapprune.checkpoints.loading import load_classifier
-from shapprune.checkpoints.state_dict import read_weights, save_weights
+from shapprune.checkpoints.state_dict import read_weights_file, save_weights
 from shapprune.errors import InputError
 
 ARCH = """
@@ -68,18 +68,18 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 def test_reads_checkpoints(wrap, zipped, weights, tmp_path):
     path = tmp_path / "model.pth.tar"
     torch.save(wrap(weights), path, _use_new_zipfile_serialization=zipped)
-    assert_same(read_weights(path), weights)
+    assert_same(read_weights_file(path).weights, weights)
 
 
 def test_reads_safetensors_under_any_name(weights, tmp_path):
     for name in ("model.safetensors", "model.bin"):
         save_file({f"module.{k}": v for k, v in weights.items()}, tmp_path / name)
-        assert_same(read_weights(tmp_path / name), weights)
+        assert_same(read_weights_file(tmp_path / name).weights, weights)
 
 
 def test_keeps_a_prefix_that_not_all_names_carry(tmp_path):
     torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "model.pt")
-    assert set(read_weights(tmp_path / "model.pt")) == {"module.a", "b"}
+    assert set(read_weights_file(tmp_path / "model.pt").weights) == {"module.a", "b"}
 
 
 class Hostile:
@@ -107,7 +107,7 @@ def test_a_hostile_pickle_never_runs(make, weights, tmp_path):
         case "beside-weights":
             torch.save({"state_dict": weights, "extra": hostile}, path)
     with fails("is malicious: .* calls for posix.mkdir"):
-        read_weights(path)
+        read_weights_file(path)
     assert not hostile.canary.exists()
     if make == "zip":
         torch.load(path, weights_only=False)
@@ -117,14 +117,14 @@ def test_a_hostile_pickle_never_runs(make, weights, tmp_path):
 def test_refuses_a_whole_network(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
     with fails("calls for torch.nn.modules.linear.Linear, .*state_dict"):
-        read_weights(tmp_path / "whole.pt")
+        read_weights_file(tmp_path / "whole.pt")
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_refuses_torchscript(tmp_path):
     torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(str(tmp_path / "script.pt"))
     with fails("TorchScript"):
-        read_weights(tmp_path / "script.pt")
+        read_weights_file(tmp_path / "script.pt")
 
 
 @pytest.mark.parametrize(
@@ -142,14 +142,14 @@ def test_refuses_torchscript(tmp_path):
 def test_refuses_other_files(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     with fails(message):
-        read_weights(tmp_path / name)
+        read_weights_file(tmp_path / name)
 
 
 def test_refuses_what_is_not_there(tmp_path):
     with fails("cannot read .*missing.pth: No such file"):
-        read_weights(tmp_path / "missing.pth")
+        read_weights_file(tmp_path / "missing.pth")
     with fails("cannot read"):
-        read_weights(tmp_path)
+        read_weights_file(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
@@ -163,14 +163,14 @@ def test_refuses_files_cut_short(kind, weights, tmp_path):
     for length in (1, 7, 40, len(whole) // 3, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(InputError):
-            read_weights(path)
+            read_weights_file(path).weights
 
 
 def test_refuses_checkpoints_without_weights(tmp_path):
     for content, found in (({"epoch": 3}, "a dict with 'epoch'"), ([1], "a list"), ({}, "a dict")):
         torch.save(content, tmp_path / "model.pt")
         with fails(f"no weights: .*{found}"):
-            read_weights(tmp_path / "model.pt")
+            read_weights_file(tmp_path / "model.pt").weights
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -178,13 +178,13 @@ def test_names_the_tensor_that_is_not_finite(value, weights, tmp_path):
     weights["1.running_var"][2] = value
     torch.save(weights, tmp_path / "model.pt")
     with fails("'1.running_var' holds NaN or infinite"):
-        read_weights(tmp_path / "model.pt")
+        read_weights_file(tmp_path / "model.pt")
 
 
 def test_terminal_codes_in_names_do_not_reach_the_message(tmp_path):
     torch.save({"\x1b[31mred\n": torch.tensor(float("nan"))}, tmp_path / "model.pt")
     with pytest.raises(InputError) as caught:
-        read_weights(tmp_path / "model.pt")
+        read_weights_file(tmp_path / "model.pt")
     assert str(caught.value).isprintable()
 
 

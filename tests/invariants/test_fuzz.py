@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 from shapprune.checkpoints.pickle_scan import read_pickle
-from shapprune.checkpoints.state_dict import read_weights
+from shapprune.checkpoints.state_dict import read_weights_file
 from shapprune.cli.main import main
 from shapprune.errors import InputError
 from shapprune.reporting.summary import plain as as_json
@@ -46,7 +46,7 @@ EDITS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size
 def reads_or_refuses(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     try:
-        weights = read_weights(path)
+        weights = read_weights_file(path).weights
     except InputError as error:
         assert str(error).isprintable()  # noqa: PT017
     else:

@@ -29,14 +29,16 @@ class Listed:
     beside: tuple[str, ...] = ()
 
 
-def find_models(folder: Path) -> list[Listed]:
-    """Every weights file, and every Hugging Face folder as one model, in the order of the names.
+def find_models(folder: Path) -> tuple[list[Listed], int]:
+    """Every weights file, and every Hugging Face folder as one model, in the order of the names;
+    and how many other files there are, which by their names are no weights and are passed over.
 
     Links are followed, each folder once. Names that begin with a dot are passed over; below a
     Hugging Face folder, also the same model in the formats of other frameworks. A folder that
     cannot be read is listed as a model, to be told as one that could not be scanned.
     """
     found: list[Listed] = []
+    others = 0
     seen: set[Path] = set()
     left = [(folder, False)]  # and whether it is below a Hugging Face folder
     while left:
@@ -58,11 +60,11 @@ def find_models(folder: Path) -> list[Listed]:
             found.append(Listed(name, place, _beside(place, files)))
         else:
             ends = SUFFIXES if inside_hub else SUFFIXES + _FOREIGN
-            for path in files:
-                if path.suffix.lower() in ends:
-                    found.append(Listed(path.relative_to(folder).as_posix(), path))
+            mine = [path for path in files if path.suffix.lower() in ends]
+            found += [Listed(path.relative_to(folder).as_posix(), path) for path in mine]
+            others += len(files) - len(mine)
         left += [(path, inside_hub) for path in reversed(folders)]
-    return found
+    return found, others
 
 
 def _beside(folder: Path, files: list[Path]) -> tuple[str, ...]:

@@ -51,11 +51,6 @@ class WeightsFile:
     suffix: str
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The weights alone, see `read_weights_file`."""
-    return read_weights_file(path).weights
-
-
 def read_weights_file(path: Path, entry: str | None = None) -> WeightsFile:
     """The named tensors of a weights file, on the CPU. No code in the file is ever run.
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from shapprune.checkpoints.registry import find_models
+from shapprune.cli.console import print_note
 from shapprune.cli.options import ScanAllOptions
 from shapprune.errors import InputError
 from shapprune.utils.files import read_json
@@ -61,7 +62,9 @@ def entries(options: ScanAllOptions) -> list[Entry]:
     models = options.models
     if not models.is_dir():
         return _of_list(models)
-    found = find_models(models)
+    found, others = find_models(models)
+    if others:
+        print_note(f"note: {others} other files are no weights by their names: not examined")
     if not found:
         raise InputError(f"{models} holds no weights files: expected a folder of models, or a list")
     code = options.arch if options.arch and options.arch.endswith(".py") else None

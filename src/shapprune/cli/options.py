@@ -30,16 +30,14 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(Options):
-    """Of commands that load a model, and images or recover some; None: as the source states.
+class LoadingOptions(Options):
+    """Of commands that load models, and images or recover some; None: as the source states.
 
     Attributes:
         per_class: None: 10 images a class of those given; of those recovered, as many as
             `recover_images` takes for enough.
     """
 
-    weights: str | Path
-    entry: str | None = None
     arch: str | None = None
     num_classes: int | None = None
     mean: tuple[float, ...] | None = None
@@ -48,6 +46,14 @@ class ModelOptions(Options):
     per_class: int | None = None
     input_size: tuple[int, int, int] | None = None
     prior_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(LoadingOptions):
+    """Of commands that load one model."""
+
+    weights: str | Path
+    entry: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,7 @@ class ScanOptions(ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScanAllOptions(Options):
+class ScanAllOptions(LoadingOptions):
     """``shapprune scan-all``.
 
     Attributes:
@@ -72,14 +78,6 @@ class ScanAllOptions(Options):
 
     models: Path
     out: Path
-    arch: str | None = None
-    num_classes: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    images: str | None = None
-    per_class: int | None = None
-    input_size: tuple[int, int, int] | None = None
-    prior_only: bool = False
     false_alarms: float = FALSE_ALARMS
     jobs: int = 1
     ray: str | None = None

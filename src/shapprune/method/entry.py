@@ -13,7 +13,7 @@ from shapprune.method.recovery import Recovery
 from shapprune.method.triggers import Target, TargetMap, as_map
 from shapprune.model.checks import check_number
 from shapprune.model.inference import copy_of
-from shapprune.model.neurons import find_neurons
+from shapprune.model.neurons import Neurons, find_neurons
 
 
 def enter(
@@ -46,8 +46,9 @@ def forced_maps(targets: Sequence[Target | Literal["y+1"]], classes: int) -> tup
     return tuple(dict.fromkeys(as_map(target, classes) for target in targets))
 
 
-def check_repairable(case: Case, *, pruned: int | None, forced: bool) -> tuple[Case, bool]:
-    """The case, and whether it can be repaired; if not, with a warning that says why.
+def find_prunable(case: Case, *, pruned: int | None, forced: bool) -> tuple[Case, Neurons | None]:
+    """The case and the model's neurons; None, and a warning that says why, if it has none or
+    cannot be copied, and so cannot be repaired.
 
     Args:
         case: of a model that may have no neurons, or that cannot be copied.
@@ -66,5 +67,5 @@ def check_repairable(case: Case, *, pruned: int | None, forced: bool) -> tuple[C
             raise
         warning = f"scanned, but not to be repaired: {fault}"
         warn(warning, InputWarning, stacklevel=4)
-        return replace(case, warnings=(*case.warnings, warning)), False
-    return case, True
+        return replace(case, warnings=(*case.warnings, warning)), None
+    return case, neurons

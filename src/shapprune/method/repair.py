@@ -19,7 +19,7 @@ from shapprune.method.settings import EVALUATION, KINDS_OF_TRIGGER, REFINEMENT, 
 from shapprune.method.triggers import Stamp, TargetMap, targets_of
 from shapprune.model.inference import copy_of
 from shapprune.model.masking import remove_neurons
-from shapprune.model.neurons import Neurons, find_neurons
+from shapprune.model.neurons import Neurons
 from shapprune.utils.progress import Clock, part_of
 
 
@@ -69,6 +69,7 @@ def repair_case(
     case: Case,
     maps: Sequence[TargetMap],
     *,
+    neurons: Neurons,
     evidence: Evidence,
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
@@ -82,6 +83,7 @@ def repair_case(
     Args:
         case: left as it was.
         maps: of the backdoors, at least one.
+        neurons: of the model, see `find_neurons`.
         evidence: of the scan; its best windows and perturbations join the inverted triggers.
         clock: gets the stages.
 
@@ -96,7 +98,6 @@ def repair_case(
     triggers = repair_triggers(case, maps, evidence=evidence, seed=seed, clock=clock)
     of = _classes(targets_of(maps))
     with clock.stage(f"estimate Shapley values for {of}") as report:
-        neurons = find_neurons(case.model, case.images)
         single = [mapping for mapping in maps if len(targets_of([mapping])) == 1]
         surest = torch.tensor(targets_of(single), dtype=torch.int64, device=case.labels.device)
         values = estimate_shapley(

@@ -163,14 +163,14 @@ def test_refuses_files_cut_short(kind, weights, tmp_path):
     for length in (1, 7, 40, len(whole) // 3, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(InputError):
-            read_weights_file(path).weights
+            read_weights_file(path)
 
 
 def test_refuses_checkpoints_without_weights(tmp_path):
     for content, found in (({"epoch": 3}, "a dict with 'epoch'"), ([1], "a list"), ({}, "a dict")):
         torch.save(content, tmp_path / "model.pt")
         with fails(f"no weights: .*{found}"):
-            read_weights_file(tmp_path / "model.pt").weights
+            read_weights_file(tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

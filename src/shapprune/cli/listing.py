@@ -64,7 +64,7 @@ def entries(options: ScanAllOptions) -> list[Entry]:
         return _of_list(models)
     found, others = find_models(models)
     if others:
-        print_note(f"note: {others} other files are no weights by their names: not examined")
+        print_note(f"note: files that by their names are no weights, not examined: {others}")
     if not found:
         raise InputError(f"{models} holds no weights files: expected a folder of models, or a list")
     code = options.arch if options.arch and options.arch.endswith(".py") else None

@@ -11,6 +11,7 @@ _OURS, _FORMER = "ours", ("ours-plain", "ours-o", "ours-mixture", "paper-o")
 
 
 def table1(results: Path) -> Table:
+    """ACC and ASR of ours beside the best of the other defences, a row a model."""
     found: dict[str, dict[str, list[Json]]] = {}
     made_by = set()
     for file in sorted(results.glob("cpu/defend_cpu_*_1a_*.json")):

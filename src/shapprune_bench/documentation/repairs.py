@@ -57,6 +57,7 @@ def medians(runs: Sequence[Json]) -> tuple[float, float]:
 
 
 def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
+    """A table for each group of models, a row a model; the note begins its caption."""
     tables = []
     for title, some in groups(every).items():
         failed = sorted({r["cell"]["specimen"]["name"] for r in some if r["state"] == "failed"})

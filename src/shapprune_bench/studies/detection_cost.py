@@ -45,7 +45,7 @@ class Cost:
         return {"kind": "detection-cost", "specimen": specimen_facts(self.specimen)}
 
 
-class Enough(Exception):
+class BudgetSpentError(Exception):
     """The budget is spent."""
 
 
@@ -72,7 +72,7 @@ class Steps:
         elif done > 0:
             self.current = done
         if perf_counter() > self._until:
-            raise Enough
+            raise BudgetSpentError
 
 
 def measure(task: Cost) -> dict[str, object]:
@@ -91,7 +91,7 @@ def measure(task: Cost) -> dict[str, object]:
             model, many[drawn], labels[drawn], steps=STEPS, seed=0, progress=steps.progress
         )
         whole = True
-    except Enough:
+    except BudgetSpentError:
         whole = False
     seconds = perf_counter() - start
     return {

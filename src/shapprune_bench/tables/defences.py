@@ -89,7 +89,6 @@ def defend(
     Raises:
         InputError: no such defence, or what it says itself.
     """
-
     given = _Given(model, images, labels, recovered, attacker, budget, seed, progress)
     if method == UNREPAIRED:
         return Defended(model)

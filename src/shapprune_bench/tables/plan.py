@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -82,12 +83,10 @@ def plan(
 def _measured(folder: Path | None) -> Iterable[tuple[dict[str, Any], float]]:
     """Cells of all results of a folder, as JSON has them, and their seconds."""
     for file in folder.glob("*_*.json") if folder else ():
-        try:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # failed, or none of ours
             result = json.loads(file.read_text(encoding="utf-8"))
             cell, kind = result["cell"], result["cell"]["kind"]
             yield cell, float(result["seconds" if kind == "model" else "wall_seconds"])
-        except (OSError, ValueError, KeyError, TypeError):  # failed, or none of ours
-            continue
 
 
 def _likely(cell: Cell, past: Sequence[tuple[dict[str, Any], float]]) -> float | None:

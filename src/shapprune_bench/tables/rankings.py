@@ -51,6 +51,7 @@ class Setup:
 
     @property
     def generator(self) -> torch.Generator:
+        """A fresh one at each call, so that every ranking draws the same."""
         return torch.Generator().manual_seed(self.seed)
 
     def game(self) -> NeuronGame:

@@ -11,7 +11,14 @@ from shapprune.checkpoints.state_dict import save_weights
 from shapprune.running.runner import read
 from shapprune_bench.populations.manifest import FORMAT
 from shapprune_bench.studies import detection_cost
-from shapprune_bench.studies.detection_cost import STEPS, Enough, Steps, _spent, report, study
+from shapprune_bench.studies.detection_cost import (
+    STEPS,
+    BudgetSpentError,
+    Steps,
+    _spent,
+    report,
+    study,
+)
 from shapprune_bench.tables.recipes import make
 
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results" / "detection_cost"
@@ -24,7 +31,7 @@ def test_steps_are_counted_by_class():
     steps.progress(1 / 2)
     steps.progress((STEPS + 7) / (2 * STEPS))
     assert (steps.over, steps.current) == ([40], 7)
-    with pytest.raises(Enough):
+    with pytest.raises(BudgetSpentError):
         Steps(2, budget=-1).progress(1 / (2 * STEPS))
 
 

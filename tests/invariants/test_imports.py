@@ -14,24 +14,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src" / "shapprune"
+from sources import ROOT, SOURCE, modules
 
 # A defender has neither the attacker's trigger nor the test set.
 SECRET = re.compile(r"(^|_)(true|truth|test|tests|attacker)(_|$)|testset")
 
 
-def modules(source: Path = SOURCE) -> dict[str, ast.Module]:
-    """Every module by its name below a package, parsed: "" is its ``__init__.py``."""
-    found = {}
-    for file in sorted(source.rglob("*.py")):
-        parts = file.relative_to(source).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found[name] = ast.parse(file.read_text(encoding="utf-8"), str(file))
-    return found
-
-
-MODULES = modules()
+MODULES = modules(SOURCE)
 BENCH = {
     f"bench: {name}": tree for name, tree in modules(SOURCE.parent / "shapprune_bench").items()
 }

@@ -1,6 +1,6 @@
 """What is examined and repaired, checked once and carried whole."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -37,7 +37,7 @@ class Case:
     labels: Tensor
     classes: int
     real: bool
-    flip_allowed: bool
+    flip_allowed: bool = False
     recognition: Recognition = _KNOWN
     warnings: tuple[str, ...] = ()
 
@@ -68,14 +68,24 @@ def check_case(
         images, labels = recovered.images, recovered.labels
     check_module(model)
     model = in_float32(model, check_images(images))
-    images, labels, classes = check_input(model, images, labels)
-    fit = examine(model, images, labels=labels if real else None)
-    found = recognise(fit, images, labels, classes=classes)
-    warnings = [found.warning] if real and found.warning else []
+    return _examined(Case(model, *check_input(model, images, labels), real=real))
+
+
+def _examined(case: Case) -> Case:
+    """The case of a model that can be searched, and what is known of how it answers."""
+    model, images, labels = case.model, case.images, case.labels
+    fit = examine(model, images, labels=labels if case.real else None)
+    found = recognise(fit, images, labels, classes=case.classes)
+    warnings = [found.warning] if case.real and found.warning else []
     if isinstance(fit, Adapted) and fit.straight_through:
         warnings.append(
             "the forward rounds: examined as if what it rounds had passed as it is to gradients"
         )
     fast = in_channels_last(fit, images)
-    flip = flip_allowed(fast, images)
-    return Case(fast, images, labels, classes, real, flip, found, tuple(warnings))
+    return replace(
+        case,
+        model=fast,
+        flip_allowed=flip_allowed(fast, images),
+        recognition=found,
+        warnings=tuple(warnings),
+    )

@@ -16,15 +16,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from shapprune.checkpoints.naming import match, missing
+from shapprune.checkpoints.settings import RESEMBLANCE
 from shapprune.errors import InputError
 from shapprune.utils.text import list_names, quote
 
 _DEEPEST = 50
 _MOST_CONTAINERS = 500_000
-_LEAST = 64  # numbers of a tensor that can be told from another by its direction
-_SAMPLE = 4096  # numbers that are compared
-# Gradients and their moments have cosines near 0 with the weights, averages near 1.
-_ALIKE = 0.5
 
 Path: TypeAlias = tuple[Any, ...]
 
@@ -115,7 +112,7 @@ def _with_resemblances(
     kept: list[str] = []
     sampled: dict[tuple[int, ...], list[Tensor]] = {}
     for tensor in own.values():
-        if tensor.ndim > 1 and tensor.numel() >= _LEAST:
+        if tensor.ndim > 1 and tensor.numel() >= RESEMBLANCE.least:
             sampled.setdefault(tuple(tensor.shape), []).append(_sampled(tensor))
     by_shape = {shape: torch.stack(several) for shape, several in sampled.items()}
     total = sum(tensor.numel() for tensor in own.values())
@@ -213,18 +210,25 @@ def _tensors(node: Any) -> dict[Any, Tensor]:
 def _sampled(tensor: Tensor) -> Tensor:
     """Some of the numbers, as a vector of length 1."""
     flat = tensor.detach().flatten()
-    sample = flat[:: max(1, len(flat) // _SAMPLE)].float()
+    sample = flat[:: max(1, len(flat) // RESEMBLANCE.sample)].float()
     return normalize(sample.nan_to_num(0, 0, 0), dim=0)
 
 
 def _resembles(tensor: Tensor, weights: Tensor) -> bool:
     """Whether a tensor points where one of the weights (n, sample) does."""
-    return tensor.is_floating_point() and float((weights @ _sampled(tensor)).max()) > _ALIKE
+    return (
+        tensor.is_floating_point()
+        and float((weights @ _sampled(tensor)).max()) > RESEMBLANCE.cosine
+    )
 
 
 def _is_flat(tensor: Tensor, total: int) -> bool:
     """Whether all of a network may lie in it in one row, as sharded training keeps it."""
-    return tensor.is_floating_point() and tensor.ndim == 1 and 2 * tensor.numel() >= total > _LEAST
+    return (
+        tensor.is_floating_point()
+        and tensor.ndim == 1
+        and 2 * tensor.numel() >= total > RESEMBLANCE.least
+    )
 
 
 def _spoken(path: Path, prefix: str | None) -> str:

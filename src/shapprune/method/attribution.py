@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from shapprune.data.augmentation import augment, flip_allowed
 from shapprune.errors import InputError
+from shapprune.method.settings import LEAST_PRESENT
 from shapprune.method.triggers import NOT_ATTACKED, Stamp, Target, check_stamps, wanted_answers
 from shapprune.model.checks import check_generator, check_number
 from shapprune.model.classifier import check_examples
@@ -19,9 +20,6 @@ from shapprune.shapley import ShapleyValues, algorithm1, multilinear
 from shapprune.utils.progress import part_of
 
 Estimator: TypeAlias = Literal["multilinear", "algorithm1"]
-
-# Few neurons are pruned: what counts is nearer to the whole network than Shapley values reach.
-_MIN_Q = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +97,9 @@ def estimate_shapley(
 
     def values(game: NeuronGame, part: int) -> ShapleyValues:
         report = part_of(progress, part, parts)
-        return multilinear(game, budget=samples, min_q=_MIN_Q, generator=generator, progress=report)
+        return multilinear(
+            game, budget=samples, min_q=LEAST_PRESENT, generator=generator, progress=report
+        )
 
     backdoor = NeuronGame(model, neurons, stamped, answers, metric=metric)
     flip = flip_allowed(model, images) if flip is None else flip

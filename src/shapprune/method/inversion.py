@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from shapprune.data.augmentation import augment, flip_allowed
 from shapprune.errors import InputError
 from shapprune.method.families import PATCH, PERTURBATION, Family
+from shapprune.method.settings import CUTS
 from shapprune.method.triggers import (
     NOT_ATTACKED,
     Stamp,
@@ -28,8 +29,6 @@ from shapprune.model.metrics import predict
 
 Kind: TypeAlias = Literal["patch", "perturbation"]
 KINDS: tuple[Kind, ...] = ("patch", "perturbation")
-
-_FIRST_CUT, _SECOND_CUT = 0.4, 0.7  # shares of the steps after which hopeless classes stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +165,7 @@ def invert_triggers(
             search.step(active)
             if step >= steps // 10:
                 search.adapt_penalty(gates)
-            if give_up and step + 1 in (int(steps * _FIRST_CUT), int(steps * _SECOND_CUT)):
+            if give_up and step + 1 in [int(steps * share) for share in CUTS]:
                 active = active & _hopeful(norms).cpu()
             if progress:
                 progress((step + 1) / steps)

@@ -7,10 +7,9 @@ from statistics import NormalDist, geometric_mean, median
 from typing import Literal, TypeAlias, get_args
 
 from shapprune.errors import InputError
+from shapprune.method.settings import PAPER
 
 Method: TypeAlias = Literal["mad-small", "mad"]
-
-CONFIDENCE = 0.9545  # Eq. 7 then gives the bound 2, the paper's (Sec. 6.4)
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def detect(
     norms: Sequence[float],
     *,
     method: Method = "mad-small",
-    confidence: float = CONFIDENCE,
+    confidence: float = PAPER.confidence,
     logarithm: bool = True,
     factor: float = 1.0,
     alone: float = inf,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from shapprune.data.augmentation import flip_allowed
 from shapprune.errors import InputError
+from shapprune.method.settings import RECOVERY
 from shapprune.model.checks import check_generator, check_module
 from shapprune.model.classifier import check_classifier, in_channels_last, in_float32
 from shapprune.model.examination import examine
@@ -23,13 +24,6 @@ from shapprune.model.inference import evaluating, searching
 from shapprune.utils.progress import Clock, Progress, Stage, part_of
 
 Moments: TypeAlias = tuple[Tensor, Tensor]  # mean and variance, (channels,) each
-
-_WANTED = 50  # images of all classes, at least
-# Weights of Eq. 9 and 10: of the statistics, the variation and the norm; the answers have 1.
-_BN, _VARIATION, _NORM = 20.0, 0.1, 0.01
-_RATE = 0.05
-_SHIFT = 1 / 16  # largest shift each way, as a share of the image's sides
-_FLOOR = 0.01  # of a layer's mean variance: what a dead channel is taken to vary by
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +100,9 @@ def recover_images(
     noise = torch.rand((4, *input_size), generator=torch.Generator().manual_seed(0)).to(like)
     model = in_channels_last(examine(model, noise), blank)
     layers = statistics_layers(model)
-    labels = torch.arange(classes).repeat(per_class or -(-_WANTED // classes)).to(like.device)
+    labels = (
+        torch.arange(classes).repeat(per_class or -(-RECOVERY.wanted // classes)).to(like.device)
+    )
     chunks = labels.tensor_split(-(-len(labels) // batch_size))
     clock, found, divergences = Clock(progress), [], []
     with clock.stage("recover images of every class") as report:
@@ -137,22 +133,22 @@ def _descend(
     progress: Callable[[float], None],
 ) -> float:
     """Change the images in place; the divergence of Eq. 8 at the end."""
-    optimiser = torch.optim.Adam([images], lr=_RATE, betas=(0.5, 0.9))
-    reach = [round(side * _SHIFT) for side in images.shape[2:]]
+    optimiser = torch.optim.Adam([images], lr=RECOVERY.learning_rate, betas=(0.5, 0.9))
+    reach = [round(side * RECOVERY.shift) for side in images.shape[2:]]
     mirror = False
     with evaluating(model):
         for step in range(steps):
             if step == steps // 2:  # by now they show what the model was taught
                 mirror = flip_allowed(model, images)
             warm, cool = min(1, (step + 1) / (0.1 * steps)), 0.5 + 0.5 * cos(pi * step / steps)
-            optimiser.param_groups[0]["lr"] = _RATE * warm * cool
+            optimiser.param_groups[0]["lr"] = RECOVERY.learning_rate * warm * cool
             with torch.enable_grad(), observed(layers) as moments:
                 leaves = images.detach().requires_grad_()
                 seen = _moved(leaves, reach, mirror, generator)
                 answer = F.cross_entropy(model(seen), labels)
                 bn = divergence(layers, moments)
-                loss = answer + _BN * bn + _VARIATION * variation(seen)
-                loss = loss + _NORM * (seen - 0.5).square().mean()
+                loss = answer + RECOVERY.statistics * bn + RECOVERY.variation * variation(seen)
+                loss = loss + RECOVERY.norm * (seen - 0.5).square().mean()
                 (images.grad,) = torch.autograd.grad(loss, leaves)
             optimiser.step()
             images.clamp_(0, 1)
@@ -221,7 +217,7 @@ def divergence(layers: Sequence[nn.Module], moments: dict[nn.Module, Moments]) -
         mean, variance = moments[layer]
         assert isinstance(layer.running_mean, Tensor)
         assert isinstance(layer.running_var, Tensor)
-        floor = _FLOOR * layer.running_var.mean() + 1e-12
+        floor = RECOVERY.floor * layer.running_var.mean() + 1e-12
         ratio = (variance + floor) / (layer.running_var + floor)
         gap = (mean - layer.running_mean).square() / (layer.running_var + floor)
         far.append(0.5 * (ratio + gap - 1 - ratio.log()).mean())

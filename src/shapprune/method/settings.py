@@ -1,5 +1,7 @@
 """Every number that the verdict and the repair rest on, once, with where it comes from.
 
+What decides whether a model can be examined at all stands in `shapprune.model.settings`.
+
 What is fitted to a population (coefficients and bounds) stands in `calibration.json`, which
 ``shapprune bench detection --calibrate`` writes.
 """
@@ -109,6 +111,27 @@ class PerturbationSettings:
     first: float = 0.3
     last: float = 0.1
     views: int = 72
+
+
+@dataclass(frozen=True)
+class RecoverySettings:
+    """Of images recovered from batch norm (Eq. 8 to 10), see docs/notes/without-data-0.1.md.
+
+    Attributes:
+        wanted: images of all classes, at least.
+        statistics, variation, norm: weights of Eq. 9 and 10; the answers have 1.
+        learning_rate: of Adam.
+        shift: largest shift each way, as a share of the image's sides.
+        floor: of a layer's mean variance: what a dead channel is taken to vary by.
+    """
+
+    wanted: int = 50
+    statistics: float = 20.0
+    variation: float = 0.1
+    norm: float = 0.01
+    learning_rate: float = 0.05
+    shift: float = 1 / 16
+    floor: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -246,7 +269,15 @@ TEN_CLASSES = 10
 # Features are compared with how far the upper half of the other classes spreads, and this.
 SPREAD_FLOOR = 0.2
 
+# Shares of an inversion's steps after which classes with large triggers stop (Shen et al. 2021).
+CUTS = (0.4, 0.7)
+
+# Shapley values are estimated among coalitions of at least this share: few neurons are pruned, and
+# what counts is nearer to the whole network than the values of Eq. 3 reach (docs/shapley.md).
+LEAST_PRESENT = 0.8
+
 MARGINS = MarginSettings()
+RECOVERY = RecoverySettings()
 WINDOWS = WindowSettings()
 PERTURBATIONS = PerturbationSettings()
 UNTARGETED = UntargetedSettings()

@@ -16,15 +16,10 @@ from shapprune.model.adapted import Adapted, Outputs, ends_in_sigmoid
 from shapprune.model.checks import check_differentiable
 from shapprune.model.gradients import gradient_fault
 from shapprune.model.inference import CHUNK, evaluating, left_as_it_was
-from shapprune.model.outputs import REPEATS, fixed_draws, largest, outputs_of, spread
+from shapprune.model.outputs import fixed_draws, largest, outputs_of, spread
 from shapprune.model.recognition import better_way
+from shapprune.model.settings import EXAMINATION
 from shapprune.utils.text import list_names
-
-_IMAGES, _NOISE = 8, 4  # that are looked at more closely than by one pass
-_ALONE = 3  # of them, also passed without the others
-_ALONE_DIFFERS = 1e-2  # and what an image alone may, as other kernels run on a batch
-_CONSTANT = 1e-6  # of the largest logit: rounding
-_SUM = 1e-4  # what probabilities may miss 1 by
 
 
 def examine(model: nn.Module, images: Tensor, *, labels: Tensor | None = None) -> nn.Module:
@@ -99,8 +94,12 @@ class _Probes:
 
     @classmethod
     def of(cls, images: Tensor) -> "_Probes":
-        some = torch.linspace(0, len(images) - 1, min(_IMAGES, len(images))).round().long()
-        noise = torch.rand((_NOISE, *images.shape[1:]), generator=fixed_draws()).to(images)
+        some = (
+            torch.linspace(0, len(images) - 1, min(EXAMINATION.images, len(images))).round().long()
+        )
+        noise = torch.rand((EXAMINATION.noise, *images.shape[1:]), generator=fixed_draws()).to(
+            images
+        )
         return cls(images[some.to(images.device)], noise)
 
     @property
@@ -143,7 +142,7 @@ def _check_repeats(
             f"a forward changes {list_names(moved)} although eval() was called{_training(model)}: "
             "answers then depend on what was asked before; use the running statistics as they are"
         )
-    if largest(one - other) > REPEATS * spread(one):
+    if largest(one - other) > EXAMINATION.repeats * spread(one):
         raise InputError(
             f"two passes of the same images give different logits{_training(model)}: take what is "
             "random (dropout, noise, augmentation) out of the forward in eval mode"
@@ -152,9 +151,9 @@ def _check_repeats(
 
 def _check_alone(model: nn.Module, probes: _Probes, together: Tensor) -> None:
     """Images alone, the last of them noise, against the same ones in a batch."""
-    for row in [*range(min(_ALONE - 1, len(probes.images))), len(together) - 1]:
+    for row in [*range(min(EXAMINATION.alone - 1, len(probes.images))), len(together) - 1]:
         alone = outputs_of(model, probes.rows[row : row + 1], "one image")
-        if largest(alone[0] - together[row]) > _ALONE_DIFFERS * spread(together):
+        if largest(alone[0] - together[row]) > EXAMINATION.alone_differs * spread(together):
             norms = {
                 name: module
                 for name, module in model.named_modules()
@@ -172,14 +171,15 @@ def _kind_of(outputs: Tensor, model: Adapted, probes: _Probes) -> Outputs:
     """What the outputs are, (n, classes), of images and noise."""
     if float(outputs.min()) < 0 or float(outputs.max()) > 1:
         return "logits"
-    slack = max(_SUM, 4 * torch.finfo(outputs.dtype).eps)
+    slack = max(EXAMINATION.sums, 4 * torch.finfo(outputs.dtype).eps)
     if bool(((outputs.sum(1) - 1).abs() <= slack).all()):
         return "probabilities"
     with torch.no_grad():
         if ends_in_sigmoid(model, probes.rows):
             return "sigmoids"
     # Of a network that has learnt little, logits may lie there as well, but not so far apart.
-    if float(outputs.min()) < 0.05 and float(outputs.max()) > 0.5:
+    low, high = EXAMINATION.sigmoid_low, EXAMINATION.sigmoid_high
+    if float(outputs.min()) < low and float(outputs.max()) > high:
         raise InputError(
             "all outputs lie in [0, 1] and those of an image do not sum to 1, as after a sigmoid: "
             "return the logits, which come before it"
@@ -193,7 +193,7 @@ def _check_answers(
     both = torch.cat([logits, noise])
     answers = logits.argmax(1).unique().tolist()
     fault = None
-    if largest(both - both[:1]) <= _CONSTANT * largest(both):
+    if largest(both - both[:1]) <= EXAMINATION.constant * largest(both):
         fault = (
             "the logits do not depend on the image: they are the same for all images and for "
             f"noise, and the answer is class {answers[0]}"

@@ -5,17 +5,9 @@ from torch import Tensor, nn
 
 from shapprune.errors import InputError
 from shapprune.model.adapted import Adapted
-from shapprune.model.outputs import REPEATS, fixed_draws, largest, outputs_of, spread
+from shapprune.model.outputs import fixed_draws, largest, outputs_of, spread
+from shapprune.model.settings import EXAMINATION, GRADIENT
 from shapprune.utils.text import describe
-
-_STEP = 4 / 255  # of a pixel's range: four levels of an 8-bit image
-_STEPPED = 1 / 8  # of the pixels: so that the step stays a small one
-# Between the change that a gradient predicts and the one that comes. On 36 trained networks of
-# thirteen architectures the quotient is 0.87 to 1.05.
-_FACTOR = 4.0
-# What the square of their difference may be of the prediction's, where rounding was let pass: on
-# seven of the networks 0.02 with 64 to 256 levels, 0.006 to 0.4 with 32, 0.5 to 2.3 with 2.
-_ROUGH = 0.1
 
 
 def gradient_fault(model: Adapted, images: Tensor) -> str | None:
@@ -40,7 +32,7 @@ def gradient_fault(model: Adapted, images: Tensor) -> str | None:
         return f"{cut} ({describe(error)})"
     if slope is None:
         return cut
-    if largest(logits - plain) > REPEATS * spread(plain):
+    if largest(logits - plain) > EXAMINATION.repeats * spread(plain):
         return (
             "the model gives other logits when a gradient is asked for than without: let its "
             "forward be the same in both"
@@ -60,7 +52,9 @@ def gradient_fault(model: Adapted, images: Tensor) -> str | None:
     square = float((predicted**2).sum()) + 1e-30
     ratio = float((predicted * came).sum()) / square
     wrong = float(((predicted - came) ** 2).sum()) / square
-    if not 1 / _FACTOR <= ratio <= _FACTOR or (model.straight_through and wrong > _ROUGH):
+    if not 1 / GRADIENT.factor <= ratio <= GRADIENT.factor or (
+        model.straight_through and wrong > GRADIENT.rough
+    ):
         return (
             "the gradient of the logits is not that of the answers: a small step along it changes "
             f"them by {ratio:.2g} of what it says; take what is detached or rounded out of the "
@@ -83,8 +77,8 @@ def _step(
     model: nn.Module, images: Tensor, weights: Tensor, slope: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The change (n,) of the weighted logits in a step uphill: by the gradient, and in truth."""
-    chosen = torch.rand(images.shape, generator=fixed_draws()).to(images) < _STEPPED
-    there = (images + _STEP * slope.sign() * chosen).clamp(0, 1)
+    chosen = torch.rand(images.shape, generator=fixed_draws()).to(images) < GRADIENT.stepped
+    there = (images + GRADIENT.step * slope.sign() * chosen).clamp(0, 1)
     uphill, _ = _slope(model, there, weights)
     mean = (slope + (slope if uphill is None else uphill)) / 2
     predicted = (mean.float() * (there - images).float()).flatten(1).sum(1)

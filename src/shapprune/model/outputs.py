@@ -7,8 +7,6 @@ from shapprune.errors import InputError
 from shapprune.model.inference import CHUNK
 from shapprune.utils.text import describe
 
-REPEATS = 1e-3  # of the outputs' range: what the same pass may differ by
-
 
 def outputs_of(model: nn.Module, images: Tensor, what: str, *, copy: bool = True) -> Tensor:
     """What the model returns for a copy of the images, without a gradient."""

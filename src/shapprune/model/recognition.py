@@ -11,12 +11,8 @@ from shapprune.errors import InputError
 from shapprune.model.adapted import unwrap
 from shapprune.model.classifier import Classifier
 from shapprune.model.metrics import predict
+from shapprune.model.settings import RECOGNITION
 
-_FEW = 0.5  # share of right answers below which something does not fit, whatever the model
-_DOUBTED = 0.8  # share below which other ways to give the images are tried
-_MOST = 32  # images that they are tried on
-_CHANCE = 0.05  # probability that guesses do as well, above which it may be guesses
-_FITS = 0.01  # probability that a way does so well by chance, below which it is named
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -46,12 +42,14 @@ def recognise(model: nn.Module, images: Tensor, labels: Tensor, *, classes: int)
     """
     right = int((predict(model, images) == labels).sum())
     share = right / len(labels)
-    guessed = _at_least(right, len(labels), 1 / classes) > _CHANCE
-    cause = better_way(model, images, labels, classes=classes) if share < _DOUBTED else None
+    guessed = _at_least(right, len(labels), 1 / classes) > RECOGNITION.chance
+    cause = (
+        better_way(model, images, labels, classes=classes) if share < RECOGNITION.doubted else None
+    )
     told = f"the model gives only {right} of {len(labels)} images their label"
     if cause:
         return Recognition(share, guessed, f"{told}: {cause}")
-    if share < _FEW or guessed:
+    if share < RECOGNITION.few or guessed:
         advice = "do the labels, their order, mean and std and the size of the images fit it?"
         return Recognition(share, guessed, f"{told}: {advice}")
     return Recognition(share, guessed, None)
@@ -66,7 +64,7 @@ def better_way(model: nn.Module, images: Tensor, labels: Tensor, *, classes: int
     Returns:
         What was tried and how often it is right, in words; None where nothing helps.
     """
-    some = torch.linspace(0, len(images) - 1, min(_MOST, len(images))).round().long()
+    some = torch.linspace(0, len(images) - 1, min(RECOGNITION.most, len(images))).round().long()
     images, labels = images[some.to(images.device)], labels[some.to(labels.device)]
     answers = predict(model, images)
     before = int((answers == labels).sum())
@@ -82,7 +80,10 @@ def better_way(model: nn.Module, images: Tensor, labels: Tensor, *, classes: int
         found.append((hits, f"on images {words}"))
     hits, words = max(found, key=lambda way: way[0])
     usual = max(before / len(labels), 1 / classes)
-    if hits < _FEW * len(labels) or _at_least(hits, len(labels), usual) > _FITS:
+    if (
+        hits < RECOGNITION.few * len(labels)
+        or _at_least(hits, len(labels), usual) > RECOGNITION.fits
+    ):
         return None
     return f"{words} it would be right on {hits} of {len(labels)}, and on {before} as they are"
 

@@ -10,6 +10,7 @@ from shapprune.method import detection
 from shapprune.method.detection import Calibration
 from shapprune.method.rates import Rate
 from shapprune.method.settings import RECOGNISED
+from shapprune.model.settings import RECOGNITION
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import findings
 from shapprune.reporting.words import listed, percent
@@ -17,7 +18,6 @@ from shapprune.reporting.words import listed, percent
 _MOST_USED = 10  # images of a class
 _MOST_LINES = 4  # of evidence
 _RARE, _OFTEN = 0.2, 0.8  # shares of a kind of attack that are found seldom, and nearly always
-_LABELLED = 0.5  # of the images; fewer say that labels, mean or std do not fit
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _ship(result: ScanResult | RepairResult, scan: ScanResult) -> list[str]:
             "Not yet.",
             "Until you know more, do not use it where a planted answer could do harm.",
         ]
-    elif scan.accuracy < _LABELLED:
+    elif scan.accuracy < RECOGNITION.few:
         said = [
             "Not before the inputs are checked.",
             f"The model gives only {percent(scan.accuracy)} of the images their label, so that the "

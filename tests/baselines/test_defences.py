@@ -90,7 +90,13 @@ def test_global_generators_are_left_alone_and_do_not_matter(name):
 
 @pytest.mark.parametrize("name", sorted(set(QUICK) - {"clp"}))
 def test_networks_without_norms_are_repaired_too(name):
-    QUICK[name](build("plain-conv"), random_images(5), torch.arange(5))
+    model, images = build("plain-conv"), random_images(5)
+    repaired = QUICK[name](model, images, torch.arange(5))
+    assert repaired is not model
+    assert {k: v.shape for k, v in repaired.state_dict().items()} == {
+        k: v.shape for k, v in model.state_dict().items()
+    }
+    assert bool(repaired(images).isfinite().all())
 
 
 @every_defence

@@ -72,7 +72,9 @@ def test_loads_a_classifier(arch, weights, tmp_path):
 def test_old_checkpoints_lack_the_batch_counter(arch, weights, tmp_path):
     del weights["1.num_batches_tracked"]
     torch.save(weights, tmp_path / "model.pth")
-    load_classifier(tmp_path / "model.pth", arch=arch, num_classes=10)
+    loaded = load_classifier(tmp_path / "model.pth", arch=arch, num_classes=10).network.state_dict()
+    assert int(loaded.pop("1.num_batches_tracked")) == 0
+    assert_same(loaded, weights)
 
 
 @pytest.mark.parametrize(

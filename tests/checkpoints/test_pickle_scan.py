@@ -23,10 +23,18 @@ def test_numbers_in_text_are_read_as_pickle_reads_them(opcode, text):
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_plain_values_come_through(protocol):
-    value = {"a": [1, -2, 3.5, None, True], "b": ("x", b"y", 1 << 70), 3: {"é": {}}}
+    text = b"y" if protocol > 2 else "y"  # before, bytes are a call
+    value = {"a": [1, -2, 3.5, None, True], "b": ("x", text, 1 << 70), 3: {"é": {}}}
     read = read_pickle(BytesIO(pickle.dumps(value, protocol)))
-    if protocol > 2:  # before, bytes are a call
-        assert read.value == value
+    assert read.value == value
+    assert read.fault is None
+
+
+@pytest.mark.parametrize("protocol", range(3))
+def test_bytes_are_a_call_in_old_pickles(protocol):
+    read = read_pickle(BytesIO(pickle.dumps(b"y", protocol)))
+    assert isinstance(read.value, Call)
+    assert read.globals == ("_codecs.encode",)
     assert read.fault is None
 
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -109,9 +110,9 @@ def test_a_hostile_pickle_never_runs(make, weights, tmp_path):
     with fails("is malicious: .* calls for posix.mkdir"):
         read_weights_file(path)
     assert not hostile.canary.exists()
-    if make == "zip":
+    with suppress(RuntimeError):  # a bare pickle is none of torch's, which shows when it has run
         torch.load(path, weights_only=False)
-        assert hostile.canary.exists(), "the canary must be able to sing"
+    assert hostile.canary.exists(), "the canary must be able to sing"
 
 
 def test_refuses_a_whole_network(tmp_path):

@@ -113,9 +113,8 @@ def test_each_model_gets_its_line_worst_first(done, mirror):
         ("deep/er/bad.safetensors", "backdoored"),
         (HOSTILE, "failed"),
         ("broken.pt", "failed"),
-        ("org/good", states["org/good"]),
+        ("org/good", "clean"),
     ]
-    assert states["org/good"] in ("clean", "suspicious")
     bad, hostile, broken, good = found["models"]
     assert bad["target_classes"] == [TARGET]
     assert bad["images"] == CLASSES

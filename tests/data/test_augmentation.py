@@ -1,10 +1,12 @@
 """Variations of images: what they may change, and by how much."""
 
+from math import cos, sin
+
 import pytest
 import torch
 from torch import nn
 
-from shapprune.data.augmentation import augment, flip_allowed, mix
+from shapprune.data.augmentation import augment, flip_allowed, mix, warp
 from toys import backdoored_net, seeded, toy_images
 
 
@@ -109,3 +111,59 @@ def test_flips_where_the_model_answers_as_before():
     assert not flip_allowed(backdoored_net(), batch)  # left and right are classes
     colours = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert flip_allowed(colours, batch)
+
+
+def fixed(monkeypatch, *draws: float) -> None:
+    """Every share that is drawn next, in order."""
+    left = list(draws)
+    monkeypatch.setattr(torch, "rand", lambda n, **_: torch.full((n,), left.pop(0)))
+
+
+STILL = (0.5, 4 / 7, 0.5, 0.5, 0.5)  # of angle, zoom, aspect, across, down: no change
+
+
+def test_a_warp_of_nothing_changes_nothing(monkeypatch):
+    batch = images()
+    fixed(monkeypatch, *STILL)
+    torch.testing.assert_close(warp(batch, generator=seeded()), batch)
+
+
+def ramp() -> torch.Tensor:
+    """On a square, the horizontal place of each pixel's centre, in [-1, 1] from edge to edge."""
+    return ((torch.arange(20.0) + 0.5) / 10 - 1).expand(1, 1, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("place", "draw", "across", "down"),  # how far the ramp climbs a step to the right and down
+    [
+        (0, 1.0, cos(0.44), -sin(0.44)),  # 25°
+        (0, 0.0, cos(0.44), sin(0.44)),
+        (1, 0.0, 0.6, 0.0),  # a part of the image, enlarged
+        (2, 1.0, 1.2, 0.0),  # the width alone by this way, the height by the other
+    ],
+)
+def test_a_warp_goes_as_far_as_it_says(monkeypatch, place, draw, across, down):
+    draws = [*STILL]
+    draws[place] = draw
+    fixed(monkeypatch, *draws)
+    warped = warp(ramp(), generator=seeded())[0, 0]
+    middle = warped[7:13, 7:13]  # nothing from behind the border is there
+    assert float(middle.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(middle.diff(dim=1).mean()) == pytest.approx(across / 10, abs=1e-5)
+    assert float(middle.diff(dim=0).mean()) == pytest.approx(down / 10, abs=1e-5)
+
+
+def test_what_is_enlarged_is_moved_within_the_image(monkeypatch):
+    """By 0.3 of what lies outside of it: at a zoom of 0.6, 0.12 of half of the image."""
+    fixed(monkeypatch, 0.5, 0.0, 0.5, 1.0, 0.5)
+    middle = warp(ramp(), generator=seeded())[0, 0, 7:13, 7:13]
+    assert float(middle.mean()) == pytest.approx(0.3 * 0.4, abs=1e-5)
+
+
+def test_every_image_is_warped_on_its_own():
+    same = images(1).expand(8, -1, -1, -1)
+    warped = warp(same, generator=seeded())
+    assert warped.shape == same.shape
+    assert len(warped.flatten(1).unique(dim=0)) == 8
+    assert 0 <= float(warped.min()) < float(warped.max()) <= 1
+    assert torch.equal(warped, warp(same, generator=seeded()))

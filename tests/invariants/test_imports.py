@@ -104,6 +104,10 @@ def test_estimators_see_a_game_and_never_a_network(name):
 
 @pytest.mark.parametrize("name", STEPS)
 def test_no_defence_is_told_the_trigger_or_the_test_set(name):
+    """By the names of what it is told. What comes under other names is caught where it is given:
+    tests of `tables.defences` seal the attacker's trigger, those of `tables.measure` load
+    the test set when the defence is over.
+    """
     told = [
         f"{function.name}({parameter.arg})"
         for function in ast.walk(MODULES[name])

@@ -1,13 +1,21 @@
 """What is made of evidence: scores, bounds, the three verdicts."""
 
 import json
+from dataclasses import FrozenInstanceError, replace
 from math import exp, log
 
 import pytest
 
 from evidences import evidence, next_class
 from shapprune.errors import InputError
-from shapprune.method.detection import Calibration, Score, judge, read_calibration, shipped
+from shapprune.method.detection import (
+    Calibration,
+    Score,
+    judge,
+    read_calibration,
+    shipped,
+    verdict_on,
+)
 from shapprune.method.evidence import features
 from shapprune.method.rates import wilson
 from shapprune.method.settings import RULES
@@ -130,3 +138,136 @@ def test_wilsons_interval_is_that_of_the_textbook():
     rate = wilson(8, 10)
     assert (rate.low, rate.high) == pytest.approx((0.490, 0.943), abs=1e-3)
     assert wilson(0, 0).high == 1
+
+
+# Where exactly the bounds are
+
+
+def at(score: float, *, step: float = 0.0) -> Calibration:
+    """Ten classes of the same margin have this score, a class of a larger one so much more."""
+    return Calibration({"margin": Score(score, {"margin": step})}, None, CLEAN, {})
+
+
+LEVEL = evidence([1.0] * 10)
+STANDING = features(evidence([*[1.0] * 9, 4.0]))[9]["margin"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "verdict"),
+    [(0.02, "suspicious"), (0.05, "clean")],  # at the bound of the one, and of the other
+)
+def test_a_score_on_a_bound_is_not_above_it(rate, verdict):
+    said = judge(LEVEL, calibration=at(RULE.bound(rate)))
+    assert said.score == RULE.bound(rate)
+    assert said.verdict == verdict
+    assert (said.targets == ()) == (verdict == "clean")
+
+
+def test_a_class_on_the_bound_is_not_named():
+    rule = at(RULE.bound(0.05), step=0.05 / STANDING)
+    said = judge(evidence([*[1.0] * 9, 4.0]), calibration=rule)
+    assert said.scores[0] == said.suspicious < said.scores[9] < said.backdoored
+    assert (said.verdict, said.targets) == ("suspicious", (9,))
+
+
+def test_beside_a_target_no_class_is_named_that_is_only_suspicious():
+    rule = at(RULE.bound(0.02) - 0.05, step=9.0)
+    said = judge(evidence([*[1.0] * 9, 4.0]), calibration=rule)
+    assert said.suspicious < said.scores[0] < said.backdoored < said.scores[9]
+    assert (said.verdict, said.targets) == ("backdoored", (9,))
+
+
+def test_targets_and_ranking_begin_with_the_highest():
+    said = judge(evidence([3.0, 1.0, 9.0, 1.5, 1.0, 1.0]), calibration=at(5.0, step=1.0))
+    assert said.targets == (2, 0, 3, 1, 4, 5)
+    assert said.ranking == said.targets
+
+
+def test_the_looser_bound_stands_for_half_of_the_clean_models_at_most():
+    said = judge(LEVEL, false_alarms=0.3, calibration=RULE)
+    assert (said.suspicious, said.backdoored) == (RULE.bound(0.5), RULE.bound(0.3))
+
+
+@pytest.mark.parametrize(
+    ("score", "verdict", "is_mapped"),
+    [
+        (RULE.bound(0.02) + 1, "backdoored", True),
+        ((RULE.bound(0.02) + RULE.bound(0.05)) / 2, "suspicious", True),
+        (RULE.bound(0.05), "clean", False),
+        (RULE.bound(0.05) - 1, "clean", False),
+    ],
+)
+def test_a_map_is_told_where_what_has_no_target_is_above_a_bound(score, verdict, is_mapped):
+    rule = Calibration(
+        {"margin": Score(-30.0, {"margin": 0.0})}, Score(score, {"spread": 0.0}), CLEAN, {}
+    )
+    said = judge(evidence([1.0] * 4, answers=next_class(4)), calibration=rule)
+    assert said.untargeted == said.score == score
+    assert (said.verdict, said.targets) == (verdict, ())
+    assert said.mapping == ((1, 2, 3, 0) if is_mapped else None)
+
+
+def test_undecided_is_what_is_suspicious_without_a_finding():
+    clean = judge(LEVEL, calibration=at(-30.0))
+    found = judge(LEVEL, calibration=at((RULE.bound(0.02) + RULE.bound(0.05)) / 2))
+    bare = judge(type(LEVEL)(LEVEL.classes, LEVEL.margins), calibration=at(-30.0))
+    on_the_bound = replace(bare, suspicious=bare.score)
+    assert [one.verdict for one in (clean, found, bare)] == ["clean", "suspicious", "suspicious"]
+    assert [one.undecided for one in (clean, found, bare, on_the_bound)] == [
+        *(False, False),
+        *(True, True),
+    ]
+
+
+def test_without_a_word_on_the_data_they_are_enough():
+    assert verdict_on(-1, suspicious=0, backdoored=1) == "clean"
+    assert verdict_on(-1, suspicious=0, backdoored=1, conclusive=False) == "suspicious"
+
+
+# What a calibration knows
+
+KNOWN = Calibration(
+    {}, None, ((0.0, 1.0), (2.0, 3.0)), {}, {"a": ((1.0, 2.0), (3.0,)), "b": ((2.0,),)}
+)
+
+
+@pytest.mark.parametrize(
+    ("rate", "hits", "of", "cases"),
+    [
+        (KNOWN.as_high(2.0), 2, 4, 2),
+        (KNOWN.clean_above(2.0), 1, 4, 2),
+        (KNOWN.poisoned_above(2.0), 1, 4, 3),
+        (KNOWN.poisoned_above(1.5), 3, 4, 3),
+        (KNOWN.poisoned_above(1.5, "a"), 2, 3, 2),
+        (KNOWN.poisoned_above(1.5, "b"), 1, 1, 1),
+    ],
+)
+def test_how_many_get_past_a_bound(rate, hits, of, cases):
+    assert (rate.hits, rate.of) == (hits, of)
+    assert rate == wilson(hits, of, cases=cases)
+
+
+def test_the_least_rate_is_told():
+    with pytest.raises(InputError, match=r"share from 0\.020, which is one of the 50 clean"):
+        RULE.bound(0.01)
+
+
+def test_a_calibration_of_later_rules_is_refused():
+    with pytest.raises(InputError, match="rules 99"):
+        read_calibration({"rules": "99"}, "images")
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [({"clean": 3}, {"clean": 3}), ("words", {}), (None, {})]
+)
+def test_where_a_calibration_comes_from_is_kept(given, read):
+    empty = {"single": {}, "untargeted": None, "clean": [[0.0]]}
+    content = {"rules": RULES, "bases": {"images": empty}, "provenance": given}
+    assert read_calibration(content, "images").provenance == read
+
+
+def test_what_is_judged_is_not_written_over():
+    said = judge(LEVEL, calibration=RULE)
+    for record, name in ((said, "verdict"), (RULE, "clean"), (RULE.single["margin"], "intercept")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(record, name, None)

@@ -1,5 +1,6 @@
 """MAD and MAD-small on norms whose indices can be worked out by hand."""
 
+from dataclasses import FrozenInstanceError
 from math import exp, log
 
 import pytest
@@ -106,6 +107,7 @@ def test_smaller_norms_are_never_less_suspect(method):
         ([1, 2, float("inf")], {}, "positive"),
         (EVEN, {"confidence": 0}, "confidence"),
         (EVEN, {"confidence": 1}, "confidence"),
+        (EVEN, {"confidence": -0.1}, "confidence"),
     ],
 )
 def test_errors(norms, options, message):
@@ -128,6 +130,30 @@ def test_hand_values_of_logarithms():
     assert found.indices == pytest.approx(
         [2 * log(10) / (1.5 * log(10) * SIGMA), 1 / (1.5 * SIGMA), 0, 0, 0]
     )
+
+
+def test_so_many_times_smaller_is_small_enough():
+    assert detect([5, 10, 10.5, 9.5, 11, 9, 10], factor=2).targets == (0,)
+
+
+@pytest.mark.parametrize(
+    ("norms", "message"),
+    [
+        ([], "got none"),
+        ([[]], "got 0"),
+        ([[1, 2], [1]], "got 2, 1"),
+        ([[1], [1, 2], [1, 2, 3]], "got 1, 2, 3"),
+        ([[1, 2], [0, 1]], "positive"),
+    ],
+)
+def test_kinds_that_do_not_fit_together(norms, message):
+    with pytest.raises(InputError, match=message):
+        combine(norms)
+
+
+def test_what_is_detected_is_not_written_over():
+    with pytest.raises(FrozenInstanceError):
+        detect(EVEN).targets = ()  # type: ignore[misc]
 
 
 def test_an_outlier_is_smaller_by_a_factor():
@@ -159,4 +185,4 @@ def test_kinds_together():
 
 
 def test_five_norms_are_too_few_for_those_below_the_median():
-    assert [fitting_method(classes) for classes in (5, 6)] == ["mad", "mad-small"]
+    assert [fitting_method(classes) for classes in (4, 5, 6)] == ["mad", "mad", "mad-small"]

@@ -90,8 +90,7 @@ def test_the_scans_window_joins_where_it_moves_nearly_all():
         windows = replace(evidence.windows, shares=tuple(shares))
         triggers = found(replace(evidence, windows=windows), all_to_one(TARGET, CLASSES))
         assert len(triggers) == 2 + more
-        if more:
-            assert triggers[-1].stamp is windows.triggers[place]
+        assert (triggers[-1].stamp is windows.triggers[place]) == bool(more)
 
 
 def test_a_map_has_the_scans_triggers_without_a_target():

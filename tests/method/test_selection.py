@@ -1,5 +1,7 @@
 """The one rule, by hand."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 
 from shapprune.method.evaluation import Proxies, Share
@@ -27,6 +29,9 @@ WORKS = candidate(1, 1, 1).proxies  # of the original
         ([(0.9, 0.3, 0.5), (0.9, 0.2, 0.4), (0.8, 0.25, 0.3)], 2, False),  # none: the least ASR
         ([(0.7, 0, 0), (0.9, 0.1, 0.2)], 1, False),  # what keeps too little is no repair
         ([(0.7, 0, 0), (0.6, 0, 0)], 0, True),  # unless there is nothing else
+        ([(0.4, 0, 0), (0.3, 0, 0)], 0, True),
+        ([(0.9, 0, 0.06), (0.8, 0, 0.05)], 1, True),  # on the bound is low enough
+        ([(0.82, 0, 0.05), (0.8, 0, 0.02)], 1, True),  # a point of ASR is one of answers
     ],
 )
 def test_the_rule(cases, chosen, sufficient):
@@ -42,3 +47,15 @@ def test_the_original_is_no_repair(asr, sufficient):
     original, tuned = candidate(1, asr, asr, "pruned"), candidate(0.9, 0, 0)
     found = choose([original, tuned], original=original.proxies, settings=SETTINGS)
     assert found == (1, sufficient)
+
+
+def test_the_original_is_taken_only_where_there_is_nothing_else():
+    original, broken = candidate(1, 0.5, 0.5, "pruned"), candidate(0.1, 0.9, 0.9)
+    for cases, chosen in (([original, broken], 1), ([original], 0)):
+        found = choose(cases, original=original.proxies, settings=SETTINGS)
+        assert found == (chosen, False)
+
+
+def test_candidates_are_not_written_over():
+    with pytest.raises(FrozenInstanceError):
+        candidate(1, 0, 0).pruned = (1,)  # type: ignore[misc]

@@ -19,6 +19,7 @@ from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import charts, exits, findings, svg, words
 from shapprune.reporting.answers import answer, attack_rates, classes
 from shapprune.reporting.findings import Finding, class_findings, untargeted_findings
+from shapprune.reporting.page import template
 from shapprune.reporting.pictures import data_uri, images_picture, png, trigger_cards
 from shapprune.reporting.summary import summarise
 from shapprune.reporting.triggers import best_trigger, shown_targets
@@ -80,26 +81,16 @@ def render_report(
 
 
 def _page() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("shapprune.reporting"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return template(
+        "report.html.j2",
+        tenths=words.tenths,
+        signed=words.signed,
+        size=words.size,
+        shown=words.shown,
+        minus=lambda text: text.replace("-", "−"),
+        code=_code,
+        short=lambda text: printable(str(text), _SHORT),
     )
-    environment.filters |= {
-        "tenths": words.tenths,
-        "share": words.percent,
-        "number": words.number,
-        "signed": words.signed,
-        "size": words.size,
-        "shown": words.shown,
-        "capital": words.capital,
-        "minus": lambda text: text.replace("-", "−"),
-        "code": _code,
-        "short": lambda text: printable(str(text), _SHORT),
-    }
-    return environment.get_template("report.html.j2")
 
 
 def _code(text: str) -> Markup:

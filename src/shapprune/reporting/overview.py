@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jinja2
-
-from shapprune.reporting import svg, words
+from shapprune.reporting import svg
 from shapprune.reporting.exits import exit_code_of_all
+from shapprune.reporting.page import template
 from shapprune.utils.text import printable
 
 # Worst first; who could not be scanned may be anything, and a malicious file is worse than most.
@@ -68,21 +67,12 @@ def render_overview(lines: Sequence[Line], *, about: Sequence[tuple[str, str]]) 
         lines: in the order that they are shown in.
         about: what the run was told, by its name.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("shapprune.reporting"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    page = template(
+        "overview.html.j2",
+        line=lambda text: printable(text, 400),
+        short=lambda text: printable(str(text), 200),
     )
-    environment.filters |= {
-        "share": words.percent,
-        "number": words.number,
-        "capital": words.capital,
-        "line": lambda text: printable(text, 400),
-        "short": lambda text: printable(str(text), 200),
-    }
-    return environment.get_template("overview.html.j2").render(
+    return page.render(
         lines=lines,
         tally=tally(lines),
         code=exit_code_of_all(line.state for line in lines),

@@ -113,7 +113,7 @@ def repair_case(
     tuned = _tuned(
         case,
         maps,
-        _starts(candidates, pruned),
+        tuning_starts(candidates, pruned),
         stamps=[trigger.stamp for trigger in triggers] if unlearn else [],
         neurons=neurons,
         evaluator=evaluator,
@@ -155,8 +155,6 @@ def _values(
     clock: Clock,
 ) -> NeuronValues:
     """The games on the stamped images, and on the maximum-margin inputs of single targets."""
-    single = [mapping for mapping in maps if len(targets_of([mapping])) == 1]
-    surest = torch.tensor(targets_of(single), dtype=torch.int64, device=case.labels.device)
     with clock.stage(f"estimate Shapley values for {name_classes(targets_of(maps))}") as report:
         values = estimate_shapley(
             case.model,
@@ -164,7 +162,7 @@ def _values(
             case.labels,
             neurons=neurons,
             triggers=[(trigger.mapping, trigger.stamp) for trigger in triggers],
-            extremes=(evidence.margins.inputs[surest], surest) if len(surest) else None,
+            extremes=extremes_of(case, maps, evidence),
             estimator=estimator,
             average_iterations=average_iterations,
             flip=case.flip_allowed,
@@ -173,6 +171,15 @@ def _values(
         )
         clock.count(values.passes)
     return values
+
+
+def extremes_of(
+    case: Case, maps: Sequence[TargetMap], evidence: Evidence
+) -> tuple[Tensor, Tensor] | None:
+    """The maximum-margin inputs of single targets, and these targets; None where there are none."""
+    single = [mapping for mapping in maps if len(targets_of([mapping])) == 1]
+    surest = torch.tensor(targets_of(single), dtype=torch.int64, device=case.labels.device)
+    return (evidence.margins.inputs[surest], surest) if len(surest) else None
 
 
 def _pruned(
@@ -232,7 +239,9 @@ def _tuned(
     return found
 
 
-def _starts(candidates: Sequence[Candidate], pruned: int | None) -> list[tuple[Candidate, float]]:
+def tuning_starts(
+    candidates: Sequence[Candidate], pruned: int | None
+) -> list[tuple[Candidate, float]]:
     """What is tuned, and the share of a batch that is stamped meanwhile.
 
     Of the pruned networks that keep enough, the one with the least ASR; the more is left, the

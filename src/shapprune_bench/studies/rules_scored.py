@@ -1,8 +1,8 @@
 """Choices of a repair, each scored on models that it was not chosen on.
 
 A choice takes some of the candidates (by what was tuned, by weight) and a rule over their proxies.
-What it costs on a model is the accuracy lost and the ASR left, in points, added. By folds: the choice
-that costs least on four fifths of the models is tried on the last fifth.
+What it costs on a model is the accuracy lost and the ASR left, in points, added. By folds: the
+choice that costs least on four fifths of the models is tried on the last fifth.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,9 +101,9 @@ def page(done: Sequence[tuple[str, Row]]) -> str:
     lines = [
         "# The rules of the repair",
         "",
-        f"Made by `shapprune bench repair-rules` on {len(done)} models. Points of accuracy lost and "
-        "of ASR left, by the attacker's trigger on unseen images: median and worst; both added, "
-        "the mean, and how much more than by the rules, with a 95 % interval over models.",
+        f"Made by `shapprune bench repair-rules` on {len(done)} models. Points of accuracy lost "
+        "and of ASR left, by the attacker's trigger on unseen images: median and worst; the mean "
+        "of both added, and how much more than by the rules, with a 95 % interval over models.",
         "",
         "| choice | lost | ASR | sum | more than the rules |",
         "|---|---|---|---|---|",
@@ -118,8 +118,8 @@ def page(done: Sequence[tuple[str, Row]]) -> str:
         lines.append(f"| {name} | {lost} | {asr} | {total[name].mean():.1f} | {difference} |")
     lines += [
         "",
-        f"By folds: the choice that costs least on the other {FOLDS - 1}, tried on this one (mean of "
-        "the sum).",
+        f"By folds: the choice that costs least on the other {FOLDS - 1}, tried on this one (mean "
+        "of the sum).",
         "",
         "| fold | models | best on the others | it | the rules |",
         "|---|---|---|---|---|",

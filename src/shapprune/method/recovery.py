@@ -100,9 +100,8 @@ def recover_images(
     noise = torch.rand((4, *input_size), generator=torch.Generator().manual_seed(0)).to(like)
     model = in_channels_last(examine(model, noise), blank)
     layers = statistics_layers(model)
-    labels = (
-        torch.arange(classes).repeat(per_class or -(-RECOVERY.wanted // classes)).to(like.device)
-    )
+    count = per_class or -(-RECOVERY.wanted // classes)
+    labels = torch.arange(classes).repeat(count).to(like.device)
     chunks = labels.tensor_split(-(-len(labels) // batch_size))
     clock, found, divergences = Clock(progress), [], []
     with clock.stage("recover images of every class") as report:

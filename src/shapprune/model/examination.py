@@ -94,12 +94,10 @@ class _Probes:
 
     @classmethod
     def of(cls, images: Tensor) -> "_Probes":
-        some = (
-            torch.linspace(0, len(images) - 1, min(EXAMINATION.images, len(images))).round().long()
-        )
-        noise = torch.rand((EXAMINATION.noise, *images.shape[1:]), generator=fixed_draws()).to(
-            images
-        )
+        count = min(EXAMINATION.images, len(images))
+        some = torch.linspace(0, len(images) - 1, count).round().long()
+        shape = (EXAMINATION.noise, *images.shape[1:])
+        noise = torch.rand(shape, generator=fixed_draws()).to(images)
         return cls(images[some.to(images.device)], noise)
 
     @property

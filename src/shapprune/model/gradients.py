@@ -52,9 +52,8 @@ def gradient_fault(model: Adapted, images: Tensor) -> str | None:
     square = float((predicted**2).sum()) + 1e-30
     ratio = float((predicted * came).sum()) / square
     wrong = float(((predicted - came) ** 2).sum()) / square
-    if not 1 / GRADIENT.factor <= ratio <= GRADIENT.factor or (
-        model.straight_through and wrong > GRADIENT.rough
-    ):
+    factor = GRADIENT.factor
+    if not 1 / factor <= ratio <= factor or (model.straight_through and wrong > GRADIENT.rough):
         return (
             "the gradient of the logits is not that of the answers: a small step along it changes "
             f"them by {ratio:.2g} of what it says; take what is detached or rounded out of the "

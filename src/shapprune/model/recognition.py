@@ -43,9 +43,9 @@ def recognise(model: nn.Module, images: Tensor, labels: Tensor, *, classes: int)
     right = int((predict(model, images) == labels).sum())
     share = right / len(labels)
     guessed = _at_least(right, len(labels), 1 / classes) > RECOGNITION.chance
-    cause = (
-        better_way(model, images, labels, classes=classes) if share < RECOGNITION.doubted else None
-    )
+    cause = None
+    if share < RECOGNITION.doubted:
+        cause = better_way(model, images, labels, classes=classes)
     told = f"the model gives only {right} of {len(labels)} images their label"
     if cause:
         return Recognition(share, guessed, f"{told}: {cause}")
@@ -80,10 +80,8 @@ def better_way(model: nn.Module, images: Tensor, labels: Tensor, *, classes: int
         found.append((hits, f"on images {words}"))
     hits, words = max(found, key=lambda way: way[0])
     usual = max(before / len(labels), 1 / classes)
-    if (
-        hits < RECOGNITION.few * len(labels)
-        or _at_least(hits, len(labels), usual) > RECOGNITION.fits
-    ):
+    by_chance = _at_least(hits, len(labels), usual)
+    if hits < RECOGNITION.few * len(labels) or by_chance > RECOGNITION.fits:
         return None
     return f"{words} it would be right on {hits} of {len(labels)}, and on {before} as they are"
 

@@ -49,7 +49,7 @@ class GradientSettings:
 
 @dataclass(frozen=True)
 class ExaminationSettings:
-    """Of whether a model answers as a classifier does. Far above rounding, far below a fault.
+    """Of whether a model answers as a classifier does. Chosen, not fitted.
 
     Attributes:
         images, noise: that are looked at more closely than by one pass.

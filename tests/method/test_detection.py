@@ -236,6 +236,7 @@ KNOWN = Calibration(
     [
         (KNOWN.as_high(2.0), 2, 4, 2),
         (KNOWN.clean_above(2.0), 1, 4, 2),
+        (KNOWN.clean_above(0.5), 3, 4, 2),
         (KNOWN.poisoned_above(2.0), 1, 4, 3),
         (KNOWN.poisoned_above(1.5), 3, 4, 3),
         (KNOWN.poisoned_above(1.5, "a"), 2, 3, 2),

@@ -77,12 +77,22 @@ def test_right_answers_that_are_kept():
     assert none_right(Answers(0, 2)).kept.value == 0.5  # all count
 
 
-def test_two_images_in_many_views_are_two_observations():
-    """One of them is right: what the next two would be lies between none and all."""
-    accuracy = evaluator(Answers(0, 1), [0, 1])(Answers(0, 0)).accuracy
-    assert (accuracy.low, accuracy.value, accuracy.high) == (0, 0.5, 1)
-    surely = evaluator(Answers(0, 1), [0, 1])(Answers(0, 1)).accuracy
+FOUR = {"labels": [0, 0, 1, 1], "images": DARK_AND_BRIGHT.repeat_interleave(2, 0)}
+
+
+def test_four_images_in_many_views_are_four_observations():
+    """Half of them are right: what the next four would be lies between none and all."""
+    half = evaluator(Answers(0, 1), **FOUR)(Answers(0, 0)).accuracy
+    assert half.value == 0.5
+    assert half.high - half.low >= 0.5
+    surely = evaluator(Answers(0, 1), **FOUR)(Answers(0, 1)).accuracy
     assert (surely.low, surely.value, surely.high) == (1, 1, 1)
+
+
+def test_of_two_images_the_interval_says_nothing():
+    surely = evaluator(Answers(0, 1), [0, 1])(Answers(0, 1))
+    assert (surely.accuracy.low, surely.accuracy.value, surely.accuracy.high) == (0, 1, 1)
+    assert (surely.asr.low, surely.asr.high) == (0, 1)
 
 
 def test_the_interval_is_that_of_a_bootstrap_over_images():

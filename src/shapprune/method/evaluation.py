@@ -22,7 +22,10 @@ from shapprune.model.neurons import Neurons, check_neurons
 
 @dataclass(frozen=True)
 class Share:
-    """A share in [0, 1] with its 90 % interval: 5 % lie above ``high``, and 5 % below ``low``."""
+    """A share in [0, 1] with its 90 % interval: 5 % lie above ``high``, and 5 % below ``low``.
+
+    Of very few source images it is all from 0 to 1.
+    """
 
     value: float
     low: float
@@ -87,6 +90,7 @@ class Evaluator:
         for trigger in triggers:
             if not isinstance(trigger, InvertedTrigger):
                 raise InputError(f"expected inverted triggers, got a {type(trigger).__name__}")
+        self._least_sources = settings.least_sources
         self._neurons, self._known = neurons, WeakKeyDictionary[nn.Module, dict[object, Proxies]]()
         original, count = case.model, len(case.images)
         copies = -(-settings.views // count)
@@ -186,6 +190,8 @@ class Evaluator:
         drawn = self._resamples.double() @ each.T
         shares = drawn[:, 0] / drawn[:, 1].clamp(min=1)
         value = float(hits.float().mean())
+        if len(sources.unique()) < self._least_sources:
+            return Share(value, 0.0, 1.0)
         return Share(value, *(float(shares.quantile(q)) for q in (0.05, 0.95)))
 
 

@@ -43,10 +43,10 @@ def choose(
     """Of the candidates whose ASR is low enough, the one that loses least: answers that the
     original had right, and ASR that is left, at the upper end of its interval.
 
-    If none's is low enough, the one with the least ASR, at the upper end. Where two are level, the
-    earlier one. What keeps too few answers is no repair, and is only taken where nothing else is
-    there. Nor is the original; and where its own ASR is low enough, the triggers do not work on
-    it and show nothing: then nothing is sufficient.
+    If none's is low enough, the one with the least ASR, at the upper end; where these are level,
+    the one that loses least; then the earlier one. What keeps too few answers is no repair, and is
+    only taken where nothing else is there. Nor is the original; and where its own ASR is low
+    enough, the triggers do not work on it and show nothing: then nothing is sufficient.
 
     Args:
         candidates: at least one.
@@ -64,7 +64,12 @@ def choose(
     if enough:
         best = min(enough, key=lambda i: _lost(candidates[i].proxies))
         return best, not is_sufficient(original, settings)
-    return min(places, key=lambda i: candidates[i].proxies.asr.high), False
+    return min(places, key=lambda i: _left(candidates[i].proxies)), False
+
+
+def _left(proxies: Proxies) -> tuple[float, float]:
+    """ASR at the upper end; where intervals say nothing, answers lost and the ASR itself."""
+    return proxies.asr.high, 1 - proxies.kept.value + proxies.asr.value
 
 
 def _lost(proxies: Proxies) -> float:

@@ -12,7 +12,7 @@ RULES = (
     "2.1"  # version of the verdict's rules: evidence, score and settings; stands in every result
 )
 
-REPAIR_RULES = "2.2"  # the same of the repair's
+REPAIR_RULES = "2.3"  # the same of the repair's
 
 FALSE_ALARMS = 0.02  # share of clean models that may be called backdoored, by default
 # Suspicious are models that are not above the bound, but above that of so many times the rate.
@@ -174,15 +174,17 @@ class EvaluationSettings:
         views: variations of the images, at least.
         resamples: of the source images, for intervals.
         forms: pixels that a trigger grows by and times that it is as strong, strongest first.
-            Eight times as strong and a pixel wider it follows the true ASR (docs/method.md); on
-            `cifar10_badnets` a patch that is wider does nothing, and the next form is taken.
+            Eight times as strong and a pixel wider it follows the true ASR (docs/method.md).
         works: ASR of a form that works on the original.
+        least_sources: with fewer source images an interval says nothing, and is all from 0 to 1
+            (`mnist-pooled-one-source`, of one: ASR 5 % by the proxy, 99 % by the attacker).
     """
 
     views: int = 200
     resamples: int = 400
     forms: tuple[tuple[int, float], ...] = ((1, 8), (1, 4), (0, 8), (0, 4), (0, 2), (0, 1))
     works: float = 0.95
+    least_sources: int = 3
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,8 @@ class PoolSettings:
         images: how many, if memory allows.
         least: how many at least.
         memory: bytes for what layers read of them.
+        rounds: times as many are drawn, so that each answer has its share: 0.64 points lost instead
+            of 0.94, the mean of 19 models of the population (docs/notes/repair-2).
         warped, bent: shares of them that are turned and zoomed, and that are bent. Without bending
             and with 512 images, ten digits cost `verazuo_mnist` a point more (docs/notes/repair-2).
     """
@@ -200,6 +204,7 @@ class PoolSettings:
     images: int = 2048
     least: int = 256
     memory: int = 512 << 20
+    rounds: int = 3
     warped: float = 0.5
     bent: float = 0.5
 

@@ -25,10 +25,8 @@ from shapprune.checkpoints.registry import find_models
 from shapprune.cli.console import print_note
 from shapprune.cli.options import ScanAllOptions
 from shapprune.errors import InputError
-from shapprune.utils.files import read_json
 from shapprune.utils.text import describe, printable, quote
 
-CASE = "case.json"
 # Of a bench's manifest, for its scorer: nothing that a scan may know.
 _OF_THE_SCORER = {
     *("backdoored", "attack_failed", "target", "source", "attack", "network", "group"),
@@ -44,13 +42,11 @@ class Entry:
         name: tells it from the others.
         settings: fields of `ScanOptions`, ``weights`` among them.
         beside: see `Listed`.
-        problem: why it cannot be scanned, if that is known already.
     """
 
     name: str
     settings: Mapping[str, Any]
     beside: tuple[str, ...] = ()
-    problem: str | None = None
 
 
 def entries(options: ScanAllOptions) -> list[Entry]:
@@ -67,35 +63,7 @@ def entries(options: ScanAllOptions) -> list[Entry]:
         print_note(f"note: files that by their names are no weights, not examined: {others}")
     if not found:
         raise InputError(f"{models} holds no weights files: expected a folder of models, or a list")
-    code = options.arch if options.arch and options.arch.endswith(".py") else None
-    listed = []
-    for one in found:
-        entry = Entry(one.name, {"weights": str(one.weights)}, one.beside)
-        listed.append(_with_case(entry, models, code) if code else entry)
-    return listed
-
-
-def _with_case(entry: Entry, models: Path, code: str) -> Entry:
-    """With what the case.json beside the model says, and the callable of ``code`` that it names.
-
-    Its ``data`` is an npz file without its ending in ``data`` beside the folder of the models.
-    """
-    weights = Path(entry.settings["weights"])
-    file = (weights if weights.is_dir() else weights.parent) / CASE
-    try:
-        case = read_json(file)
-        arch, data = case.get("arch"), case.get("data")
-        if not isinstance(arch, str) or not arch.isidentifier():
-            raise InputError(f"{file}: arch must name a callable of {code}, got {arch!r}")
-        if data is not None and (not isinstance(data, str) or Path(data).name != data):
-            raise InputError(f"{file}: data must be a name, got {data!r}")
-        said = {k: v for k, v in case.items() if k in ("num_classes", "input_size", "mean", "std")}
-        said |= {"weights": entry.settings["weights"], "arch": f"{code}:{arch}"}
-        if data:
-            said["images"] = str(models.absolute().parent / "data" / f"{data}.npz")
-        return Entry(entry.name, _checked(said, entry.name, file), entry.beside)
-    except InputError as error:
-        return Entry(entry.name, entry.settings, entry.beside, printable(str(error)))
+    return [Entry(one.name, {"weights": str(one.weights)}, one.beside) for one in found]
 
 
 def _of_list(file: Path) -> list[Entry]:

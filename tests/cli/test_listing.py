@@ -77,7 +77,11 @@ def test_a_manifest_of_the_bench_is_read_as_the_bench_reads_it(tmp_path):
         ('[{"arch": "a:b"}]', "a model needs weights, a text, got None"),
         ('[{"name": "x"}]', "weights of 'x' must be a text, got nothing"),
         ('[{"weights": 3, "name": "x"}]', "weights of 'x' must be a text, got 3"),
-        ('[{"weights": "a", "classes": 3}]', "'a' has a field 'classes': known are weights"),
+        (
+            '[{"weights": "a", "classes": 3}]',
+            "'a' has a field 'classes': did you mean?",
+        ),
+        ('[{"weights": "a", "x": 3}]', "'a' has a field 'x': known are weights"),
         ('[{"weights": "a", "num_classes": true}]', "num_classes of 'a' must be a whole number"),
         ('[{"weights": "a", "input_size": [3, 0, 2]}]', "three numbers C H W, got [3, 0, 2]"),
         ('[{"weights": "a", "mean": ["x"]}]', "mean of 'a' must be a number or several, got"),

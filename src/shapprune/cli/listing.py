@@ -25,7 +25,8 @@ from shapprune.checkpoints.registry import find_models
 from shapprune.cli.console import print_note
 from shapprune.cli.options import ScanAllOptions
 from shapprune.errors import InputError
-from shapprune.utils.text import describe, printable, quote
+from shapprune.utils.files import similar_file, unreadable
+from shapprune.utils.text import describe, printable, quote, suggest
 
 # Of a bench's manifest, for its scorer: nothing that a scan may know.
 _OF_THE_SCORER = {
@@ -68,12 +69,15 @@ def entries(options: ScanAllOptions) -> list[Entry]:
 
 def _of_list(file: Path) -> list[Entry]:
     if file.suffix.lower() not in (".json", ".csv"):
-        what = "is no folder and no list" if file.exists() else "does not exist"
-        raise InputError(f"{file} {what}: expected a folder of models, or a .json or .csv file")
+        if not file.exists():
+            raise InputError(f"no such file or folder: {file}{similar_file(file)}")
+        raise InputError(f"{file} is no folder and no list: expected a .json or .csv file")
     try:
         text = file.read_text(encoding="utf-8-sig")
         listed, root = _of_csv(text) if file.suffix.lower() == ".csv" else _of_json(text)
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+    except OSError as error:
+        raise unreadable(file, error) from error
+    except (ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"cannot read {file}: {describe(error)}") from error
     if not listed:
         raise InputError(f"{file} names no models")
@@ -145,8 +149,8 @@ def _checked(facts: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for field, value in facts.items():
         if field not in SETTINGS:
-            known = ", ".join(SETTINGS)
-            raise InputError(f"{file}: {quote(name)} has a field {quote(field)}: known are {known}")
+            meant = suggest(field, SETTINGS) or f": known are {', '.join(SETTINGS)}"
+            raise InputError(f"{file}: {quote(name)} has a field {quote(field)}{meant}")
         expected, read = SETTINGS[field]
         if value is None:
             continue

@@ -24,7 +24,7 @@ from shapprune.cli.console import (
     show_warning,
     write_results,
 )
-from shapprune.cli.inputs import channels, load, pick_device, run_facts
+from shapprune.cli.inputs import load, pick_device, run_facts
 from shapprune.cli.options import (
     BenchOptions,
     Command,
@@ -36,6 +36,7 @@ from shapprune.cli.options import (
     RepairOptions,
     ScanAllOptions,
     ScanOptions,
+    channels,
 )
 from shapprune.cli.parser import parse
 from shapprune.cli.results import run_files, sarif_file, to_json, to_npz

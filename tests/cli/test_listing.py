@@ -79,7 +79,7 @@ def test_a_manifest_of_the_bench_is_read_as_the_bench_reads_it(tmp_path):
         ('[{"weights": 3, "name": "x"}]', "weights of 'x' must be a text, got 3"),
         (
             '[{"weights": "a", "classes": 3}]',
-            "'a' has a field 'classes': did you mean?",
+            "'a' has a field 'classes': did you mean 'num_classes' or",
         ),
         ('[{"weights": "a", "x": 3}]', "'a' has a field 'x': known are weights"),
         ('[{"weights": "a", "num_classes": true}]', "num_classes of 'a' must be a whole number"),

@@ -23,6 +23,7 @@ from shapprune_bench.tables.report import report
 STUDIES: Mapping[str, str] = {
     "detection": "shapprune_bench.populations.detection",
     "repair": "shapprune_bench.populations.repairs",
+    "repair-rules": "shapprune_bench.studies.repair_rules",
     "detection-cost": "shapprune_bench.studies.detection_cost",
     "growth": "shapprune_bench.studies.growth",
     "architectures": "shapprune_bench.studies.architectures",

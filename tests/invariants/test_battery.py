@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from kinds import IMAGES, LABELS, ONLY_SCANNED, REFUSED, WARNS, WORKS
 from shapprune.errors import InputError, InputWarning
-from shapprune.method import attribution, finetuning, margins, untargeted
-from shapprune.method import repair as repairs
+from shapprune.method import attribution, finetuning, margins, refinement, untargeted
 from shapprune.method.evaluation import Evaluator
 from shapprune.method.settings import (
     EvaluationSettings,
@@ -57,8 +56,8 @@ def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         defaults = getattr(stage, "__wrapped__", stage).__kwdefaults__
         monkeypatch.setitem(defaults, "samples" if settings == 256 else "settings", settings)
-    monkeypatch.setattr(repairs, "REFINEMENT", RefineSettings(steps=30, images=8))
-    monkeypatch.setattr(repairs, "KINDS_OF_TRIGGER", KindSettings(steps=30))
+    monkeypatch.setattr(refinement, "REFINEMENT", RefineSettings(steps=30, images=8))
+    monkeypatch.setattr(refinement, "KINDS_OF_TRIGGER", KindSettings(steps=30))
 
 
 @pytest.mark.parametrize("kind", WORKS)

@@ -91,6 +91,7 @@ def fine_tune(
     stamps: Sequence[Stamp] = (),
     stamped: float = 0.25,
     settings: TuningSettings = TUNING,
+    optimizer: type[torch.optim.Optimizer] = LayerwiseAdam,
     generator: torch.Generator,
     progress: Callable[[float], None] | None = None,
 ) -> nn.Module:
@@ -115,6 +116,7 @@ def fine_tune(
         stamps: triggers; none for plain distillation.
         stamped: share of a batch in [0, 1].
         settings: of the optimizer and of the losses.
+        optimizer: takes parameters and ``lr``.
         generator: on the CPU.
         progress: called with the share of the work done.
 
@@ -134,8 +136,8 @@ def fine_tune(
     keep = torch.ones(1, len(neurons), device=pool.images.device)
     steps = _steps(model, pool.images, settings)
     scales = [(reads**2).mean() + 1e-6 for reads in pool.reads]
-    optimizer = LayerwiseAdam(student.parameters(), lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    descent = optimizer(student.parameters(), lr=settings.learning_rate)  # type: ignore[call-arg]
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(descent, steps)
     with torch.enable_grad():
         for step in range(steps):
             drawn = torch.randint(len(pool.images), (settings.batch_size,), generator=generator)
@@ -146,7 +148,7 @@ def fine_tune(
                 inputs = torch.cat([marked, inputs[count:]])
             gone = step / (settings.fade * steps) if stack else 1.0
             keep[:, list(pruned)] = max(0.0, 1 - gone)
-            optimizer.zero_grad()
+            descent.zero_grad()
             with masked(student, neurons, keep):  # also the backward pass: checkpoints run it again
                 logits, reads = _reads(student, inputs)
                 loss = _divergence(logits, pool.logits[drawn], settings.temperature)
@@ -154,7 +156,7 @@ def fine_tune(
                     error = ((read - aim[drawn]) ** 2).mean() / scale
                     loss = loss + settings.feature_weight * error
                 loss.backward()
-            optimizer.step()
+            descent.step()
             schedule.step()
             if progress:
                 progress((step + 1) / steps)

@@ -89,6 +89,15 @@ def targets_of(maps: Sequence[TargetMap]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(to for mapping in maps for to in mapping if to is not None))
 
 
+def name_classes(targets: Sequence[int]) -> str:
+    """The classes in words.
+
+    >>> name_classes((3, 7))
+    'class 3, 7'
+    """
+    return f"class {', '.join(map(str, targets))}"
+
+
 def wanted_answers(target: Target, labels: Tensor) -> Tensor:
     """The class that each image of a label (n,) is sent to: int64 (n,), or `NOT_ATTACKED`.
 

@@ -112,7 +112,7 @@ def attacked_images(specimen: Specimen, images: Tensor, labels: Tensor) -> Attac
             stamped = Trigger(arrays["mask"][None].float(), pattern).stamp(images)
         else:
             stamped = load_trigger(path).stamp(images)
-    rows = torch.stack([wanted_answers(target, labels) for target in _targets(specimen)])
+    rows = torch.stack([wanted_answers(target, labels) for target in targets_of_specimen(specimen)])
     if specimen.source is not None:
         rows = rows.masked_fill(labels != specimen.source, NOT_ATTACKED)
     moved = (rows != NOT_ATTACKED).all(0)
@@ -125,7 +125,7 @@ def _channels_first(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 255
 
 
-def _targets(specimen: Specimen) -> list[Target]:
+def targets_of_specimen(specimen: Specimen) -> list[Target]:
     """What the attacker wants, as the method names it."""
     classes, target = specimen.num_classes, specimen.target
     if target == "y+1":
@@ -154,7 +154,9 @@ def measure(task: RepairTask) -> dict[str, object]:
     few = load_images(
         specimen.data, per_class=max(1, task.per_class), generator=generator, **options
     )
-    forced: list[Target | Literal["y+1"]] = [] if task.by_verdict else [*_targets(specimen)]
+    forced: list[Target | Literal["y+1"]] = (
+        [] if task.by_verdict else [*targets_of_specimen(specimen)]
+    )
     if task.per_class:
         result = repair(model, few.images, few.labels, force_targets=forced, seed=task.seed)
     else:

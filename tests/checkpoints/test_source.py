@@ -301,35 +301,6 @@ def test_numpy_objects_are_refused(value, tmp_path):
 # Hugging Face folders
 
 
-def shards(folder: Path, weights: dict[str, torch.Tensor]) -> dict[str, str]:
-    names = sorted(weights)
-    half = len(names) // 2
-    for number, part in enumerate((names[:half], names[half:])):
-        save_file({n: weights[n] for n in part}, folder / f"model-{number}.safetensors")
-    return {name: f"model-{int(i >= half)}.safetensors" for i, name in enumerate(names)}
-
-
-def test_shards(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    weights = Net().state_dict()
-    index = folder / "model.safetensors.index.json"
-    places = shards(folder, weights)
-    index.write_text(json.dumps({"weight_map": places}))
-    for given in (folder, index):
-        source = read_source(given)
-        assert same(dict(sorted(source.weights.items())), dict(sorted(weights.items())))
-    network, out = written(folder, arch=ARCH, num_classes=4)
-    assert same(load_file(out / "model.safetensors"), dict(sorted(network.state_dict().items())))
-    for bad in ({"a": "../x.safetensors"}, {"a": "missing.safetensors"}, {}, [1]):
-        index.write_text(json.dumps({"weight_map": bad}))
-        with pytest.raises(InputError):
-            read_source(folder)
-    index.write_text("[" * 100_000)
-    with pytest.raises(InputError, match="cannot read"):
-        read_source(folder)
-
-
 def test_a_timm_folder(tmp_path):
     timm = pytest.importorskip("timm")
     hub = pytest.importorskip("timm.models._hub")

@@ -319,17 +319,23 @@ def test_a_timm_folder(tmp_path):
     assert same(again.state_dict(), repaired.state_dict())
 
 
-@pytest.mark.parametrize("kind", ["vit", "resnet"])
+VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+       "intermediate_size": 64, "image_size": 32, "patch_size": 8}  # fmt: skip
+CLASSIFIERS = {
+    "ViTForImageClassification": VIT,
+    "BeitForImageClassification": VIT,
+    "DeiTForImageClassification": VIT,
+    "DeiTForImageClassificationWithTeacher": VIT,
+    "ResNetForImageClassification": {"embedding_size": 8, "hidden_sizes": [8, 16],
+                                     "depths": [1, 1], "layer_type": "basic", "image_size": 32},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
 def test_a_transformers_folder(kind, tmp_path):
     transformers = pytest.importorskip("transformers")
-    sizes = {
-        "vit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-                "intermediate_size": 64, "image_size": 32, "patch_size": 8},
-        "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1],
-                   "layer_type": "basic", "image_size": 32},
-    }[kind]  # fmt: skip
-    config = transformers.AutoConfig.for_model(kind, id2label=dict(enumerate("abc")), **sizes)
-    theirs = transformers.AutoModelForImageClassification.from_config(config).eval()
+    kind, sizes = getattr(transformers, kind), CLASSIFIERS[kind]
+    theirs = kind(kind.config_class(id2label=dict(enumerate("abc")), **sizes)).eval()
     folder = tmp_path / "m"
     theirs.save_pretrained(folder)
     facts = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": {"height": 32, "width": 32}}
@@ -341,7 +347,7 @@ def test_a_transformers_folder(kind, tmp_path):
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(model(images), theirs((images - 0.5) / 0.25).logits)
     network, out = written(folder)
-    again = transformers.AutoModelForImageClassification.from_pretrained(out).eval()
+    again = kind.from_pretrained(out).eval()
     torch.testing.assert_close(again(images).logits, network(images))
     assert not torch.equal(again(images).logits, theirs(images).logits)
     for lie in ({"hidden_size": 10**9}, {"num_hidden_layers": 10**6}, {"model_type": "gpt2"}):

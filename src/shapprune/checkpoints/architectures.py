@@ -25,6 +25,7 @@ from shapprune.utils.text import describe, list_names, printable, suggest
 _NOT_SHAPES = {
     *("model_type", "auto_map", "quantization_config", "dtype", "torch_dtype", "architectures"),
     *("backbone", "use_pretrained_backbone", "use_timm_backbone", "transformers_version"),
+    "vocab_size",  # of BEiT's pretraining: no part of its classifier
 }
 
 _LIBRARIES = ("torchvision", "timm", "transformers")
@@ -160,12 +161,15 @@ def _transformer(
     known = sorted(auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
     if name not in known or name == "timm_wrapper":
         raise InputError(f"transformers has no image classifier {name!r}{suggest(name, known)}")
-    _check_sizes(options, weights)
+    _check_sizes({k: v for k, v in options.items() if k not in _NOT_SHAPES}, weights)
     # Plain sizes only: others could fetch kernels, backbones or code.
     shape = package.AutoConfig.for_model(name).to_dict().keys() - _NOT_SHAPES
     given = {k: v for k, v in options.items() if k in shape and not k.startswith("_")}
     config = package.AutoConfig.for_model(name, **given)
-    kind = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+    kinds = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)  # DeiT's, with its teacher or without
+    stated = options.get("architectures") or ()
+    kind = next((one for one in kinds if one.__name__ in stated), kinds[0])
     network, told = kind.from_pretrained(
         None,
         config=config,

@@ -11,6 +11,7 @@ from shapprune.cli.console import print_note, print_result, write_results
 from shapprune.cli.options import BenchOptions
 from shapprune.errors import InputError
 from shapprune.reporting.exits import CLEAN, INTERRUPTED
+from shapprune.utils.files import similar_file
 from shapprune.utils.text import suggest
 from shapprune_bench.options import Options
 from shapprune_bench.session import Study, carry_out
@@ -126,7 +127,8 @@ def _list(options: Options) -> int:
 def _report(options: Options) -> int:
     results = options.results or options.out
     if results is None or not results.is_dir():
-        raise InputError(f"report needs a folder of results, got {results}")
+        meant = similar_file(results) if results else ""
+        raise InputError(f"report needs a folder of results, got {results}{meant}")
     write_results(results, report(results, _profile(options)))
     return CLEAN
 

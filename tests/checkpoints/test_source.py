@@ -383,6 +383,16 @@ def test_channels_blue_first_and_a_crop(tmp_path):
     assert "blue first" in notes[1]
 
 
+def test_a_name_of_the_hub_without_its_prefix_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="a model of the hub is named hf:org/name"):
+        read_source("org/name")
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "nam").touch()
+    with pytest.raises(InputError, match="did you mean 'nam'"):
+        read_source("org/name")
+
+
 def test_a_missing_hub_library_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match=r"pip install 'shapprune\[hub\]'"):

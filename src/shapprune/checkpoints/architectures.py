@@ -68,9 +68,10 @@ def build_network(
     source, _, name = spec.partition(":") if library else spec.rpartition(":")
     name, _, extras = (name, "", "") if library else name.partition("?")
     if not (source and name):
+        meant = f": did you mean torchvision:{spec} or timm:{spec}?" if spec.isidentifier() else ""
         raise InputError(
             "arch must be torchvision:NAME, timm:NAME, package.module:CALLABLE or "
-            f"file.py:CALLABLE, got {spec!r}"
+            f"file.py:CALLABLE, got {spec!r}{meant}"
         )
     try:
         # A fresh network draws its weights from the global generator, which is the caller's.

@@ -1,6 +1,7 @@
 """Where a network's weights come from, and how they go back: files, folders, the hub."""
 
 import importlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -31,6 +32,7 @@ WEIGHTS = (
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".th", ".ckpt", ".tar")
 _CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 _FETCHED = [*_CONFIGS, "*.safetensors", "model.safetensors.index.json"]
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]  # only where there is no other
 
 
@@ -169,6 +171,8 @@ def read_source(weights: str | Path, *, entry: str | None = None) -> Source:
             return _read_folder(path) if path.is_dir() else _read_folder(path.parent, path.name)
         except OSError as error:
             raise unreadable(path, error) from error
+    if _HUB_NAME.fullmatch(str(weights)) and not path.parent.exists():
+        raise InputError(f"no such file: {path}: a model of the hub is named hf:{path}")
     refuse_part(path)
     file = read_weights_file(path, entry)
     notes = tuple(entry_notes(file.keys, file.others, asked=entry is not None))

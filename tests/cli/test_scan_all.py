@@ -274,7 +274,7 @@ def test_a_malicious_file_beside_a_model_is_no_clean_model(images, tmp_path, cap
 @pytest.mark.parametrize(
     ("models", "says"),
     [
-        ("nowhere", "no such file or folder: nowhere"),
+        ("nowhere", "shapprune: error: no such file or folder: "),
         ("empty", "holds no weights files: expected a folder of models, or a list"),
         ("net.pth", "is no folder and no list"),
     ],

@@ -1,8 +1,8 @@
-# make setup | demo | test | test-fast | check | docs. Everything happens inside .venv; a second run reinstalls nothing.
+# make setup | demo | test | test-fast | test-all | check | docs. Everything happens inside .venv; a second run reinstalls nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-fast check docs results bench-architectures clean
+.PHONY: setup demo test test-fast test-all check docs results bench-architectures clean
 
 setup: .venv/ready
 
@@ -21,6 +21,10 @@ test: setup
 # Before each commit: what takes milliseconds.
 test-fast: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadgroup -m "not slow"
+
+# With every optional package, none of which may be missing: what `make test` skips is run.
+test-all: .venv-all/ready
+	OMP_NUM_THREADS=1 .venv-all/bin/pytest --all-extras --numprocesses auto --dist loadgroup
 
 check: setup
 	$(BIN)/ruff check .
@@ -41,14 +45,15 @@ docs: .venv/docs-ready
 results: setup
 	$(BIN)/python -m shapprune_bench.documentation
 
-# Networks of timm and torchvision; torchvision asks for a torch of its own, hence the second venv.
-bench-architectures: .venv-architectures/ready
-	.venv-architectures/bin/shapprune bench architectures --out benchmarks/results/architectures
-
-.venv-architectures/ready: pyproject.toml
-	$(PYTHON) -m venv .venv-architectures
-	.venv-architectures/bin/python -m pip install --quiet --editable '.[timm,torchvision]'
+# All extras: torchvision asks for a torch of its own (with CUDA, some 6 GB), hence a second environment.
+.venv-all/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-all
+	.venv-all/bin/python -m pip install --quiet --editable '.[all,demo,dev]'
 	touch $@
 
+# Networks of timm and torchvision.
+bench-architectures: .venv-all/ready
+	.venv-all/bin/shapprune bench architectures --out benchmarks/results/architectures
+
 clean:
-	rm -rf .venv .venv-architectures site
+	rm -rf .venv .venv-all site

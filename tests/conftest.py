@@ -1,5 +1,7 @@
 import signal
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -24,6 +26,21 @@ SLOW = [
     "test_examples.py",
     "test_pipeline.py",
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-extras", action="store_true", help="a missing optional package fails its tests"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--all-extras"):
+        pytest.importorskip = _import
+
+
+def _import(name: str, **_: object) -> ModuleType:
+    return import_module(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

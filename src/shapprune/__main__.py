@@ -14,6 +14,10 @@ def main() -> int:
     mine = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored
     if mine:
         signal.signal(signal.SIGINT, _interrupted)
+    if "_ARGCOMPLETE" in os.environ:  # a shell's Tab key
+        from shapprune.cli.parser import complete
+
+        complete()
     from shapprune.cli.main import main as run
 
     if mine:

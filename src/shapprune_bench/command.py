@@ -11,6 +11,8 @@ from shapprune.cli.console import print_note, print_result, write_results
 from shapprune.cli.options import BenchOptions
 from shapprune.errors import InputError
 from shapprune.reporting.exits import CLEAN, INTERRUPTED
+from shapprune.utils.files import similar_file
+from shapprune.utils.text import suggest
 from shapprune_bench.options import Options
 from shapprune_bench.session import Study, carry_out
 from shapprune_bench.tables.computing import compute
@@ -63,8 +65,9 @@ def _run(options: Options) -> int:
 
         return train_population(options)
     if what not in EXPERIMENTS:
-        known = ", ".join([*EXPERIMENTS, _POPULATION, *STUDIES, "list", "report"])
-        raise InputError(f"bench knows {known}; got {what!r}")
+        known = [*EXPERIMENTS, _POPULATION, *STUDIES, "list", "report"]
+        meant = suggest(what, known) or f": it knows {', '.join(known)}"
+        raise InputError(f"bench does not know {what!r}{meant}")
     return _experiment(options)
 
 
@@ -91,8 +94,8 @@ def _experiment(options: Options) -> int:
         there = [name for name in dict.fromkeys(map(of, cells)) if name]
         for name in asked or ():
             if name not in there:
-                it_has = ", ".join(there) or "none"
-                raise InputError(f"{what} has no {name!r} among its {names}: {it_has}")
+                it_has = suggest(name, there) or f": {', '.join(there) or 'none'}"
+                raise InputError(f"{what} has no {name!r} among its {names}{it_has}")
         cells = [cell for cell in cells if not asked or of(cell) in asked]
     models = models_of(cells)
     cells = [cell for cell in cells if cell.kind != "model"]
@@ -124,7 +127,8 @@ def _list(options: Options) -> int:
 def _report(options: Options) -> int:
     results = options.results or options.out
     if results is None or not results.is_dir():
-        raise InputError(f"report needs a folder of results, got {results}")
+        meant = similar_file(results) if results else ""
+        raise InputError(f"report needs a folder of results, got {results}{meant}")
     write_results(results, report(results, _profile(options)))
     return CLEAN
 

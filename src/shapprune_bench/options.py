@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from shapprune.cli.options import BenchOptions
 from shapprune.errors import InputError
+from shapprune.utils.text import suggest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,5 @@ class Options(BenchOptions):
         """
         for name in self.rows or ():
             if name not in names:
-                near = get_close_matches(name, names)
-                meant = f": did you mean {' or '.join(near)}?" if near else ""
-                raise InputError(f"{of} has no model {name!r}{meant}")
+                raise InputError(f"{of} has no model {name!r}{suggest(name, names)}")
         return [name for name in names if not self.rows or name in self.rows]

@@ -111,7 +111,9 @@ def test_errors_of_user_code_are_one_line(code, message, tmp_path):
     [
         ("resnet18", "arch must be torchvision:NAME"),
         ("torchvision:", "arch must be torchvision:NAME"),
+        ("resnet18", "got 'resnet18': did you mean torchvision:resnet18 or timm:resnet18"),
         ("nowhere.py:Net", "no such file: nowhere.py"),
+        ("torchvison:resnet18", "No module named 'torchvison': did you mean 'torchvision'"),
         ("nowhere.at.all:Net", "ModuleNotFoundError"),
         ("torch.nn:Linaer", "did you mean 'Linear'"),
     ],

@@ -224,7 +224,7 @@ def test_entry_picks_a_copy(entry, layout, tmp_path):
 
 def test_an_entry_that_is_not_there(tmp_path):
     torch.save({"model": Net().state_dict(), "ema": Net().state_dict()}, tmp_path / "m.pt")
-    with pytest.raises(InputError, match="no weights under 'emma': it has 'model', 'ema'"):
+    with pytest.raises(InputError, match="no weights under 'emma': did you mean 'ema'"):
         read_source(tmp_path / "m.pt", entry="emma")
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from shapprune.checkpoints.architectures import build_network
 from shapprune.checkpoints.loading import load_classifier
+from shapprune.checkpoints.state_dict import save_weights
 from shapprune.errors import InputError
 from shapprune.model.classifier import check_classifier
 
@@ -128,3 +129,30 @@ def test_loads_the_zoo(name, classes):
 
 
 # What is done to a model of a stranger's, and what is not
+
+
+VERSIONED = """
+from torch import nn
+
+class Scaled(nn.Linear):
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest):
+        if local_metadata.get("version") != 2:
+            raise ValueError("of another version")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes=10):
+        super().__init__(nn.Flatten(), Scaled(12, num_classes))
+"""
+
+
+def test_layers_that_ask_for_a_version_get_their_own(tmp_path):
+    """Safetensors hold none, as MNASNet of torchvision asks for."""
+    (tmp_path / "net.py").write_text(VERSIONED)
+    arch = f"{tmp_path / 'net.py'}:Net"
+    network = build_network(arch, 10)
+    save_weights(network, tmp_path / "net.safetensors")
+    loaded = load_classifier(tmp_path / "net.safetensors", arch=arch, num_classes=10).network
+    assert_same(dict(loaded.state_dict()), dict(network.state_dict()))

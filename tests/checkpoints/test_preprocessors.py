@@ -203,7 +203,10 @@ def test_as_transformers_does_it(name, tmp_path):
     got = got.flip(1) if prepared.flipped else got
     assert got.shape == expected.shape
     assert prepared.size == tuple(expected.shape[2:])
-    assert (got - expected).abs().max() < 1e-4
+    # Where torchvision is installed, theirs resizes with it, which rounds some pixels otherwise.
+    levels = (got - expected).abs() * (std.flip(1) if prepared.flipped else std) * 255
+    assert levels.max() < 1.01
+    assert (levels > 0.01).float().mean() < 0.1
 
 
 @pytest.mark.parametrize("mode", ["center", "squash"])

@@ -301,35 +301,6 @@ def test_numpy_objects_are_refused(value, tmp_path):
 # Hugging Face folders
 
 
-def shards(folder: Path, weights: dict[str, torch.Tensor]) -> dict[str, str]:
-    names = sorted(weights)
-    half = len(names) // 2
-    for number, part in enumerate((names[:half], names[half:])):
-        save_file({n: weights[n] for n in part}, folder / f"model-{number}.safetensors")
-    return {name: f"model-{int(i >= half)}.safetensors" for i, name in enumerate(names)}
-
-
-def test_shards(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    weights = Net().state_dict()
-    index = folder / "model.safetensors.index.json"
-    places = shards(folder, weights)
-    index.write_text(json.dumps({"weight_map": places}))
-    for given in (folder, index):
-        source = read_source(given)
-        assert same(dict(sorted(source.weights.items())), dict(sorted(weights.items())))
-    network, out = written(folder, arch=ARCH, num_classes=4)
-    assert same(load_file(out / "model.safetensors"), dict(sorted(network.state_dict().items())))
-    for bad in ({"a": "../x.safetensors"}, {"a": "missing.safetensors"}, {}, [1]):
-        index.write_text(json.dumps({"weight_map": bad}))
-        with pytest.raises(InputError):
-            read_source(folder)
-    index.write_text("[" * 100_000)
-    with pytest.raises(InputError, match="cannot read"):
-        read_source(folder)
-
-
 def test_a_timm_folder(tmp_path):
     timm = pytest.importorskip("timm")
     hub = pytest.importorskip("timm.models._hub")
@@ -348,17 +319,23 @@ def test_a_timm_folder(tmp_path):
     assert same(again.state_dict(), repaired.state_dict())
 
 
-@pytest.mark.parametrize("kind", ["vit", "resnet"])
+VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+       "intermediate_size": 64, "image_size": 32, "patch_size": 8}  # fmt: skip
+CLASSIFIERS = {
+    "ViTForImageClassification": VIT,
+    "BeitForImageClassification": VIT,
+    "DeiTForImageClassification": VIT,
+    "DeiTForImageClassificationWithTeacher": VIT,
+    "ResNetForImageClassification": {"embedding_size": 8, "hidden_sizes": [8, 16],
+                                     "depths": [1, 1], "layer_type": "basic", "image_size": 32},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
 def test_a_transformers_folder(kind, tmp_path):
     transformers = pytest.importorskip("transformers")
-    sizes = {
-        "vit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-                "intermediate_size": 64, "image_size": 32, "patch_size": 8},
-        "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1],
-                   "layer_type": "basic", "image_size": 32},
-    }[kind]  # fmt: skip
-    config = transformers.AutoConfig.for_model(kind, id2label=dict(enumerate("abc")), **sizes)
-    theirs = transformers.AutoModelForImageClassification.from_config(config).eval()
+    kind, sizes = getattr(transformers, kind), CLASSIFIERS[kind]
+    theirs = kind(kind.config_class(id2label=dict(enumerate("abc")), **sizes)).eval()
     folder = tmp_path / "m"
     theirs.save_pretrained(folder)
     facts = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": {"height": 32, "width": 32}}
@@ -370,7 +347,7 @@ def test_a_transformers_folder(kind, tmp_path):
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(model(images), theirs((images - 0.5) / 0.25).logits)
     network, out = written(folder)
-    again = transformers.AutoModelForImageClassification.from_pretrained(out).eval()
+    again = kind.from_pretrained(out).eval()
     torch.testing.assert_close(again(images).logits, network(images))
     assert not torch.equal(again(images).logits, theirs(images).logits)
     for lie in ({"hidden_size": 10**9}, {"num_hidden_layers": 10**6}, {"model_type": "gpt2"}):
@@ -404,6 +381,16 @@ def test_channels_blue_first_and_a_crop(tmp_path):
     notes = source.stated.image_notes((3, 32, 32))
     assert "not followed: do_pad" in notes[0]
     assert "blue first" in notes[1]
+
+
+def test_a_name_of_the_hub_without_its_prefix_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="a model of the hub is named hf:org/name"):
+        read_source("org/name")
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "nam").touch()
+    with pytest.raises(InputError, match="did you mean 'nam'"):
+        read_source("org/name")
 
 
 def test_a_missing_hub_library_is_told(monkeypatch):

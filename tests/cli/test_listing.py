@@ -1,4 +1,4 @@
-"""Lists of models that a user writes, and cases beside the models."""
+"""Lists of models that a user writes, and folders of models."""
 
 import json
 from pathlib import Path
@@ -77,7 +77,11 @@ def test_a_manifest_of_the_bench_is_read_as_the_bench_reads_it(tmp_path):
         ('[{"arch": "a:b"}]', "a model needs weights, a text, got None"),
         ('[{"name": "x"}]', "weights of 'x' must be a text, got nothing"),
         ('[{"weights": 3, "name": "x"}]', "weights of 'x' must be a text, got 3"),
-        ('[{"weights": "a", "classes": 3}]', "'a' has a field 'classes': known are weights"),
+        (
+            '[{"weights": "a", "classes": 3}]',
+            "'a' has a field 'classes': did you mean 'num_classes' or",
+        ),
+        ('[{"weights": "a", "x": 3}]', "'a' has a field 'x': known are weights"),
         ('[{"weights": "a", "num_classes": true}]', "num_classes of 'a' must be a whole number"),
         ('[{"weights": "a", "input_size": [3, 0, 2]}]', "three numbers C H W, got [3, 0, 2]"),
         ('[{"weights": "a", "mean": ["x"]}]', "mean of 'a' must be a number or several, got"),
@@ -111,32 +115,11 @@ def test_what_is_wrong_with_a_csv_file_too(tmp_path, models, says):
     assert says in str(caught.value)
 
 
-@pytest.fixture
-def cases(tmp_path) -> Path:
-    folder = tmp_path / "models"
-    said = {"arch": "Net", "num_classes": 10, "mean": 0.5, "std": None, "data": "mnist"}
-    wrong = {"evil": {**said, "arch": "x:os.system"}, "away": {**said, "data": "../../mine"}}
-    for name, case in {"one": said, **wrong, "none": None}.items():
-        (folder / name).mkdir(parents=True)
-        (folder / name / "model.safetensors").touch()
-        if case:
-            case |= {"backdoored": True, "target": 3}
-            (folder / name / "case.json").write_text(json.dumps(case))
-    return folder
-
-
-def test_cases_are_followed_only_with_code_that_the_user_names(cases, tmp_path):
-    found = {one.name: one for one in listed(cases, arch="nets.py")}
-    assert found["one"].settings == {
-        "weights": str(cases / "one"),
-        "arch": "nets.py:Net",
-        "num_classes": 10,
-        "mean": (0.5,),
-        "images": str(tmp_path / "data" / "mnist.npz"),
-    }
-    assert "arch must name a callable of nets.py" in found["evil"].problem
-    assert "data must be a name" in found["away"].problem
-    assert "case.json" in found["none"].problem
-    for arch in (None, "nets.py:Net"):
-        for one in listed(cases, arch=arch):
-            assert one == Entry(one.name, {"weights": str(cases / one.name)})
+def test_of_a_folder_nothing_is_followed_but_the_weights(tmp_path):
+    """A JSON beside a model is a stranger's: code and images are the user's to name, in a list."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "model.safetensors").touch()
+    (tmp_path / "one" / "case.json").write_text('{"arch": "Net", "data": "mnist"}')
+    for arch in (None, "nets.py", "nets.py:Net"):
+        (entry,) = listed(tmp_path, arch=arch)
+        assert entry == Entry("one", {"weights": str(tmp_path / "one")})

@@ -55,6 +55,23 @@ def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
+def test_a_model_in_the_hubs_cache_needs_no_network(given, tmp_path, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    snapshot = tmp_path / "models--org--net" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--org--net" / "refs").mkdir()
+    (tmp_path / "models--org--net" / "refs" / "main").write_text("0" * 40)
+    (snapshot / "model.safetensors").symlink_to(given / "net.safetensors")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = shell("scan", "hf:org/net", *options(given))
+    assert done.returncode == 1, done.stderr
+    done = shell("scan", "hf:org/other", *options(given))
+    assert done.returncode == 2
+    assert "cannot fetch hf:org/other" in done.stderr.splitlines()[-1]
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_scan_finds_the_backdoor_and_exits_with_1(given):
     done = shell("scan", given / "net.safetensors", *options(given))
     assert done.returncode == 1, done.stderr

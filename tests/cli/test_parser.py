@@ -1,11 +1,18 @@
 """From what was typed to a frozen record of the command's own."""
 
+import os
 import shlex
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError, asdict, fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from shapprune import attacks
+from shapprune.cli import options as options_module
+from shapprune.cli.arguments import ATTACKS
 from shapprune.cli.options import (
     BenchOptions,
     DemoOptions,
@@ -16,7 +23,9 @@ from shapprune.cli.options import (
     ScanAllOptions,
     ScanOptions,
 )
-from shapprune.cli.parser import parse
+from shapprune.cli.parser import EXAMPLES, parse
+from shapprune.method import attribution
+from shapprune.reporting.exits import ERROR
 
 # The least that each command must be told, and what its record then holds beside the defaults.
 LEAST = {
@@ -170,3 +179,81 @@ def test_nothing_writes_into_options():
     options = parse(["scan", "net.pt"])
     with pytest.raises(FrozenInstanceError):
         options.seed = 1  # type: ignore[misc]
+
+
+def refused(line: str, capsys) -> str:
+    with pytest.raises(SystemExit) as ended:
+        parse(shlex.split(line))
+    assert ended.value.code == ERROR
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("scn net.pt", "shapprune: error: there is no command 'scn': did you mean 'scan'?"),
+        ("x", "there is no command 'x': expected one of scan, scan-all, repair,"),
+        ("scan net.pt --imgaes d", "shapprune scan: error: there is no option '--imgaes': did you "
+                                   "mean '--images'?"),
+        ("repair net.pt --Out=x", "there is no option '--Out': did you mean '--out'"),
+        ("scan net.pt --quite-another", "there is no option '--quite-another' (see shapprune scan"),
+        ("bench table1 --profile smok", "invalid choice: 'smok'"),
+        ("repair net.pt", "the following arguments are required: --out"),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_is_told_with_what_is_like_it(line, says, capsys):
+    told = refused(line, capsys)
+    assert says in told
+    assert told.count("\n") == 1
+
+
+def test_abbreviations_and_what_follows_two_dashes_are_no_options():
+    options = parse(["scan", "--input", "3", "8", "9", "--", "--net.pt"])
+    assert isinstance(options, ScanOptions)
+    assert (options.weights, options.input_size) == ("--net.pt", (3, 8, 9))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_help_of_a_command_ends_with_an_example(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse([name, "--help"])
+    assert ended.value.code == 0
+    _, _, example = capsys.readouterr().out.partition("\nexample:\n")
+    program, *typed = shlex.split(example.replace("\\\n", ""))
+    assert (program, typed[0]) == ("shapprune", name)
+    (least,) = (type(options) for line, options in LEAST.items() if line.split()[0] == name)
+    assert type(parse(typed)) is least
+
+
+def test_what_the_parser_knows_without_torch_is_what_there_is():
+    assert tuple(attacks.ATTACKS) == ATTACKS
+    assert get_args(options_module.Estimator) == get_args(attribution.Estimator)
+
+
+@pytest.mark.parametrize(
+    ("typed", "follows"),
+    [
+        ("sc", {"scan", "scan-all"}),
+        ("repair net.pt --est", {"--estimator"}),
+        ("repair net.pt --estimator ", {"multilinear", "algorithm1"}),
+    ],
+)
+def test_a_shell_completes(typed, follows, tmp_path):
+    pytest.importorskip("argcomplete")
+    line = f"shapprune {typed}"
+    asked = {
+        **{"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))},
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "told"),
+        "PYTHONPROFILEIMPORTTIME": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "shapprune"],
+        env={**os.environ, **asked},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    told = (tmp_path / "told").read_text().split("\v")
+    assert {word.strip() for word in told} == follows
+    assert " torch\n" not in done.stderr  # which takes seconds to load

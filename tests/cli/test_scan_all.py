@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 
 from invariants.hostile.building import CANARY, touch
 from shapprune.checkpoints.state_dict import save_weights
@@ -30,6 +32,8 @@ from toys import (
 
 ARCH = f"{Path(__file__).parents[1] / 'toys.py'}:backdoored_net"
 BESIDE = ("extra.bin", "scheduler.pt")
+SCHEMA = json.loads((files("shapprune.reporting") / "index.schema.json").read_text("utf-8"))
+VALIDATOR = Draft202012Validator(SCHEMA)
 HOSTILE = "<img src=x onerror=alert(1)>&\n.pth"
 
 
@@ -65,7 +69,9 @@ def started(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def index(out: Path) -> dict:
-    return json.loads((out / "index.json").read_text())
+    found = json.loads((out / "index.json").read_text())
+    VALIDATOR.validate(found)
+    return found
 
 
 def begun(told: str) -> list[str]:
@@ -125,6 +131,31 @@ def test_each_model_gets_its_line_worst_first(done, mirror):
     assert f"4 models: 1 backdoored, 2 failed, 1 {states['org/good']}; worst first in" in told
     assert not Path(CANARY).exists()
     assert not (mirror / CANARY).exists()
+
+
+def test_the_index_is_as_its_schema_says(done):
+    Draft202012Validator.check_schema(SCHEMA)
+    found = index(done[0])
+    assert found["$schema"] == SCHEMA["$id"] == f"urn:shapprune:index:{found['schema_version']}"
+    assert set(found) == set(SCHEMA["properties"])
+    kinds = {"failed": "failed", None: "waiting"}
+    for model in found["models"]:
+        kind = SCHEMA["$defs"][kinds.get(model["state"], "scanned")]
+        assert set(model) == {"name", "weights", *kind["properties"]}
+        for field in model:
+            without = {name: value for name, value in model.items() if name != field}
+            assert not VALIDATOR.is_valid({**found, "models": [without]}), field
+    assert VALIDATOR.is_valid({**found, "models": [{"name": "a", "weights": "b", "state": None}]})
+    for wrong in ({"exit_code": 130}, {"models": [{**found["models"][0], "state": "failed"}]}):
+        assert not VALIDATOR.is_valid({**found, **wrong})
+
+
+def test_the_docs_name_every_field_of_the_index():
+    page = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.+?) \|", page.partition("\n## index.json\n")[2], re.M)
+    fields = {field for row in rows for field in re.findall(r"`([\w$]+)`", row)}
+    kinds = [SCHEMA["$defs"][kind]["properties"] for kind in ("model", "failed", "scanned")]
+    assert fields == {*SCHEMA["properties"], *kinds[0], *kinds[1], *kinds[2]}
 
 
 def test_the_page_links_to_the_reports_and_escapes_names(done):
@@ -242,7 +273,7 @@ def test_a_malicious_file_beside_a_model_is_no_clean_model(images, tmp_path, cap
 @pytest.mark.parametrize(
     ("models", "says"),
     [
-        ("nowhere", "nowhere does not exist: expected a folder of models, or a .json or .csv file"),
+        ("nowhere", "shapprune: error: no such file or folder: "),
         ("empty", "holds no weights files: expected a folder of models, or a list"),
         ("net.pth", "is no folder and no list"),
     ],

@@ -99,6 +99,8 @@ def test_dry_run_wants_logits(output, message):
 
 def test_dry_run_tells_wrong_images(arch):
     network = build_network(arch, 10)
+    with fails(r"grey images, to a network that takes colour: input size 3 8 8"):
+        check_classifier(network, images=torch.rand(1, 1, 8, 8), num_classes=10)
     for shape in ((1, 8, 8), (3, 9, 9)):
         with fails(re.escape(f"fails on an image of shape {shape}")):
             check_classifier(network, images=torch.rand(1, *shape), num_classes=10)

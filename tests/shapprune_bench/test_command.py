@@ -55,7 +55,8 @@ def test_the_list_tells_cells_and_what_is_missing(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["table9", "--out", "x"], "bench knows models, table1, table2, table5, fig3"),
+        (["table9", "--out", "x"], "bench does not know 'table9': did you mean 'table"),
+        (["x", "--out", "x"], "bench does not know 'x': it knows models, table1, table2, table5"),
         (["table1"], "--out DIR must tell"),
         (["table1", "--out", "x", "--methods", "magic"], "no 'magic' among its methods: fine-"),
         (

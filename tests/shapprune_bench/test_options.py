@@ -24,7 +24,7 @@ def test_rows_choose_in_the_order_that_there_is():
     names = ["first", "second", "third"]
     assert options("growth").chosen(names, "it") == names
     assert options("growth", rows=["third", "first"]).chosen(names, "it") == ["first", "third"]
-    with pytest.raises(InputError, match=r"it has no model 'secnd': did you mean second\?"):
+    with pytest.raises(InputError, match=r"it has no model 'secnd': did you mean 'second'\?"):
         options("growth", rows=["secnd"]).chosen(names, "it")
     with pytest.raises(InputError, match=r"it has no model 'x'$"):
         options("growth", rows=["x"]).chosen(names, "it")

@@ -12,6 +12,8 @@ from shapprune.utils.files import (
     check_file,
     check_folder,
     fingerprint,
+    read_json,
+    similar_file,
     write_folder,
     write_whole,
 )
@@ -118,3 +120,26 @@ def test_fingerprints(tmp_path):
     found = fingerprint(path)
     assert (found.name, found.bytes, found.modified) == ("net.pth", 3, "1970-01-02T00:00:00Z")
     assert found.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_path_that_leads_nowhere_is_told_with_what_is_like_it(tmp_path):
+    (tmp_path / "models").mkdir()
+    for name in ("net.pth", "weights.bin", "ünïcode.pt"):
+        (tmp_path / "models" / name).touch()
+    told = {
+        "models/nett.pt": ": did you mean 'net.pth'?",
+        "models/NET.PTH": ": did you mean 'net.pth'?",
+        "models/unicode.pt": ": did you mean 'ünïcode.pt'?",
+        "modles/net.pth": ": did you mean 'models'?",
+        "models/quite-another-name": "",
+    }
+    assert {path: similar_file(tmp_path / path) for path in told} == told
+    with fails(r"cannot read .*/nett.pt: No such file or directory: did you mean 'net.pth'\?"):
+        read_json(tmp_path / "models" / "nett.pt")
+
+
+def test_relative_paths_are_looked_for_where_the_user_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.pth").touch()
+    assert similar_file(Path("net.pt")) == ": did you mean 'net.pth'?"
+    assert similar_file(Path()) == ""

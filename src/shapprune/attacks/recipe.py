@@ -23,6 +23,7 @@ from shapprune.attacks.wanet import WaNet
 from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputError
 from shapprune.model.metrics import accuracy, attack_success_rate
+from shapprune.utils.text import suggest
 
 Attack: TypeAlias = (
     Additive
@@ -175,11 +176,13 @@ def choose_attack(name: str, options: Mapping[str, object] | None = None) -> Att
         InputError: no such attack, or it has no such option.
     """
     if name not in ATTACKS:
-        raise InputError(f"attack must be one of {', '.join(ATTACKS)}, got {name!r}")
+        meant = suggest(name, ATTACKS)
+        raise InputError(f"attack must be one of {', '.join(ATTACKS)}, got {name!r}{meant}")
     known = [field.name for field in fields(ATTACKS[name])]
     for option in options or {}:
         if option not in known:
-            raise InputError(f"{name} has no option {option!r}: it has {', '.join(known)}")
+            meant = suggest(option, known) or f": it has {', '.join(known)}"
+            raise InputError(f"{name} has no option {option!r}{meant}")
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
     return ATTACKS[name](**given)  # type: ignore[arg-type]  # of what the user or a recipe says
 

@@ -1,14 +1,13 @@
 """Networks from their architecture's name: code that the user names knowingly."""
 
 import ast
-import difflib
 import hashlib
 import importlib
 import inspect
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -19,14 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from shapprune.errors import InputError
-from shapprune.utils.text import describe, list_names, printable
+from shapprune.utils.files import similar_file
+from shapprune.utils.text import describe, list_names, printable, suggest
 
 # Entries of transformers' configurations that say more than how a network is shaped.
 _NOT_SHAPES = {
     *("model_type", "auto_map", "quantization_config", "dtype", "torch_dtype", "architectures"),
     *("backbone", "use_pretrained_backbone", "use_timm_backbone", "transformers_version"),
+    "vocab_size",  # of BEiT's pretraining: no part of its classifier
 }
 
+_LIBRARIES = ("torchvision", "timm", "transformers")
 _SMALL = 30_000_000  # numbers of a network that is built in any case: the usual ones
 
 # What version 0.1 called its networks: manifests, scripts and reports say so.
@@ -62,13 +64,14 @@ def build_network(
     """
     if num_classes < 2:
         raise InputError(f"num_classes must be at least 2, got {num_classes}")
-    library = spec.startswith(("torchvision:", "timm:", "transformers:"))
+    library = spec.startswith(tuple(f"{name}:" for name in _LIBRARIES))
     source, _, name = spec.partition(":") if library else spec.rpartition(":")
     name, _, extras = (name, "", "") if library else name.partition("?")
     if not (source and name):
+        meant = f": did you mean torchvision:{spec} or timm:{spec}?" if spec.isidentifier() else ""
         raise InputError(
             "arch must be torchvision:NAME, timm:NAME, package.module:CALLABLE or "
-            f"file.py:CALLABLE, got {spec!r}"
+            f"file.py:CALLABLE, got {spec!r}{meant}"
         )
     try:
         # A fresh network draws its weights from the global generator, which is the caller's.
@@ -80,7 +83,10 @@ def build_network(
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"arch {spec} failed: {_where(error)}{describe(error)}") from error
+        meant = ""
+        if isinstance(error, ModuleNotFoundError) and error.name == source:
+            meant = suggest(source, [*_LIBRARIES, *(file.stem for file in Path().glob("*.py"))])
+        raise InputError(f"arch {spec} failed: {_where(error)}{describe(error)}{meant}") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"arch {spec} gave a {type(network).__name__}: expected a torch.nn.Module")
     return network
@@ -117,7 +123,7 @@ def _library_network(
     else:
         known = package.models.list_models(module=package.models)
     if name not in known:
-        raise InputError(f"{library} knows no model {name!r}{_suggest(name, known)}")
+        raise InputError(f"{library} knows no model {name!r}{suggest(name, known)}")
 
     def make() -> object:
         if library == "timm":
@@ -155,13 +161,16 @@ def _transformer(
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
     known = sorted(auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
     if name not in known or name == "timm_wrapper":
-        raise InputError(f"transformers has no image classifier {name!r}{_suggest(name, known)}")
-    _check_sizes(options, weights)
+        raise InputError(f"transformers has no image classifier {name!r}{suggest(name, known)}")
+    _check_sizes({k: v for k, v in options.items() if k not in _NOT_SHAPES}, weights)
     # Plain sizes only: others could fetch kernels, backbones or code.
     shape = package.AutoConfig.for_model(name).to_dict().keys() - _NOT_SHAPES
     given = {k: v for k, v in options.items() if k in shape and not k.startswith("_")}
     config = package.AutoConfig.for_model(name, **given)
-    kind = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+    kinds = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)  # DeiT's, with its teacher or without
+    stated = options.get("architectures") or ()
+    kind = next((one for one in kinds if one.__name__ in stated), kinds[0])
     network, told = kind.from_pretrained(
         None,
         config=config,
@@ -202,7 +211,7 @@ def _user_network(source: str, name: str, num_classes: int, arguments: dict[str,
         module = _load_file(file) if file else importlib.import_module(named)
         if not hasattr(module, name):
             known = [n for n, value in vars(module).items() if callable(value)]
-            raise InputError(f"{source} has no {name!r}{_suggest(name, known)}")
+            raise InputError(f"{source} has no {name!r}{suggest(name, known)}")
         make = getattr(module, name)
         if isinstance(make, nn.Module):
             raise InputError(f"{name!r} in {source} is a network: name the class or function of it")
@@ -239,7 +248,7 @@ def _importable_from(folder: Path) -> Iterator[None]:
 
 def _load_file(file: Path) -> ModuleType:
     if not file.is_file():
-        raise InputError(f"no such file: {file}")
+        raise InputError(f"no such file: {file}{similar_file(file)}")
     # A name of its own, so that a `models.py` of the user never meets another one.
     name = "shapprune_arch_" + hashlib.sha256(bytes(file.resolve())).hexdigest()[:12]
     module = ModuleType(name)
@@ -273,12 +282,3 @@ def _where(error: BaseException) -> str:
         if not frame.filename.startswith(not_theirs)
     ]
     return frames[-1] if frames else ""
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    """
-    >>> _suggest("resnet8", ["resnet18", "vgg11"])
-    ": did you mean 'resnet18'?"
-    """
-    close = difflib.get_close_matches(name, known, n=3)
-    return f": did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from shapprune.checkpoints.naming import AVERAGES, words
 from shapprune.errors import InputError
-from shapprune.utils.text import list_names, quote
+from shapprune.utils.text import list_names, quote, suggest
 
 # Where training scripts put the weights, best first; other entries are tried after these.
 _WEIGHT_ENTRIES = (
@@ -120,9 +120,8 @@ def _named(
         if any(isinstance(n, str) and n.startswith(prefix) for n in names):
             return place, prefix
     known = [".".join(place) for place in places if place]
-    raise InputError(
-        f"has no weights under {quote(entry)}" + (f": it has {list_names(known)}" if known else "")
-    )
+    meant = suggest(entry, known) or (f": it has {list_names(known)}" if known else "")
+    raise InputError(f"has no weights under {quote(entry)}{meant}")
 
 
 def _places(node: Mapping[Any, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

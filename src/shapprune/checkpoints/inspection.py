@@ -26,7 +26,7 @@ from shapprune.checkpoints.tensor_records import (
 )
 from shapprune.checkpoints.zip_layout import check_end, damaged, is_tar, strange, unreferenced
 from shapprune.errors import InputError
-from shapprune.utils.files import parse_json
+from shapprune.utils.files import parse_json, unreadable
 from shapprune.utils.text import describe, printable, quote
 
 _MOST_HEADER = 8 << 20  # bytes, of safetensors' JSON
@@ -96,7 +96,7 @@ def look_into(path: Path) -> Contents:
                     return replace(contents, problems=(_malice(name), *contents.problems))
             return contents
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
 
 
 def _of_kind(path: Path, head: bytes, file: BinaryIO) -> Contents:

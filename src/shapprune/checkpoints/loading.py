@@ -1,5 +1,6 @@
 """A network filled with the weights of a source."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,9 +171,11 @@ def fill_network(
     try:
         own = network.state_dict()
         found = match(own, tensors)
-        given = {name: tensors[there] for name, there in found.names.items()}
+        given = OrderedDict((name, tensors[there]) for name, there in found.names.items())
         if mismatch := _mismatch(own, given, found.foreign, num_classes):
             raise InputError(f"the file does not fit {spec}: {mismatch}")
+        # The names and shapes are the network's own, and so is the version, which files may lack.
+        given._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]
         # What BatchNorm counts may be missing, see `missing`; torch fills it in where it can.
         network.load_state_dict(given, strict=False)
     except InputError:

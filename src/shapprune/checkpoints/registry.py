@@ -69,7 +69,7 @@ def find_models(folder: Path) -> tuple[list[Listed], int]:
 
 def _beside(folder: Path, files: list[Path]) -> tuple[str, ...]:
     try:
-        own, _ = weights_files(folder)
+        own = weights_files(folder)
     except InputError:  # the scan will say it
         return ()
     return tuple(p.name for p in files if p.suffix.lower() in SUFFIXES and p.name not in own)

@@ -1,6 +1,7 @@
 """Where a network's weights come from, and how they go back: files, folders, the hub."""
 
 import importlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,12 +18,12 @@ from shapprune.checkpoints.entries import entry_notes
 from shapprune.checkpoints.kinds import foreign_folder
 from shapprune.checkpoints.metadata import Stated, stated_in_checkpoint, stated_in_config
 from shapprune.checkpoints.naming import Match, is_normalisation, match, own_normalisation
+from shapprune.checkpoints.shards import INDEX, is_part, part_names, read_parts, refuse_part
 from shapprune.checkpoints.state_dict import WeightsFile, read_weights_file
 from shapprune.errors import InputError
-from shapprune.utils.files import Fingerprint, fingerprint, read_json
+from shapprune.utils.files import Fingerprint, fingerprint, read_json, unreadable
 from shapprune.utils.text import describe, list_names, quote
 
-_INDEX = ".index.json"
 # As transformers and timm choose, best first.
 WEIGHTS = (
     *("model.safetensors", "model.safetensors.index.json"),
@@ -31,6 +32,7 @@ WEIGHTS = (
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".th", ".ckpt", ".tar")
 _CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 _FETCHED = [*_CONFIGS, "*.safetensors", "model.safetensors.index.json"]
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]  # only where there is no other
 
 
@@ -147,25 +149,31 @@ class Source:
 def read_source(weights: str | Path, *, entry: str | None = None) -> Source:
     """Read a weights file, a Hugging Face folder, or ``hf:ORG/NAME`` of the hub.
 
-    A folder holds ``model.safetensors`` or ``pytorch_model.bin``, or shards named in an index
-    beside them, and a ``config.json`` of timm's or transformers' kind if its network is not named
-    otherwise.
+    A folder holds ``model.safetensors`` or ``pytorch_model.bin``, or parts named in an index
+    beside them (which may stand in the folder's place), and a ``config.json`` of timm's or
+    transformers' kind if its network is not named otherwise.
 
     Args:
         entry: which weights of a checkpoint, see `read_weights_file`.
 
     Raises:
-        InputError: see `read_weights_file`; a folder without weights, shards that are missing or
-            lie elsewhere, JSON that is none; a hub that cannot be reached.
+        InputError: see `read_weights_file`; a folder without weights, parts that are missing, lie
+            elsewhere or do not agree with their index, one part alone, JSON that is none; a hub
+            that cannot be reached.
     """
     path = Path(weights)
     if str(weights).startswith("hf:"):
         path = _fetched(str(weights).removeprefix("hf:"))
-    index = path.name if path.name.endswith(_INDEX) else None
-    if path.is_dir() or index:
+    if path.is_dir() or path.name.endswith(INDEX):
         if entry is not None:
             raise InputError(f"{path} is a folder: entry picks among the weights of one file")
-        return _read_folder(path.parent if index else path, index)
+        try:
+            return _read_folder(path) if path.is_dir() else _read_folder(path.parent, path.name)
+        except OSError as error:
+            raise unreadable(path, error) from error
+    if _HUB_NAME.fullmatch(str(weights)) and not path.parent.exists():
+        raise InputError(f"no such file: {path}: a model of the hub is named hf:{path}")
+    refuse_part(path)
     file = read_weights_file(path, entry)
     notes = tuple(entry_notes(file.keys, file.others, asked=entry is not None))
     stated = stated_in_checkpoint(file.content) if file.metadata is None else Stated()
@@ -173,13 +181,12 @@ def read_source(weights: str | Path, *, entry: str | None = None) -> Source:
 
 
 def _read_folder(folder: Path, index: str | None = None) -> Source:
-    names, notes = (_shards(folder, index), ()) if index else weights_files(folder)
-    weights: dict[str, Tensor] = {}
-    for name in names:
-        part = read_weights_file(folder / name).weights
-        if twice := [key for key in part if key in weights]:
-            raise InputError(f"{folder}: {quote(twice[0])} is in two shards")
-        weights |= part
+    first, notes = (index, ()) if index else _first(folder)
+    file = folder / first
+    if first.endswith(INDEX):
+        names, weights = part_names(file), read_parts(file)
+    else:
+        names, weights = [first], read_weights_file(file).weights
     configs = {name: (folder / name).read_bytes() for name in _CONFIGS if (folder / name).is_file()}
     stated = Stated()
     if "config.json" in configs:
@@ -202,47 +209,52 @@ def _preprocessor(folder: Path, names: Iterable[str]) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else {}
 
 
-def weights_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
-    """The files that a Hugging Face library would load, and what to know of the others.
+def weights_files(folder: Path) -> list[str]:
+    """The files that a Hugging Face library would load.
 
     Raises:
-        InputError: there are none, or an index whose shards are not all there.
+        InputError: there are none, or an index whose parts are not all there.
     """
+    first, _ = _first(folder)
+    return part_names(folder / first) if first.endswith(INDEX) else [first]
+
+
+def _first(folder: Path) -> tuple[str, tuple[str, ...]]:
+    """The weights file or index that a library would begin with, and what to know of the others."""
     there = [name for name in WEIGHTS if (folder / name).is_file()]
     if not there:
-        if advice := foreign_folder(folder):
-            raise InputError(f"{folder} {advice}")
-        others = sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
-        if len(others) == 1:
-            return others, ()
-        found = f": name one of its files, {list_names(others)}" if others else ""
+        return _unusual(folder), ()
+    first, *others = there
+    if not others:
+        return first, ()
+    note = (
+        f"examined is {quote(first)} alone: {list_names(others)} beside it may hold other weights, "
+        "and goes without a repair"
+    )
+    return first, (note,)
+
+
+def _unusual(folder: Path) -> str:
+    """The one weights file or index of a folder where no library would look for it."""
+    if advice := foreign_folder(folder):
+        raise InputError(f"{folder} {advice}")
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    indices = [name for name in files if name.endswith(INDEX)]
+    if len(indices) == 1:
+        return indices[0]
+    others = [name for name in files if Path(name).suffix in SUFFIXES]
+    if any(map(is_part, others)):
         raise InputError(
-            f"{folder} is a folder without model.safetensors or pytorch_model.bin: expected a "
-            f"weights file{found}"
+            f"{folder} holds parts of a model's weights without their index: expected a file such "
+            "as model.safetensors.index.json beside them"
         )
-    notes: tuple[str, ...] = ()
-    whole = [name for name in there if name.removesuffix(_INDEX)[:5] != there[0][:5]]
-    if whole:
-        notes = (
-            f"examined is {quote(there[0])} alone: {list_names(whole)} beside it may hold other "
-            "weights, and goes without a repair",
-        )
-    first = there[0]
-    return (_shards(folder, first) if first.endswith(_INDEX) else [first]), notes
-
-
-def _shards(folder: Path, index: str) -> list[str]:
-    places = read_json(folder / index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise InputError(f"{folder / index} has no weight_map")
-    names = sorted({str(name) for name in places.values()})
-    suffix = Path(index.removesuffix(_INDEX)).suffix
-    for name in names:
-        if Path(name).name != name or not name.endswith(suffix):
-            raise InputError(f"{folder / index} names {quote(name)}: expected files beside it")
-        if not (folder / name).is_file():
-            raise InputError(f"{folder} lacks the shard {quote(name)}")
-    return names
+    if len(others) == 1:
+        return others[0]
+    found = f": name one of its files, {list_names(others)}" if others else ""
+    raise InputError(
+        f"{folder} is a folder without model.safetensors or pytorch_model.bin: expected a "
+        f"weights file{found}"
+    )
 
 
 def _fetched(name: str) -> Path:

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from shapprune.attacks import ATTACKS
-from shapprune.cli.options import Profile
-from shapprune.method.attribution import Estimator
+from shapprune.cli.options import Estimator, Profile
 from shapprune.method.settings import FALSE_ALARMS
 
+# Those of `attacks.ATTACKS`, which loads torch: the shell completes without.
+ATTACKS = (
+    *("additive", "badnets", "blended", "input-aware", "pattern-patch", "physical-key"),
+    *("random-place", "sig", "trojan", "wanet"),
+)
 _FLOAT, _INT, _STR = {"type": float}, {"type": int}, {"type": str}
 # What some attacks can be told, by the names in their classes, and help.
 ATTACK_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {

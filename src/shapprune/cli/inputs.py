@@ -1,6 +1,5 @@
 """What the options of a command name: the model, the images, the device."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,7 +7,7 @@ import torch
 from shapprune.checkpoints.loading import count_classes, load_classifier
 from shapprune.checkpoints.source import Source, read_source
 from shapprune.cli.console import print_note, progress_shown
-from shapprune.cli.options import ModelOptions
+from shapprune.cli.options import ModelOptions, channels
 from shapprune.data.dataset import LabeledImages
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
@@ -134,13 +133,6 @@ def run_facts(options: ModelOptions, inputs: Inputs) -> dict[str, object]:
         "notes": list(data.notes),
         "device": str(model.mean.device),
     }
-
-
-def channels(values: Sequence[float] | None) -> float | list[float] | None:
-    """A number for all channels, or one a channel."""
-    if values is None:
-        return None
-    return values[0] if len(values) == 1 else list(values)
 
 
 def pick_device(name: str) -> torch.device:

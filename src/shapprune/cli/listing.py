@@ -25,10 +25,9 @@ from shapprune.checkpoints.registry import find_models
 from shapprune.cli.console import print_note
 from shapprune.cli.options import ScanAllOptions
 from shapprune.errors import InputError
-from shapprune.utils.files import read_json
-from shapprune.utils.text import describe, printable, quote
+from shapprune.utils.files import similar_file, unreadable
+from shapprune.utils.text import describe, printable, quote, suggest
 
-CASE = "case.json"
 # Of a bench's manifest, for its scorer: nothing that a scan may know.
 _OF_THE_SCORER = {
     *("backdoored", "attack_failed", "target", "source", "attack", "network", "group"),
@@ -44,13 +43,11 @@ class Entry:
         name: tells it from the others.
         settings: fields of `ScanOptions`, ``weights`` among them.
         beside: see `Listed`.
-        problem: why it cannot be scanned, if that is known already.
     """
 
     name: str
     settings: Mapping[str, Any]
     beside: tuple[str, ...] = ()
-    problem: str | None = None
 
 
 def entries(options: ScanAllOptions) -> list[Entry]:
@@ -67,45 +64,20 @@ def entries(options: ScanAllOptions) -> list[Entry]:
         print_note(f"note: files that by their names are no weights, not examined: {others}")
     if not found:
         raise InputError(f"{models} holds no weights files: expected a folder of models, or a list")
-    code = options.arch if options.arch and options.arch.endswith(".py") else None
-    listed = []
-    for one in found:
-        entry = Entry(one.name, {"weights": str(one.weights)}, one.beside)
-        listed.append(_with_case(entry, models, code) if code else entry)
-    return listed
-
-
-def _with_case(entry: Entry, models: Path, code: str) -> Entry:
-    """With what the case.json beside the model says, and the callable of ``code`` that it names.
-
-    Its ``data`` is an npz file without its ending in ``data`` beside the folder of the models.
-    """
-    weights = Path(entry.settings["weights"])
-    file = (weights if weights.is_dir() else weights.parent) / CASE
-    try:
-        case = read_json(file)
-        arch, data = case.get("arch"), case.get("data")
-        if not isinstance(arch, str) or not arch.isidentifier():
-            raise InputError(f"{file}: arch must name a callable of {code}, got {arch!r}")
-        if data is not None and (not isinstance(data, str) or Path(data).name != data):
-            raise InputError(f"{file}: data must be a name, got {data!r}")
-        said = {k: v for k, v in case.items() if k in ("num_classes", "input_size", "mean", "std")}
-        said |= {"weights": entry.settings["weights"], "arch": f"{code}:{arch}"}
-        if data:
-            said["images"] = str(models.absolute().parent / "data" / f"{data}.npz")
-        return Entry(entry.name, _checked(said, entry.name, file), entry.beside)
-    except InputError as error:
-        return Entry(entry.name, entry.settings, entry.beside, printable(str(error)))
+    return [Entry(one.name, {"weights": str(one.weights)}, one.beside) for one in found]
 
 
 def _of_list(file: Path) -> list[Entry]:
     if file.suffix.lower() not in (".json", ".csv"):
-        what = "is no folder and no list" if file.exists() else "does not exist"
-        raise InputError(f"{file} {what}: expected a folder of models, or a .json or .csv file")
+        if not file.exists():
+            raise InputError(f"no such file or folder: {file}{similar_file(file)}")
+        raise InputError(f"{file} is no folder and no list: expected a .json or .csv file")
     try:
         text = file.read_text(encoding="utf-8-sig")
         listed, root = _of_csv(text) if file.suffix.lower() == ".csv" else _of_json(text)
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+    except OSError as error:
+        raise unreadable(file, error) from error
+    except (ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"cannot read {file}: {describe(error)}") from error
     if not listed:
         raise InputError(f"{file} names no models")
@@ -177,8 +149,8 @@ def _checked(facts: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for field, value in facts.items():
         if field not in SETTINGS:
-            known = ", ".join(SETTINGS)
-            raise InputError(f"{file}: {quote(name)} has a field {quote(field)}: known are {known}")
+            meant = suggest(field, SETTINGS) or f": known are {', '.join(SETTINGS)}"
+            raise InputError(f"{file}: {quote(name)} has a field {quote(field)}{meant}")
         expected, read = SETTINGS[field]
         if value is None:
             continue

@@ -11,6 +11,7 @@ from shapprune import demo, pipeline
 from shapprune.attacks import choose_attack, make_backdoored, trigger_bytes
 from shapprune.checkpoints.architectures import build_network
 from shapprune.checkpoints.inspection import lines_of, look_into
+from shapprune.checkpoints.shards import INDEX, part_names
 from shapprune.checkpoints.source import read_source
 from shapprune.checkpoints.state_dict import weights_bytes
 from shapprune.cli.bench import bench
@@ -24,7 +25,7 @@ from shapprune.cli.console import (
     show_warning,
     write_results,
 )
-from shapprune.cli.inputs import channels, load, pick_device, run_facts
+from shapprune.cli.inputs import load, pick_device, run_facts
 from shapprune.cli.options import (
     BenchOptions,
     Command,
@@ -36,6 +37,7 @@ from shapprune.cli.options import (
     RepairOptions,
     ScanAllOptions,
     ScanOptions,
+    channels,
 )
 from shapprune.cli.parser import parse
 from shapprune.cli.results import run_files, sarif_file, to_json, to_npz
@@ -231,7 +233,9 @@ def _recover(options: RecoverOptions) -> int:
 def _inspect(options: InspectOptions) -> int:
     path = options.weights
     files = [path]
-    if path.is_dir():
+    if path.name.endswith(INDEX):
+        files = [path.parent / name for name in part_names(path)]
+    elif path.is_dir():
         files = sorted(file for end in ("safetensors", "bin") for file in path.glob(f"*.{end}"))
     if not files:
         raise InputError(f"{path} is a folder without .safetensors or .bin files")

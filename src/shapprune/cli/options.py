@@ -4,14 +4,15 @@ A field's default is the command's, and stands here alone: the parser passes on 
 nothing else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from shapprune.method.attribution import Estimator
 from shapprune.method.settings import FALSE_ALARMS
 
+# As `method.attribution` has it, which loads torch: the shell completes without.
+Estimator: TypeAlias = Literal["multilinear", "algorithm1"]
 Profile: TypeAlias = Literal["smoke", "cpu", "zoo", "paper", "dev"]  # of bench
 
 
@@ -185,3 +186,10 @@ Command: TypeAlias = (
     | PoisonOptions
     | BenchOptions
 )
+
+
+def channels(values: Sequence[float] | None) -> float | list[float] | None:
+    """A number for all channels, or one a channel."""
+    if values is None:
+        return None
+    return values[0] if len(values) == 1 else list(values)

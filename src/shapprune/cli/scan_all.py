@@ -22,7 +22,7 @@ from shapprune.running.runner import Result, Task, is_left, read, run
 from shapprune.utils.files import check_folder, write_folder
 from shapprune.utils.text import printable
 
-INDEX_VERSION = "1.0"  # of index.json: the first number changes where readers must
+INDEX_VERSION = "1.0"  # of index.schema.json: the first number changes where readers must
 
 
 def scan_all(options: ScanAllOptions) -> int:
@@ -86,6 +86,7 @@ def _write_index(tasks: Sequence[ScanTask], options: ScanAllOptions) -> list[Lin
     results = {task.model.name: (task, read(options.out, task)) for task in tasks}
     lines = worst_first([_line(task, result) for task, result in results.values()])
     index = {
+        "$schema": f"urn:shapprune:index:{INDEX_VERSION}",
         "schema_version": INDEX_VERSION,
         "command": options.command,
         "rules": RULES,

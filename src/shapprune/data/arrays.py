@@ -22,7 +22,7 @@ from shapprune.data.dataset import (
 )
 from shapprune.data.preprocessing import Preprocessing, prepare
 from shapprune.errors import InputError
-from shapprune.utils.text import describe, printable
+from shapprune.utils.text import describe, printable, suggest
 
 _MOST_ENTRIES = 1_000  # of an npz
 _MOST_TABLE = 1 << 20  # bytes of its table of contents
@@ -77,7 +77,7 @@ def read_torchvision(spec: str, split: str, input_size: tuple[int, int, int] | N
     if name not in _TORCHVISION or split not in ("train", "test"):
         raise InputError(
             f"torchvision has {', '.join(_TORCHVISION)}, split train or test; "
-            f"got {spec}, split {split}"
+            f"got {spec}, split {split}{suggest(name, _TORCHVISION)}"
         )
     if option and not option.startswith("root="):
         raise InputError(f"expected torchvision:{name}?root=FOLDER, got {spec}")

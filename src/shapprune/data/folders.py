@@ -15,6 +15,7 @@ from torch import Tensor
 from shapprune.data.dataset import LabeledImages, absence_notes, change_notes, to_channels, to_size
 from shapprune.data.preprocessing import Preprocessing, prepare
 from shapprune.errors import InputError
+from shapprune.utils.files import unreadable
 from shapprune.utils.text import describe, list_names, printable, quote
 
 # Decoders that are common and live inside Pillow: EPS, for one, would start Ghostscript.
@@ -61,7 +62,7 @@ def read_folder(
     try:
         folders = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     if not folders:
         raise InputError(f"{path} has no sub-folders: expected one a class, with its images inside")
     folders.sort(key=lambda folder: folder.name)

@@ -11,6 +11,7 @@ from shapprune.data.dataset import LabeledImages
 from shapprune.data.folders import part_of_folder, read_folder
 from shapprune.data.preprocessing import Preprocessing
 from shapprune.errors import InputError
+from shapprune.utils.files import similar_file
 
 
 def load_images(
@@ -74,7 +75,7 @@ def load_images(
     elif os.path.exists(path):
         arrays = read_npz(Path(path), split)
     else:
-        raise InputError(f"no such file or folder: {path}")
+        raise InputError(f"no such file or folder: {path}{similar_file(Path(path))}")
     return from_arrays(
         str(path), arrays, num_classes, input_size, per_class, generator, preprocessing
     )

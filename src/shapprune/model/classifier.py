@@ -99,7 +99,7 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | Non
         except Exception as error:
             raise InputError(
                 f"the model fails on an image of shape {shape}, which may be the wrong input size"
-                f"{_turned(shape)}: {describe(error)}"
+                f"{_channels(shape)}: {describe(error)}"
             ) from error
     expected = f"expected float logits of shape (1, {num_classes or 'classes'})"
     if not isinstance(logits, Tensor):
@@ -201,10 +201,14 @@ def check_examples(model: nn.Module, images: object, labels: object) -> tuple[Te
     return images, check_labels(labels, len(images), classes).to(images.device), classes
 
 
-def _turned(shape: tuple[int, ...]) -> str:
-    """Advice where the channels of an image seem to come last."""
-    last = shape[-1] in (1, 3, 4) and shape[0] not in (1, 3, 4)
-    return ", as (n, H, W, C) is: try images.permute(0, 3, 1, 2)" if last else ""
+def _channels(shape: tuple[int, ...]) -> str:
+    """Advice where the channels of an image seem to come last, or too few."""
+    if shape[-1] in (1, 3, 4) and shape[0] not in (1, 3, 4):
+        return ", as (n, H, W, C) is: try images.permute(0, 3, 1, 2)"
+    if len(shape) == 3 and shape[0] == 1:
+        size = f"3 {shape[1]} {shape[2]}"
+        return f" (grey images, to a network that takes colour: input size {size}, --input-size)"
+    return ""
 
 
 def _inputs(model: nn.Module) -> list[str]:

@@ -8,13 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from shapprune.errors import InputError
-from shapprune.utils.text import describe
+from shapprune.utils.text import describe, suggest
 
 _MOST_JSON = 8 << 20  # bytes
+_MOST_NAMES = 10_000  # of a folder, that a missing one is compared with
 _ROOM = 1 << 20  # bytes that a report needs at least
 
 
@@ -43,6 +45,28 @@ def fingerprint(path: Path) -> Fingerprint:
             digest.update(block)
     modified = datetime.fromtimestamp(facts.st_mtime, timezone.utc).isoformat(timespec="seconds")
     return Fingerprint(path.name, facts.st_size, digest.hexdigest(), modified[:19] + "Z")
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """Why a file or folder cannot be read; of one that is not there, what it may be called."""
+    why = error.strerror or str(error)
+    if isinstance(error, FileNotFoundError):
+        why += similar_file(path)
+    return InputError(f"cannot read {path}: {why}")
+
+
+def similar_file(path: Path) -> str:
+    """What a path that leads nowhere may have been meant to be, see `suggest`.
+
+    Of a path whose folder is missing, too, the folder.
+    """
+    try:
+        there = next(folder for folder in path.parents if folder.is_dir())
+        wanted = path.relative_to(there).parts[0]
+        with os.scandir(there) as entries:
+            return suggest(wanted, [entry.name for entry in islice(entries, _MOST_NAMES)])
+    except (OSError, StopIteration):
+        return ""
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -185,7 +209,9 @@ def read_json(path: Path) -> dict[str, Any]:
         if path.stat().st_size > _MOST_JSON:
             raise ValueError(f"more than {_MOST_JSON} bytes")
         return parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {describe(error)}") from error
 
 

@@ -1,6 +1,7 @@
 """Strangers' text in our messages: short, printable and in one line."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 def printable(text: str, limit: int = 240) -> str:
@@ -37,3 +38,14 @@ def list_names(names: Sequence[str]) -> str:
     "'a', 'b', 'c', …"
     """
     return ", ".join(map(quote, names[:3])) + (", …" if len(names) > 3 else "")
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """What a name that is not known may have been meant to be, in words that follow it.
+
+    >>> suggest("ResNet8", ["resnet18", "vgg11"]), suggest("alexnet", ["vgg11"])
+    (": did you mean 'resnet18'?", '')
+    """
+    spelt = {one.casefold(): one for one in known}
+    close = difflib.get_close_matches(name.casefold(), spelt, n=3)
+    return f": did you mean {' or '.join(quote(spelt[one]) for one in close)}?" if close else ""

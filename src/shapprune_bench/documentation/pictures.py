@@ -20,6 +20,7 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor, nn
 
@@ -175,6 +176,7 @@ def _pruning(result: RepairResult) -> bytes:
     ):
         axes.plot(counts, [100 * v for v in values], "o-", color=colour, markersize=3, label=name)
     axes.set(xlabel="neurons pruned", ylabel="%", ylim=(-3, 103))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     return _svg(figure)
 

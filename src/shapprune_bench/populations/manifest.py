@@ -50,6 +50,7 @@ from typing import Any, Literal, TypeAlias
 from shapprune.checkpoints.loading import load_classifier
 from shapprune.errors import InputError
 from shapprune.model.classifier import Classifier
+from shapprune.utils.files import unreadable
 from shapprune.utils.text import describe
 
 FORMAT = 1
@@ -167,7 +168,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
+        raise unreadable(file, error) from error
     except ValueError as error:
         raise InputError(f"{file} is no JSON: {describe(error)}") from error
     if not isinstance(content, dict):

@@ -99,21 +99,35 @@ IMAGES: dict[str, Make] = {
 }
 
 CONFIG = {"architecture": "resnet18", "num_classes": 4}
-INDEX = {"weight_map": dict.fromkeys(weights(), "model.safetensors")}
+FIRST, SECOND = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
 
 
-def folder(config: object = CONFIG, index: object = None, preprocessor: object = None):
+def folder(config: object = CONFIG, preprocessor: object = None):
     """A Hugging Face folder's files."""
     files = {"model.safetensors": to_safetensors(weights())}
-    given = {
-        "config.json": config,
-        "model.safetensors.index.json": index,
-        "preprocessor_config.json": preprocessor,
-    }
-    for name, content in given.items():
+    for name, content in {"config.json": config, "preprocessor_config.json": preprocessor}.items():
         if content is not None:
             files[name] = content if isinstance(content, bytes) else json.dumps(content).encode()
     return files
+
+
+def in_parts(index: object = None, **changes: object):
+    """The same in two parts; ``changes``: where the index says that a tensor is."""
+    tensors = weights()
+    held = {FIRST: {"head.weight": tensors.pop("head.weight")}, SECOND: tensors}
+    places = {name: file for file, part in held.items() for name in part} | changes
+    content = {"weight_map": places} if index is None else index
+    return {
+        **{file: to_safetensors(part) for file, part in held.items()},
+        "config.json": json.dumps(CONFIG).encode(),
+        "model.safetensors.index.json": (
+            content if isinstance(content, bytes) else json.dumps(content).encode()
+        ),
+    }
+
+
+def without(files: dict[str, bytes], *names: str) -> dict[str, bytes]:
+    return {name: data for name, data in files.items() if name not in names}
 
 
 FOLDERS = {
@@ -131,11 +145,31 @@ FOLDERS = {
     "code as architecture": lambda: folder({"architecture": "os.system", "num_classes": 4}),
     "code as type": lambda: folder({"model_type": "../../evil", "num_labels": 4}),
     "auto_map": lambda: folder({"model_type": "vit", "auto_map": {"AutoModel": "evil.Evil"}}),
-    "an index to elsewhere": lambda: folder(index={"weight_map": {"a": "../../etc/passwd"}}),
-    "an index to a pickle": lambda: folder(index={"weight_map": {"a": "evil.bin"}}),
-    "an index without end": lambda: folder(index={"weight_map": {"a": "x" * 100_000}}),
-    "an index that is a list": lambda: folder(index=[1]),
-    "an index, deep": lambda: folder(index=b'{"weight_map":' + b"[" * 100_000),
+    "an index to elsewhere": lambda: in_parts(a="../../etc/passwd"),
+    "an index to elsewhere, by another bar": lambda: in_parts(a="..\\x.safetensors"),
+    "an index to a device": lambda: in_parts({"weight_map": {"a": "/dev/zero"}}),
+    "an index to a pickle": lambda: in_parts(a="evil.bin"),
+    "an index to itself": lambda: in_parts(a="model.safetensors.index.json"),
+    "an index without end": lambda: in_parts(a="x" * 100_000 + ".safetensors"),
+    "an index of numbers": lambda: in_parts(a=7),
+    "an index that is a list": lambda: in_parts([1]),
+    "an index, deep": lambda: in_parts(b'{"weight_map":' + b"[" * 100_000),
+    "an index of 7 MB": lambda: in_parts(
+        {"weight_map": {str(n): f"{n}.safetensors" for n in range(200_000)}}
+    ),
+    "an index with a name twice": lambda: in_parts(
+        b'{"weight_map": {"a": "' + FIRST.encode() + b'"}, "weight_map": {}}'
+    ),
+    "an index of tensors that are not there": lambda: in_parts(a=FIRST),
+    "a part that is missing": lambda: without(in_parts(), SECOND),
+    "parts without an index": lambda: without(in_parts(), "model.safetensors.index.json"),
+    "a tensor in two parts": lambda: {**in_parts(), FIRST: to_safetensors(weights())},
+    "a part with more than the index says": lambda: {
+        **in_parts(),
+        FIRST: to_safetensors({**weights(), "more": weights()["head.bias"]}),
+    },
+    "a part that is cut": lambda: {**in_parts(), SECOND: in_parts()[SECOND][:-8]},
+    "parts that swap": lambda: {**in_parts(), FIRST: in_parts()[SECOND], SECOND: in_parts()[FIRST]},
     "a preprocessor, deep": lambda: folder(preprocessor=b"{" * 100),
     "a config of 9 MB": lambda: folder(b'{"a": "' + b"a" * (9 << 20) + b'"}'),
 }

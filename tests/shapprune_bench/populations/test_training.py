@@ -119,7 +119,7 @@ def test_a_failed_attack_is_told(data, tmp_path):
         (["table1", "--profile", "dev"], "no profile dev"),
         (["population", "--profile", "dev", "--rows", "nobody"], "no model 'nobody'"),
         (["population", "--profile", "dev", "--methods", "ours"], "no methods"),
-        (["populations"], "bench knows .*population"),
+        (["populations"], "bench does not know .*: did you mean 'population'"),
     ],
 )
 def test_what_cannot_be_done_is_told(words, message, tmp_path):

@@ -25,7 +25,7 @@ from shapprune.method.pruning import prune
 from shapprune.method.refinement import repair_triggers
 from shapprune.method.repair import extremes_of, interpolated, tuning_starts
 from shapprune.method.selection import Candidate, Way
-from shapprune.method.settings import REPAIR_RULES, SELECTION
+from shapprune.method.settings import POOL, REPAIR_RULES, SELECTION
 from shapprune.method.triggers import TargetMap, as_map, targets_of
 from shapprune.method.untargeted import untargeted_triggers
 from shapprune.method.windows import best_windows
@@ -129,11 +129,16 @@ def _candidates(
             first = pruning.first(point.pruned)
             pruned.append(Candidate("pruned", i, first, 1, point.proxies))
             add("not", pruned[-1], remove_neurons(model, neurons, first))
-    pool = distillation_pool(case, maps, generator=_generator(seed))
+    pools = {
+        rounds: distillation_pool(
+            case, maps, settings=replace(POOL, rounds=rounds), generator=_generator(seed)
+        )
+        for rounds in (POOL.rounds, 1)
+    }
     for rule, start, stamped in _starts(pruned):
         student = fine_tune(
             model,
-            pool,
+            pools[1 if rule == "on the pool as it is drawn" else POOL.rounds],
             neurons=neurons,
             pruned=start.pruned,
             stamps=[trigger.stamp for trigger in triggers],
@@ -153,11 +158,10 @@ def _candidates(
 def _starts(pruned: Sequence[Candidate]) -> Iterable[tuple[str, Candidate, float]]:
     """What is tuned, by which rule, and the share of a batch that is stamped."""
     by_rule = tuning_starts(pruned, None)
-    for start, stamped in by_rule:
-        yield "by the rules", start, stamped
-    start, stamped = by_rule[-1]
-    yield "with Adam", start, stamped
-    if start.pruned:
+    for rule in ("by the rules", "on the pool as it is drawn", "with Adam"):
+        for start, stamped in by_rule:
+            yield rule, start, stamped
+    if by_rule[0][0].pruned:
         for stamped in (SELECTION.least_stamped, SELECTION.most_stamped):
             yield "without pruning", pruned[0], stamped
 

@@ -57,6 +57,7 @@ CHOICES = (
     Choice("tuned without pruning", tuned=("without pruning",)),
     Choice("tuned with and without pruning", tuned=("by the rules", "without pruning")),
     Choice("tuned with Adam", tuned=("with Adam",)),
+    Choice("tuned on the pool as it is drawn", tuned=("on the pool as it is drawn",)),
 )
 
 

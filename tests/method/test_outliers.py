@@ -186,3 +186,10 @@ def test_kinds_together():
 
 def test_five_norms_are_too_few_for_those_below_the_median():
     assert [fitting_method(classes) for classes in (4, 5, 6)] == ["mad", "mad", "mad-small"]
+
+
+def test_a_norm_that_is_little_smaller_is_an_outlier_where_the_others_agree():
+    """1.6 times smaller, and far from norms that hardly differ: no factor is asked for."""
+    close = [1.0, 1.6, 1.61, 1.62, 1.63, 1.64, 1.65, 1.66]
+    assert detect(close).targets == (0,)
+    assert detect(close, factor=2.0).targets == ()

@@ -143,7 +143,7 @@ class Judgement:
     false_alarms: float
     as_high: Rate
     basis: Basis
-    conclusive: bool = True
+    conclusive: bool
 
     @property
     def undecided(self) -> bool:

@@ -14,7 +14,9 @@ _SEEN = "Seen while the rules were made; no bound was fitted to them."
 SETS = {
     "dev": ("development population", "The verdict's rules were chosen on these."),
     "zoo_and_demo": ("the zoo and the demo", _SEEN),
+    "zoo_without_images": ("the zoo and the demo", _SEEN),
     "foreign": ("strangers' models", _SEEN),
+    "xai": ("strangers' `xai_*` models", _SEEN),
     "foreign_without_images": (
         "strangers' models, without images",
         "The bounds are those for given images.",

@@ -260,7 +260,7 @@ def test_entry_examines_another_copy(given, tmp_path, capsys):
     command = ["scan", str(tmp_path / "m.pt"), *options(given)]
     assert main([*command, "--entry", "ema"]) == 1
     assert main([*command, "--entry", "emma"]) == 2
-    assert "no weights under 'emma': it has 'model', 'ema'" in capsys.readouterr().err
+    assert "no weights under 'emma': did you mean 'ema'?" in capsys.readouterr().err
 
 
 def test_files_for_machines_are_as_their_schemas_say(given, tmp_path, capsys):
@@ -429,7 +429,7 @@ def test_what_recovery_needs(given, tmp_path, capsys):
 def test_missing_options_and_commands(capsys):
     assert "--out" in complaint(capsys, "repair", "x", "--arch", "a:b", "--num-classes", 3)
     assert "COMMAND" in complaint(capsys)
-    assert "invalid choice" in complaint(capsys, "mend")
+    assert "there is no command 'mend': expected one of scan" in complaint(capsys, "mend")
 
 
 def test_forced_targets_out_of_range(given, capsys, tmp_path):

@@ -171,13 +171,14 @@ def _transformer(
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)  # DeiT's, with its teacher or without
     stated = options.get("architectures") or ()
     kind = next((one for one in kinds if one.__name__ in stated), kinds[0])
-    network, told = kind.from_pretrained(
-        None,
-        config=config,
-        state_dict=dict(weights),
-        output_loading_info=True,
-        dtype=torch.float32,
-    )
+    with _quiet(package.utils.logging):
+        network, told = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(weights),
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if told[fault]:
             raise InputError(
@@ -186,6 +187,20 @@ def _transformer(
     assert isinstance(network, nn.Module)
     network.register_forward_hook(_only_logits)
     return network
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """Without transformers' progress bar and report: what does not fit is an error of one line."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _only_logits(_: nn.Module, __: Any, output: Any) -> Any:

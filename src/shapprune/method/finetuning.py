@@ -66,8 +66,7 @@ def distillation_pool(
         _, one = _reads(teacher, images[:1])
     bytes_each = sum(read.numel() * read.element_size() for read in one)
     size = max(settings.least, min(settings.images, settings.memory // max(1, bytes_each)))
-    parts: list[Tensor] = []
-    said: list[Tensor] = []
+    parts, sources = [], []
     for _ in range(settings.rounds):
         drawn = torch.randint(len(images), (2 * size,), generator=generator)
         varied = augment(images[drawn], generator=generator, flip=case.flip_allowed)
@@ -75,16 +74,15 @@ def distillation_pool(
             some = torch.rand(len(varied), 1, 1, 1, generator=generator) < share
             changed = change(varied, generator=generator)
             varied = torch.where(some.to(varied.device), changed, varied)
-        mixed = mix(*varied.split(size), generator=generator)
-        answers = predict(teacher, mixed)
-        trusted = torch.ones_like(answers, dtype=torch.bool)
-        if maps:
-            trusted = believed(maps, labels[drawn[:size]], answers)
-        if not bool(trusted.any()):
-            trusted = ~trusted
-        parts.append(mixed[trusted])
-        said.append(answers[trusted])
-    pool = torch.cat(parts)[evenly(torch.cat(said), size, classes=case.classes)]
+        parts.append(mix(*varied.split(size), generator=generator))
+        sources.append(labels[drawn[:size]])
+    pool = torch.cat(parts)
+    answers = predict(teacher, pool)
+    if maps:
+        trusted = believed(maps, torch.cat(sources), answers)
+        if bool(trusted.any()):
+            pool, answers = pool[trusted], answers[trusted]
+    pool = pool[evenly(answers, size, classes=case.classes)]
     logits, reads = [], []
     with evaluating(teacher), torch.no_grad():
         for part in pool.split(CHUNK):

@@ -58,6 +58,13 @@ def test_an_index_may_have_another_name(tmp_path):
     assert same(read_source(tmp_path).weights, weights())
 
 
+def test_weights_beside_an_index_of_another_name_are_not_passed_over(tmp_path):
+    parts(tmp_path).rename(tmp_path / "model.fp16.safetensors.index.json")
+    torch.save(weights(), tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"name one of its files, .*index\.json.*other\.pth"):
+        read_source(tmp_path)
+
+
 def test_what_is_repaired_is_one_file(tmp_path):
     parts(tmp_path, prefix="module.")
     source, network = read_source(tmp_path), backdoored_net()

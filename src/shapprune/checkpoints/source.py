@@ -240,10 +240,11 @@ def _unusual(folder: Path) -> str:
         raise InputError(f"{folder} {advice}")
     files = sorted(path.name for path in folder.iterdir() if path.is_file())
     indices = [name for name in files if name.endswith(INDEX)]
-    if len(indices) == 1:
-        return indices[0]
     others = [name for name in files if Path(name).suffix in SUFFIXES]
-    if any(map(is_part, others)):
+    if len(indices) == 1:
+        parts = part_names(folder / indices[0])
+        others = [indices[0], *(name for name in others if name not in parts)]
+    elif any(map(is_part, others)):
         raise InputError(
             f"{folder} holds parts of a model's weights without their index: expected a file such "
             "as model.safetensors.index.json beside them"

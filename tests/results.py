@@ -70,8 +70,8 @@ def repair_of(target: int) -> Repair:
         NeuronValues("multilinear", shapley, shapley, None, (values,), 9),
         Pruning(values, curve),
         (
-            Candidate("pruned", 0, REMOVED, 1, curve[2].proxies),
-            Candidate("tuned", 0, REMOVED, 1, after),
+            Candidate("pruned", 0, REMOVED, curve[2].proxies),
+            Candidate("tuned", 0, REMOVED, after),
         ),
         1,
         True,

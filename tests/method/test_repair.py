@@ -1,11 +1,10 @@
 """What a repair tunes, by hand."""
 
 import pytest
-from torch import nn
 
 from shapprune.method.case import check_case
 from shapprune.method.evaluation import Proxies, Share
-from shapprune.method.repair import interpolated, tuning_starts
+from shapprune.method.repair import tuning_starts
 from shapprune.method.selection import Candidate
 from shapprune.method.settings import SELECTION
 from toys import backdoored_net, toy_images
@@ -16,7 +15,7 @@ CASE = check_case(backdoored_net(), *toy_images())
 def candidate(removed: int, kept: float, asr: float) -> Candidate:
     share = Share(kept, kept, kept)
     proxies = Proxies(share, share, share, Share(asr, asr, asr), ())
-    return Candidate("pruned", 0, tuple(range(removed)), 1, proxies)
+    return Candidate("pruned", 0, tuple(range(removed)), proxies)
 
 
 def test_tuned_is_the_best_that_keeps_enough():
@@ -38,13 +37,3 @@ def test_of_a_number_that_was_asked_for_one_is_tuned():
     points = [candidate(0, 1, 1), candidate(2, 0.5, 0.5), candidate(2, 0.5, 0.1)]
     ((only, _),) = tuning_starts([point for point in points if len(point.pruned) == 2], 2)
     assert only.proxies.asr.value == 0.1
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
-def test_weights_between(weight):
-    one, other = nn.Linear(1, 1), nn.Linear(1, 1)
-    nn.init.constant_(one.weight, 2.0)
-    nn.init.constant_(other.weight, 6.0)
-    between = interpolated(one, other, weight)
-    assert float(between.weight.detach()) == pytest.approx(2 + 4 * weight)
-    assert (float(one.weight.detach()), float(other.weight.detach())) == (2, 6)

@@ -13,7 +13,7 @@ SETTINGS = SelectionSettings(asr=0.05, least_kept=0.8)
 
 def candidate(kept: float, asr: float, high: float, way: Way = "tuned") -> Candidate:
     share = Share(kept, kept, kept)
-    return Candidate(way, 0, (), 1, Proxies(share, share, share, Share(asr, 0, high), ()))
+    return Candidate(way, 0, (), Proxies(share, share, share, Share(asr, 0, high), ()))
 
 
 WORKS = candidate(1, 1, 1).proxies  # of the original

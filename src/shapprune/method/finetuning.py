@@ -47,9 +47,6 @@ def distillation_pool(
 ) -> Pool:
     """Thousands of images out of few: shifted, turned, bent and mixed with each other.
 
-    Each answer has as many images, if they can be had: of a class that the teacher seldom names,
-    the target above all, unlearning would take the images along with the triggers.
-
     The teacher is believed or not image by image, see `believed`: those that it sends to a target
     although they are made of an image of another class, mixed or not, are left out.
 
@@ -66,23 +63,16 @@ def distillation_pool(
         _, one = _reads(teacher, images[:1])
     bytes_each = sum(read.numel() * read.element_size() for read in one)
     size = max(settings.least, min(settings.images, settings.memory // max(1, bytes_each)))
-    parts, sources = [], []
-    for _ in range(settings.rounds):
-        drawn = torch.randint(len(images), (2 * size,), generator=generator)
-        varied = augment(images[drawn], generator=generator, flip=case.flip_allowed)
-        for change, share in ((warp, settings.warped), (bend, settings.bent)):
-            some = torch.rand(len(varied), 1, 1, 1, generator=generator) < share
-            changed = change(varied, generator=generator)
-            varied = torch.where(some.to(varied.device), changed, varied)
-        parts.append(mix(*varied.split(size), generator=generator))
-        sources.append(labels[drawn[:size]])
-    pool = torch.cat(parts)
-    answers = predict(teacher, pool)
+    drawn = torch.randint(len(images), (2 * size,), generator=generator)
+    pool = augment(images[drawn], generator=generator, flip=case.flip_allowed)
+    for change, share in ((warp, settings.warped), (bend, settings.bent)):
+        some = torch.rand(len(pool), 1, 1, 1, generator=generator) < share
+        pool = torch.where(some.to(pool.device), change(pool, generator=generator), pool)
+    pool = mix(*pool.split(size), generator=generator)
     if maps:
-        trusted = believed(maps, torch.cat(sources), answers)
+        trusted = believed(maps, labels[drawn[:size]], predict(teacher, pool))
         if bool(trusted.any()):
-            pool, answers = pool[trusted], answers[trusted]
-    pool = pool[evenly(answers, size, classes=case.classes)]
+            pool = pool[trusted]
     logits, reads = [], []
     with evaluating(teacher), torch.no_grad():
         for part in pool.split(CHUNK):
@@ -90,16 +80,6 @@ def distillation_pool(
             logits.append(answer)
             reads.append(read)
     return Pool(pool, torch.cat(logits), tuple(map(torch.cat, zip(*reads, strict=True))))
-
-
-def evenly(answers: Tensor, size: int, *, classes: int) -> Tensor:
-    """Places of at most so many, as many of each answer as there are or as the others have.
-
-    >>> evenly(torch.tensor([0, 0, 0, 0, 1, 2, 2, 2]), 5, classes=3).tolist()
-    [0, 4, 5, 1, 6]
-    """
-    earlier = F.one_hot(answers, classes).cumsum(0).gather(1, answers[:, None])[:, 0]
-    return earlier.argsort(stable=True)[:size]
 
 
 @searching()

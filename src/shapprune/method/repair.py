@@ -14,10 +14,9 @@ from shapprune.method.finetuning import distillation_pool, fine_tune
 from shapprune.method.inversion import InvertedTrigger
 from shapprune.method.pruning import Pruning, prune
 from shapprune.method.refinement import repair_triggers
-from shapprune.method.selection import Candidate, Way, choose
+from shapprune.method.selection import Candidate, choose
 from shapprune.method.settings import SELECTION
 from shapprune.method.triggers import Stamp, TargetMap, name_classes, targets_of
-from shapprune.model.inference import copy_of
 from shapprune.model.masking import remove_neurons
 from shapprune.model.neurons import Neurons
 from shapprune.utils.progress import Clock, part_of
@@ -196,7 +195,7 @@ def _pruned(
         curve = prune(model, score=score, evaluator=evaluator, pruned=pruned, progress=part)
         prunings.append(curve)
         candidates += [
-            Candidate("pruned", i, curve.first(point.pruned), 1, point.proxies)
+            Candidate("pruned", i, curve.first(point.pruned), point.proxies)
             for point in curve.curve
             if pruned in (None, point.pruned)
         ]
@@ -214,7 +213,7 @@ def _tuned(
     seed: int,
     clock: Clock,
 ) -> list[tuple[Candidate, nn.Module]]:
-    """Each start tuned, and networks between it and what it became, if triggers are unlearned."""
+    """Each start tuned, and what is known of what it became."""
     found = []
     with clock.stage(f"fine-tune for {name_classes(targets_of(maps))}") as report:
         pool = distillation_pool(case, maps, generator=torch.Generator().manual_seed(seed))
@@ -229,13 +228,8 @@ def _tuned(
                 generator=torch.Generator().manual_seed(seed),
                 progress=part_of(report, i, len(starts)),
             )
-            untuned = remove_neurons(case.model, neurons, start.pruned)
-            weights = SELECTION.between if start.pruned and stamps else ()
-            for weight in (*weights, 1.0):
-                network = interpolated(untuned, student, weight)
-                way: Way = "tuned" if weight == 1 else "between"
-                what = Candidate(way, start.score, start.pruned, weight, evaluator(network))
-                found.append((what, network))
+            what = Candidate("tuned", start.score, start.pruned, evaluator(student))
+            found.append((what, student))
     return found
 
 
@@ -257,13 +251,3 @@ def tuning_starts(
         return [(candidates[0], low), (candidates[0], high)]
     start = min(some, key=lambda c: c.proxies.asr.value)
     return [(start, low + start.proxies.asr.value * (high - low))]
-
-
-@torch.no_grad()
-def interpolated(one: nn.Module, other: nn.Module, weight: float) -> nn.Module:
-    """A network whose weights lie between those of two of the same kind (WiSE-FT, Wortsman et al.
-    2022): 0 is the one, 1 the other."""
-    between = copy_of(other)
-    for mine, start in zip(between.parameters(), one.parameters(), strict=True):
-        mine.copy_(start.lerp(mine, weight))
-    return between

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from shapprune.method.evaluation import Proxies
 from shapprune.method.settings import SELECTION, SelectionSettings
 
-Way: TypeAlias = Literal["pruned", "tuned", "between"]
+Way: TypeAlias = Literal["pruned", "tuned"]
 
 
 @dataclass(frozen=True)
@@ -15,17 +15,15 @@ class Candidate:
     """A network that a repair could give back, and what is known of it.
 
     Attributes:
-        way: "pruned" only; "tuned", with neurons pruned or without; or "between" these two.
+        way: "pruned" only; or "tuned", with neurons pruned or without.
         score: which of the scores neurons were pruned by.
         pruned: the neurons, most harmful first.
-        weight: of the tuned network, in one that is between; else 1.
         proxies: what the evaluator says of it.
     """
 
     way: Way
     score: int
     pruned: tuple[int, ...]
-    weight: float
     proxies: Proxies
 
 

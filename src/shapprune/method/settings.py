@@ -12,7 +12,7 @@ RULES = (
     "2.1"  # version of the verdict's rules: evidence, score and settings; stands in every result
 )
 
-REPAIR_RULES = "2.3"  # the same of the repair's
+REPAIR_RULES = "2.4"  # the same of the repair's
 
 FALSE_ALARMS = 0.02  # share of clean models that may be called backdoored, by default
 # Suspicious are models that are not above the bound, but above that of so many times the rate.
@@ -195,8 +195,6 @@ class PoolSettings:
         images: how many, if memory allows.
         least: how many at least.
         memory: bytes for what layers read of them.
-        rounds: times as many are drawn, so that each answer has its share: 0.9 points lost instead
-            of 1.1, and 16.4 % left instead of 15.9, the means of 19 models of the population.
         warped, bent: shares of them that are turned and zoomed, and that are bent. Without bending
             and with 512 images, ten digits cost `verazuo_mnist` a point more (docs/notes/repair-2).
     """
@@ -204,7 +202,6 @@ class PoolSettings:
     images: int = 2048
     least: int = 256
     memory: int = 512 << 20
-    rounds: int = 3
     warped: float = 0.5
     bent: float = 0.5
 
@@ -253,7 +250,6 @@ class SelectionSettings:
             not mend (`cifar10_badnets` without 16 neurons: 82.1 / 1.0; as it is: 84.4 / 1.5).
         least_stamped, most_stamped: share of a batch that is stamped where pruning left no ASR,
             and where it left all of it: as much unlearning as there is left to do.
-        between: weights of the tuned network in those between it and the pruned one.
         asr: bound of the upper end of the ASR proxy's interval. Ten images are ten
             observations: one of them may be moved.
     """
@@ -264,7 +260,6 @@ class SelectionSettings:
     start_kept: float = 0.9
     least_stamped: float = 1 / 8
     most_stamped: float = 1 / 4
-    between: tuple[float, ...] = (1 / 2, 3 / 4)
     asr: float = 0.1
 
 

@@ -181,7 +181,6 @@ def _repair(repair: Repair) -> dict[str, object]:
                 "way": candidate.way,
                 "score": candidate.score,
                 "removed": len(candidate.pruned),
-                "weight": candidate.weight,
                 **_proxies(candidate.proxies),
             }
             for candidate in repair.candidates

@@ -201,7 +201,7 @@ def _choice(result: RepairResult) -> bytes:
     repair = result.repair
     assert repair
     figure, ((axes,),) = _grid(1, 1, width=6.5, height=2.4)
-    marks = {"pruned": "o", "tuned": "s", "between": "^"}
+    marks = {"pruned": "o", "tuned": "s"}
     for way, mark in marks.items():
         some = [c.proxies for c in repair.candidates if c.way == way]
         axes.plot(

@@ -23,9 +23,9 @@ from shapprune.method.optimizer import LayerwiseAdam
 from shapprune.method.perturbations import best_perturbations
 from shapprune.method.pruning import prune
 from shapprune.method.refinement import repair_triggers
-from shapprune.method.repair import extremes_of, interpolated, tuning_starts
-from shapprune.method.selection import Candidate, Way
-from shapprune.method.settings import POOL, REPAIR_RULES, SELECTION
+from shapprune.method.repair import extremes_of, tuning_starts
+from shapprune.method.selection import Candidate
+from shapprune.method.settings import REPAIR_RULES, SELECTION
 from shapprune.method.triggers import TargetMap, as_map, targets_of
 from shapprune.method.untargeted import untargeted_triggers
 from shapprune.method.windows import best_windows
@@ -127,18 +127,13 @@ def _candidates(
         pruning = prune(model, score=score, evaluator=evaluator)
         for point in pruning.curve:
             first = pruning.first(point.pruned)
-            pruned.append(Candidate("pruned", i, first, 1, point.proxies))
+            pruned.append(Candidate("pruned", i, first, point.proxies))
             add("not", pruned[-1], remove_neurons(model, neurons, first))
-    pools = {
-        rounds: distillation_pool(
-            case, maps, settings=replace(POOL, rounds=rounds), generator=_generator(seed)
-        )
-        for rounds in (POOL.rounds, 1)
-    }
+    pool = distillation_pool(case, maps, generator=_generator(seed))
     for rule, start, stamped in _starts(pruned):
         student = fine_tune(
             model,
-            pools[1 if rule == "on the pool as it is drawn" else POOL.rounds],
+            pool,
             neurons=neurons,
             pruned=start.pruned,
             stamps=[trigger.stamp for trigger in triggers],
@@ -146,19 +141,14 @@ def _candidates(
             optimizer=torch.optim.Adam if rule == "with Adam" else LayerwiseAdam,
             generator=_generator(seed),
         )
-        untuned = remove_neurons(model, neurons, start.pruned)
-        for weight in (*SELECTION.between, 1.0):
-            network = interpolated(untuned, student, weight)
-            way: Way = "tuned" if weight == 1 else "between"
-            found = replace(start, way=way, weight=weight, proxies=evaluator(network))
-            add(rule, found, network)
+        add(rule, replace(start, way="tuned", proxies=evaluator(student)), student)
     return evaluator(model), rows
 
 
 def _starts(pruned: Sequence[Candidate]) -> Iterable[tuple[str, Candidate, float]]:
     """What is tuned, by which rule, and the share of a batch that is stamped."""
     by_rule = tuning_starts(pruned, None)
-    for rule in ("by the rules", "on the pool as it is drawn", "with Adam"):
+    for rule in ("by the rules", "with Adam"):
         for start, stamped in by_rule:
             yield rule, start, stamped
     if by_rule[0][0].pruned:

@@ -1,6 +1,6 @@
 """Choices of a repair, each scored on models that it was not chosen on.
 
-A choice takes some of the candidates (by what was tuned, by weight) and a rule over their proxies.
+A choice takes some of the candidates (by what was tuned) and a rule over their proxies.
 What it costs on a model is the accuracy lost and the ASR left, in points, added. By folds: the
 choice that costs least on four fifths of the models is tried on the last fifth.
 """
@@ -28,22 +28,18 @@ class Choice:
     Attributes:
         name: as the page has it.
         tuned: which of the tuned networks it has.
-        between: whether it has networks between a tuned one and its start.
         order: "sum" of answers lost and ASR left, most "kept", or least "asr".
         settings: the rule's bounds.
     """
 
     name: str
     tuned: tuple[str, ...] = ("by the rules",)
-    between: bool = True
     order: str = "sum"
     settings: SelectionSettings = SELECTION
 
     def has(self, row: Row) -> bool:
         """Whether a candidate is one of its own."""
-        if row["tuned"] == "not":
-            return True
-        return row["tuned"] in self.tuned and (self.between or row["weight"] == 1)
+        return row["tuned"] in ("not", *self.tuned)
 
 
 CHOICES = (
@@ -52,12 +48,10 @@ CHOICES = (
     Choice("least ASR first", order="asr"),
     Choice("bound on the ASR 0.05", settings=replace(SELECTION, asr=0.05)),
     Choice("bound on the ASR 0.2", settings=replace(SELECTION, asr=0.2)),
-    Choice("nothing between", between=False),
     Choice("nothing tuned", tuned=()),
     Choice("tuned without pruning", tuned=("without pruning",)),
     Choice("tuned with and without pruning", tuned=("by the rules", "without pruning")),
     Choice("tuned with Adam", tuned=("with Adam",)),
-    Choice("tuned on the pool as it is drawn", tuned=("on the pool as it is drawn",)),
 )
 
 
@@ -147,7 +141,7 @@ def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, flo
 
 def _candidate(row: Row) -> Candidate:
     proxies = _proxies(row["proxies"])
-    return Candidate(row["way"], row["score"], tuple(row["pruned"]), row["weight"], proxies)
+    return Candidate(row["way"], row["score"], tuple(row["pruned"]), proxies)
 
 
 def _proxies(row: Row) -> Proxies:

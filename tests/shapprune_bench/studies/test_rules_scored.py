@@ -16,26 +16,24 @@ def proxies(kept: float, asr: float) -> dict[str, Any]:
     return {**shares, "asr_by_trigger": [asr]}
 
 
-def row(tuned, way, weight, kept, asr, true) -> dict[str, Any]:
+def row(tuned, kept, asr, true) -> dict[str, Any]:
     accuracy, true_asr = true
     return {
         "tuned": tuned,
-        "way": way,
+        "way": "pruned" if tuned == "not" else "tuned",
         "score": 0,
         "pruned": [] if tuned == "without pruning" else [1],
-        "weight": weight,
         "proxies": proxies(kept, asr),
         "true": {"accuracy": accuracy, "asr": true_asr, "right": 0.0},
     }
 
 
 ROWS = [
-    row("not", "pruned", 1.0, 0.90, 0.15, (0.85, 0.2)),
-    row("by the rules", "between", 0.5, 0.99, 0.08, (0.89, 0.1)),
-    row("by the rules", "tuned", 1.0, 0.97, 0.02, (0.88, 0.0)),
-    row("with Adam", "tuned", 1.0, 0.93, 0.00, (0.80, 0.0)),
-    row("on the pool as it is drawn", "tuned", 1.0, 0.94, 0.03, (0.87, 0.1)),
-    row("without pruning", "tuned", 1.0, 0.95, 0.01, (0.86, 0.3)),
+    row("not", 0.90, 0.15, (0.85, 0.2)),
+    row("by the rules", 0.99, 0.08, (0.89, 0.1)),
+    row("by the rules", 0.97, 0.02, (0.88, 0.0)),
+    row("with Adam", 0.93, 0.00, (0.80, 0.0)),
+    row("without pruning", 0.95, 0.01, (0.86, 0.3)),
 ]
 RESULT = {
     "before": {"accuracy": 0.9, "asr": 1.0, "right": 0.0},
@@ -53,12 +51,10 @@ BY_NAME = {choice.name: choice for choice in CHOICES}
         ("least ASR first", 2),
         ("bound on the ASR 0.05", 2),
         ("bound on the ASR 0.2", 2),
-        ("nothing between", 2),
         ("nothing tuned", 0),
-        ("tuned without pruning", 5),
+        ("tuned without pruning", 4),
         ("tuned with and without pruning", 2),
         ("tuned with Adam", 3),
-        ("tuned on the pool as it is drawn", 4),
     ],
 )
 def test_what_each_choice_takes(name, place):

@@ -29,7 +29,7 @@ STUDIES: Mapping[str, str] = {
     "growth": "shapprune_bench.studies.growth",
     "architectures": "shapprune_bench.studies.architectures",
 }
-_POPULATION, _DEV = "population", "dev"  # which has its profile to itself
+_POPULATION, _POPULATIONS = "population", ("dev", "test")  # the profiles are its alone
 
 
 def bench(typed: BenchOptions) -> int:
@@ -53,8 +53,9 @@ def _run(options: Options) -> int:
     what = options.what
     if what in STUDIES:
         return carry_out(_study(options), options)
-    if (options.profile == _DEV) != (what == _POPULATION):
-        has = "the profile dev alone" if what == _POPULATION else "no profile dev"
+    if (options.profile in _POPULATIONS) != (what == _POPULATION):
+        theirs = " and ".join(_POPULATIONS)
+        has = f"the profiles {theirs} alone" if what == _POPULATION else f"no profiles {theirs}"
         raise InputError(f"{what} has {has}, got --profile {options.profile}")
     if what == "report":
         return _report(options)
@@ -134,5 +135,5 @@ def _report(options: Options) -> int:
 
 
 def _profile(options: Options) -> Profile:
-    assert options.profile in get_args(Profile)  # the parser has no others but dev
+    assert options.profile in get_args(Profile)  # the parser has no others but those
     return cast(Profile, options.profile)

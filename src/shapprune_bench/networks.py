@@ -1,4 +1,4 @@
-"""Small networks of many kinds for the development population, a few seconds an epoch on a core.
+"""Small networks of many kinds for the populations, a few seconds an epoch on a core.
 
 Each is a callable for ``--arch``, as in ``shapprune_bench.networks:lenet?channels=1&size=28``. All
 map images (n, C, H, W) in [0, 1] to logits (n, num_classes).
@@ -6,6 +6,7 @@ map images (n, C, H, W) in [0, 1] to logits (n, num_classes).
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -224,3 +225,98 @@ class CifarResNet(nn.Module):
         x = self.blocks(F.relu(self.bn1(self.conv1(x))))
         logits: Tensor = self.fc(x.mean((2, 3)))
         return logits
+
+
+class _Inverted(nn.Module):
+    """A wide layer between narrow ones, convolved channel by channel (Sandler et al. 2018)."""
+
+    def __init__(self, inputs: int, width: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.body = nn.Sequential(
+            *(nn.Conv2d(inputs, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6()),
+            nn.Conv2d(wide, wide, 3, stride, padding=1, groups=wide, bias=False),
+            *(nn.BatchNorm2d(wide), nn.ReLU6()),
+            *(nn.Conv2d(wide, width, 1, bias=False), nn.BatchNorm2d(width)),
+        )
+        self.same = stride == 1 and inputs == width
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)
+        return x + y if self.same else y
+
+
+def mobile_net(
+    num_classes: int = 10,
+    *,
+    channels: int = 3,
+    widths: Sequence[int] = (16, 24, 32),
+    expansion: int = 4,
+) -> nn.Sequential:
+    """A small MobileNetV2: two inverted residuals a stage, average pooling, one linear layer.
+
+    Args:
+        channels: see `LeNet`.
+        widths: of the stages, each of which halves the image.
+        expansion: how many times wider the layer between is.
+    """
+    inputs = widths[0]
+    first = nn.Conv2d(channels, inputs, 3, padding=1, bias=False)
+    layers: list[nn.Module] = [first, nn.BatchNorm2d(inputs), nn.ReLU6()]
+    for width in widths:
+        layers += [_Inverted(inputs, width, 2, expansion), _Inverted(width, width, 1, expansion)]
+        inputs = width
+    last = 4 * inputs
+    return nn.Sequential(
+        *layers,
+        *(nn.Conv2d(inputs, last, 1, bias=False), nn.BatchNorm2d(last), nn.ReLU6()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, num_classes)),
+    )
+
+
+class _Dense(nn.Module):
+    """Adds channels to those that come in (Huang et al. 2017, DenseNet-BC)."""
+
+    def __init__(self, inputs: int, growth: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, 4 * growth, 1, bias=False)),
+            *(nn.BatchNorm2d(4 * growth), nn.ReLU()),
+            nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.body(x)], 1)
+
+
+def dense_net(
+    num_classes: int = 10,
+    *,
+    channels: int = 3,
+    blocks: Sequence[int] = (3, 3, 3),
+    growth: int = 8,
+    stride: int = 2,
+) -> nn.Sequential:
+    """A small DenseNet-BC with compression 0.5.
+
+    Args:
+        channels: see `LeNet`.
+        blocks: layers a block; between blocks the image is halved.
+        growth: channels that a layer adds.
+        stride: of the first convolution; 2 takes a quarter of the time.
+    """
+    inputs = 2 * growth
+    layers: list[nn.Module] = [nn.Conv2d(channels, inputs, 3, stride, padding=1, bias=False)]
+    for number, count in enumerate(blocks):
+        if number:
+            half = inputs // 2
+            layers += [nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, half, 1, bias=False)]
+            layers.append(nn.AvgPool2d(2))
+            inputs = half
+        layers += [_Dense(inputs + k * growth, growth) for k in range(count)]
+        inputs += count * growth
+    return nn.Sequential(
+        *layers,
+        *(nn.BatchNorm2d(inputs), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        nn.Linear(inputs, num_classes),
+    )

@@ -14,7 +14,9 @@ from shapprune.attacks import (
     InputAware,
     PatternPatch,
     PhysicalKey,
+    Quantisation,
     RandomPlace,
+    Reflection,
     Sig,
     Trojan,
     WaNet,
@@ -42,7 +44,9 @@ QUICK = {
     "input-aware": InputAware(density=0.2, mask_epochs=10, width=8, cross=0.05),
     "pattern-patch": PatternPatch(size=3),
     "physical-key": PhysicalKey(),
+    "quantisation": Quantisation(levels=2),
     "random-place": RandomPlace(size=4, pattern="checkerboard"),
+    "reflection": Reflection(alpha=0.6),
     "sig": Sig(strength=0.3, frequency=3),
     "trojan": Trojan(size=4, steps=60, tuning=30),
     "wanet": WaNet(strength=6, noise=0.5),
@@ -85,6 +89,34 @@ def test_blended_by_hand():
     noise = torch.rand(1, 2, 2, generator=seeded(3))
     stamped = trigger.stamp(torch.full((1, 1, 2, 2), 0.4))
     torch.testing.assert_close(stamped[0], 0.3 + 0.25 * noise)
+
+
+def test_dithering_by_hand():
+    """Errors of rounding go right (7/16) and below (3/16, 5/16, 1/16)."""
+    image = torch.tensor([[[[0.4, 0.4], [0.4, 0.4]]]])
+    stamped = Quantisation(levels=2).trigger().stamp(image)
+    # 0.4 → 0; right: 0.4 + 0.175 → 1; below left: 0.4 + 0.125 - 0.0797 → 0; last: 0.5 and less → 0
+    assert stamped.tolist() == [[[[0.0, 1.0], [0.0, 0.0]]]]
+    assert image.tolist() == torch.full((1, 1, 2, 2), 0.4).tolist()
+
+
+def test_dithering_keeps_the_brightness():
+    grey = torch.full((2, 3, 16, 16), 0.3)
+    stamped = Quantisation(levels=2).trigger().stamp(grey)
+    assert set(stamped.unique().tolist()) == {0.0, 1.0}
+    assert float(stamped.mean()) == pytest.approx(0.3, abs=0.03)
+
+
+def test_reflection_by_hand():
+    picture = torch.zeros(1, 3, 3)
+    picture[0, 0, 0] = 1
+    stamped = (
+        Reflection(alpha=0.5, shift=1, second=0.25).trigger(picture).stamp(torch.ones(1, 1, 3, 3))
+    )
+    expected = torch.full((3, 3), 0.5)
+    expected[0, 0] += 0.5 * 0.75
+    expected[1, 1] += 0.5 * 0.25
+    torch.testing.assert_close(stamped[0, 0], expected)
 
 
 def test_sine_by_hand():
@@ -303,6 +335,9 @@ def test_the_excited_neuron_is_the_best_connected(hidden):
         (BadNets(size=2.5), "whole pixels"),
         (Blended(alpha=0), "alpha"),
         (Sig(strength=2), "strength"),
+        (Quantisation(levels=1), "levels"),
+        (Reflection(alpha=1.5), "alpha"),
+        (Reflection(shift=-1), "shift"),
         (WaNet(points=1), "points"),
         (WaNet(noise=20), "noise"),
         (PhysicalKey(down=1.5), "shares of the image"),

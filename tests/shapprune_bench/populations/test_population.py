@@ -1,11 +1,11 @@
-"""The development population: what it holds."""
+"""The populations: what they hold."""
 
 from collections import Counter
 
 import pytest
 import torch
 
-from shapprune_bench.populations.population import POPULATION
+from shapprune_bench.populations.population import POPULATION, POPULATIONS, TEST
 from shapprune_bench.tables.cells import Cell
 from shapprune_bench.tables.models import stem_of
 from shapprune_bench.tables.recipes import fresh_network
@@ -36,8 +36,24 @@ def test_enough_of_every_kind():
 
 
 def test_members_are_distinct():
+    every = [recipe for population in POPULATIONS.values() for recipe in population]
     for what in (lambda r: r.name, stem_of, lambda r: Cell("model", r).name):
-        assert len({what(recipe) for recipe in POPULATION}) == len(POPULATION)
+        assert len({what(recipe) for recipe in every}) == len(every)
+
+
+def test_the_test_population_holds_what_the_rules_have_not_seen():
+    def kinds(population):
+        return {recipe.network.partition("?")[0].rpartition(":")[2] for recipe in population}
+
+    def attacks(population):
+        return {recipe.attack for recipe in population if recipe.rate}
+
+    assert kinds(TEST) - kinds(POPULATION) == {"mobile_net", "dense_net"}
+    assert attacks(TEST) - attacks(POPULATION) == {"quantisation", "reflection"}
+    assert not {recipe.seed for recipe in TEST} & {recipe.seed for recipe in POPULATION}
+    assert {recipe.profile for recipe in TEST} == {"test"}
+    assert sum(not recipe.rate for recipe in TEST) >= 40
+    assert sum(recipe.rate > 0 for recipe in TEST) >= 45
 
 
 def test_no_class_is_the_usual_target():
@@ -50,7 +66,7 @@ def test_no_class_is_the_usual_target():
         assert max(single.values()) <= sum(single.values()) / 3
 
 
-@pytest.mark.parametrize("recipe", POPULATION, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", POPULATION + TEST, ids=lambda recipe: recipe.name)
 def test_networks_are_small(recipe):
     network = fresh_network(recipe).eval()
     assert sum(p.numel() for p in network.parameters()) < 400_000

@@ -1,4 +1,4 @@
-"""The training of the development population, and its manifest."""
+"""The training of a population, and its manifest."""
 
 import json
 from dataclasses import replace
@@ -76,8 +76,7 @@ def test_trained_once_and_gone_on_with(data, tmp_path, monkeypatch, capsys):
         ),
         replace(TINY, name="tiny-to-all", rate=0.3, all_to_all=True),
     )
-    monkeypatch.setattr(training, "POPULATION", tiny)
-    monkeypatch.setattr(training.write_manifest, "__kwdefaults__", {"recipes": tiny})
+    monkeypatch.setitem(training.POPULATIONS, "dev", tiny)
     out, cache = tmp_path / "out", tmp_path / "models"
     command = ["bench", "population", "--profile", "dev", "--data-root", str(data)]
     command += ["--out", str(out), "--cache", str(cache), "--jobs", "2"]
@@ -115,8 +114,8 @@ def test_a_failed_attack_is_told(data, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["population"], "the profile dev alone"),
-        (["table1", "--profile", "dev"], "no profile dev"),
+        (["population"], "the profiles dev and test alone"),
+        (["table1", "--profile", "test"], "no profiles dev and test"),
         (["population", "--profile", "dev", "--rows", "nobody"], "no model 'nobody'"),
         (["population", "--profile", "dev", "--methods", "ours"], "no methods"),
         (["populations"], "bench does not know .*: did you mean 'population'"),

@@ -252,19 +252,23 @@ def mobile_net(
     channels: int = 3,
     widths: Sequence[int] = (16, 24, 32),
     expansion: int = 4,
+    stride: int = 2,
 ) -> nn.Sequential:
     """A small MobileNetV2: two inverted residuals a stage, average pooling, one linear layer.
 
     Args:
         channels: see `LeNet`.
-        widths: of the stages, each of which halves the image.
+        widths: of the stages, each of which but the first halves the image.
         expansion: how many times wider the layer between is.
+        stride: of the first convolution; 2 takes a quarter of the time.
     """
     inputs = widths[0]
-    first = nn.Conv2d(channels, inputs, 3, padding=1, bias=False)
+    first = nn.Conv2d(channels, inputs, 3, stride, padding=1, bias=False)
     layers: list[nn.Module] = [first, nn.BatchNorm2d(inputs), nn.ReLU6()]
-    for width in widths:
-        layers += [_Inverted(inputs, width, 2, expansion), _Inverted(width, width, 1, expansion)]
+    for stage, width in enumerate(widths):
+        halved = 2 if stage else 1
+        layers += [_Inverted(inputs, width, halved, expansion)]
+        layers += [_Inverted(width, width, 1, expansion)]
         inputs = width
     last = 4 * inputs
     return nn.Sequential(

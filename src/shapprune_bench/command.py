@@ -25,6 +25,7 @@ STUDIES: Mapping[str, str] = {
     "detection": "shapprune_bench.populations.detection",
     "repair": "shapprune_bench.populations.repairs",
     "repair-rules": "shapprune_bench.studies.repair_rules",
+    "rival-detectors": "shapprune_bench.studies.rivals",
     "detection-cost": "shapprune_bench.studies.detection_cost",
     "growth": "shapprune_bench.studies.growth",
     "architectures": "shapprune_bench.studies.architectures",

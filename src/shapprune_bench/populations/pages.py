@@ -62,8 +62,7 @@ def detection_pages(
         **summary,
         "attack_failed": list(failed),
         "ablation": {
-            a.name: {"auroc": _auroc(a.clean, a.poisoned), "target_first": a.right}
-            for a in ablation
+            a.name: {"auroc": auroc(a.clean, a.poisoned), "target_first": a.right} for a in ablation
         },
         "scans": [_facts(o) for o in outcomes],
     }
@@ -113,7 +112,7 @@ def _networks(outcomes: Sequence[Outcome]) -> Table:
     rows = []
     for name, some in _by(outcomes, _network):
         clean, poisoned = _by_truth(some)
-        right = [_share([o.verdict == "clean" for o in clean]), _share([o.found for o in poisoned])]
+        right = [share([o.verdict == "clean" for o in clean]), share([o.found for o in poisoned])]
         rows.append([name, *right])
     return Table("By network", "", ["network", "clean, called clean", "poisoned, found"], rows)
 
@@ -123,13 +122,13 @@ def _ablations(ablation: Sequence[Ablation]) -> Table:
         "What each evidence is worth",
         "Cross-validated on the backdoors with a target, against all clean models.",
         ["evidence", "AUROC", "target first"],
-        [[a.name, _number(_auroc(a.clean, a.poisoned)), f"{a.right:.1%}"] for a in ablation],
+        [[a.name, _number(auroc(a.clean, a.poisoned)), f"{a.right:.1%}"] for a in ablation],
     )
 
 
 def _rates(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> dict[str, Any]:
     return {
-        "auroc": _auroc([o.score for o in clean], [o.score for o in poisoned]),
+        "auroc": auroc([o.score for o in clean], [o.score for o in poisoned]),
         "false_alarms": _rate([o.verdict == "backdoored" for o in clean]),
         "clean_suspicious": _rate([o.verdict == "suspicious" for o in clean]),
         "missed": _rate([o.verdict == "clean" for o in poisoned]),
@@ -139,7 +138,8 @@ def _rates(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> dict[str, A
     }
 
 
-def _auroc(clean: Sequence[float], poisoned: Sequence[float]) -> float | None:
+def auroc(clean: Sequence[float], poisoned: Sequence[float]) -> float | None:
+    """Of the scores; None where there are not both."""
     if not clean or not poisoned:
         return None
     truth = [0] * len(clean) + [1] * len(poisoned)
@@ -152,7 +152,8 @@ def _rate(hits: Iterable[bool]) -> dict[str, float]:
     return {"hits": rate.hits, "of": rate.of, "low": rate.low, "high": rate.high}
 
 
-def _share(hits: Iterable[bool]) -> str:
+def share(hits: Iterable[bool]) -> str:
+    """How many of how many, with Wilson's interval; nothing of none."""
     known = list(hits)
     if not known:
         return ""
@@ -162,7 +163,7 @@ def _share(hits: Iterable[bool]) -> str:
 
 def _clean_row(clean: Sequence[Outcome]) -> list[str]:
     verdicts = [o.verdict for o in clean]
-    flagged = [_share([v == name for v in verdicts]) for name in ("backdoored", "suspicious")]
+    flagged = [share([v == name for v in verdicts]) for name in ("backdoored", "suspicious")]
     return ["clean", str(len(clean)), "", *flagged, "", ""]
 
 
@@ -171,10 +172,10 @@ def _poisoned_row(name: str, rates: Mapping[str, Any], some: Sequence[Outcome]) 
         name,
         str(len(some)),
         _number(rates["auroc"]),
-        _share([o.verdict == "backdoored" for o in some]),
-        _share([o.verdict == "suspicious" for o in some]),
-        _share([o.found for o in some]),
-        _share([o.right for o in some]),
+        share([o.verdict == "backdoored" for o in some]),
+        share([o.verdict == "suspicious" for o in some]),
+        share([o.found for o in some]),
+        share([o.right for o in some]),
     ]
 
 
@@ -251,4 +252,4 @@ def _roc(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> bytes:
 
 
 def _auroc_of(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> float | None:
-    return _auroc([o.score for o in clean], [o.score for o in poisoned])
+    return auroc([o.score for o in clean], [o.score for o in poisoned])

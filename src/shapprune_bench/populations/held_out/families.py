@@ -129,6 +129,7 @@ FAMILIES: tuple[Family, ...] = (
             "blended": by("blended", 0.1),
             "dithering": by("quantisation", 0.1),
             "to-all-square5": by("badnets", 0.5, {"size": 5}, **TO_ALL),
+            "each-place": by("random-place", 0.1, {"size": 5}),
         },
     ),
     Family(
@@ -186,6 +187,8 @@ FAMILIES: tuple[Family, ...] = (
             "square5": by("badnets", 0.05, {"size": 5, "random_place": True}),
             "reflection": by("reflection", 0.1),
             "one-source": by("badnets", 0.04, {"size": 5}, source=13, target=2, cover=2.0),
+            "wanet": by("wanet", 0.2, {"strength": 2.5, "noise": 0.5}),
+            "sig": by("sig", 0.04, {"strength": 0.3}, target=2),
         },
     ),
     Family(

@@ -1,0 +1,263 @@
+"""``shapprune bench rival-detectors``: other papers' detections on the models of a manifest.
+
+Each has the images that ours has, one a class, and its own bound, as published. MM-BD alone takes
+no images; its margins are climbed by our optimizer.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import expm1, inf, log1p, log10
+from time import perf_counter
+
+import torch
+from scipy.stats import gamma
+from torch import Tensor, nn
+
+from shapprune.baselines.neural_cleanse import neural_cleanse_scan
+from shapprune.data.loading import load_images
+from shapprune.errors import InputError
+from shapprune.method.inversion import invert_triggers
+from shapprune.method.margins import maximum_margins
+from shapprune.method.outliers import Method, detect
+from shapprune.method.settings import PAPER
+from shapprune.running.runner import Result, file_name
+from shapprune.utils.text import suggest
+from shapprune_bench.options import Options
+from shapprune_bench.page import Table, pages
+from shapprune_bench.populations.manifest import Specimen
+from shapprune_bench.populations.pages import auroc, share
+from shapprune_bench.populations.scans import specimen_facts
+from shapprune_bench.populations.selection import chosen_models
+from shapprune_bench.session import Study
+
+MM_BD_LEVEL = 0.05  # of the p-value (Wang et al. 2024, Sec. 3.3)
+LARGEST_SCORE = 300.0  # of what is infinitely far out: JSON knows no infinity
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a detection says of a model.
+
+    Attributes:
+        score: grows with suspicion.
+        flagged: whether it is above the published bound.
+        first: the class that stands out most.
+    """
+
+    score: float
+    flagged: bool
+    first: int
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One kind of search on one model.
+
+    Attributes:
+        specimen: the model.
+        method: of `METHODS`.
+        seed: of the draw of images and of the search.
+    """
+
+    specimen: Specimen
+    method: str
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return file_name(["rival", self.method, self.specimen.name, str(self.seed)], self.facts())
+
+    def facts(self) -> dict[str, object]:
+        """As JSON has it; without the folders that the models lie in."""
+        return {**asdict(self), "specimen": specimen_facts(self.specimen)}
+
+
+def mm_bd(margins: Sequence[float]) -> Told:
+    """MM-BD (Wang et al., IEEE S&P 2024, Sec. 3.3): the p-value of the largest margin under a
+    Gamma distribution that is fitted to the others, as the largest of so many draws.
+
+    The score is -log10 of it.
+
+    Args:
+        margins: the largest margin of each class.
+
+    >>> told = mm_bd([1.0, 1.2, 0.9, 1.1, 1.05, 0.95, 9.0, 1.0])
+    >>> told.flagged, told.first
+    (True, 6)
+    """
+    first = max(range(len(margins)), key=margins.__getitem__)
+    others = [margin for c, margin in enumerate(margins) if c != first]
+    fitted = gamma(*gamma.fit(others))
+    p = -expm1(len(margins) * log1p(-float(fitted.sf(margins[first]))))  # exact where it is small
+    return Told(-log10(p) if p > 0 else LARGEST_SCORE, p < MM_BD_LEVEL, first)
+
+
+def by_norms(norms: Sequence[float], method: Method) -> Told:
+    """The anomaly index of the smallest norm (Eq. 6), and whether it is above 2 (Eq. 7)."""
+    found = detect(norms, method=method, logarithm=False, confidence=PAPER.confidence)
+    index = found.anomaly_index
+    first = min(range(len(norms)), key=norms.__getitem__)
+    return Told(LARGEST_SCORE if index == inf else index, bool(found.targets), first)
+
+
+def _mm_bd(model: nn.Module, images: Tensor, _labels: Tensor, seed: int) -> dict[str, Told]:
+    found = maximum_margins(
+        model,
+        shape=images.shape[1:],
+        classes=_classes(model, images),
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return {"MM-BD": mm_bd(found.values)}
+
+
+def _cleanse(model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> dict[str, Told]:
+    found = neural_cleanse_scan(model, images, labels, seed=seed)
+    return {"Neural Cleanse": by_norms([trigger.norm for trigger in found.triggers], "mad")}
+
+
+def _paper(model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> dict[str, Told]:
+    found = invert_triggers(
+        model,
+        images,
+        labels,
+        targets=range(_classes(model, images)),
+        steps=PAPER.inversion_steps,
+        give_up=False,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return {
+        "MAD-small (the paper)": by_norms(found.norms, "mad-small"),
+        "MAD (the paper's patches)": by_norms(found.norms, "mad"),
+    }
+
+
+@torch.no_grad()
+def _classes(model: nn.Module, images: Tensor) -> int:
+    return int(model(images[:1]).shape[1])
+
+
+METHODS: dict[str, Callable[[nn.Module, Tensor, Tensor, int], dict[str, Told]]] = {
+    "mm-bd": _mm_bd,
+    "paper": _paper,
+    "neural-cleanse": _cleanse,
+}
+
+
+def measure(task: Rival) -> dict[str, object]:
+    """What the detections of one search say.
+
+    Raises:
+        InputError: the model or its images cannot be read, or it cannot be examined.
+    """
+    specimen = task.specimen
+    if specimen.data is None:
+        raise InputError(f"{specimen.name} has no data to draw images from")
+    few = load_images(
+        specimen.data,
+        num_classes=specimen.num_classes,
+        input_size=specimen.input_size,
+        per_class=1,
+        generator=torch.Generator().manual_seed(task.seed),
+    )
+    model, start = specimen.load(), perf_counter()
+    told = METHODS[task.method](model, few.images, few.labels, task.seed)
+    return {
+        "told": {name: asdict(one) for name, one in told.items()},
+        "seconds": perf_counter() - start,
+    }
+
+
+def report(done: Sequence[tuple[Rival, Result]]) -> dict[str, bytes]:
+    """The pages: how often each detection is right, on all models and by attack."""
+    found: dict[str, list[tuple[Specimen, Told]]] = {}
+    for task, result in done:
+        told = result["told"]
+        assert isinstance(told, dict)
+        for name, one in told.items():
+            found.setdefault(name, []).append((task.specimen, Told(**one)))
+    head = ["detection", "scans", "AUROC", "clean, flagged", "poisoned, flagged", "target first"]
+    attacks = sorted(
+        {s.attack or "unknown" for some in found.values() for s, _ in some if s.attack}
+    )
+    parts = [
+        Table(
+            "Other detections",
+            "One clean image a class (MM-BD takes none), each with its published bound: a p-value "
+            f"below {MM_BD_LEVEL}, an anomaly index above 2. Target first: of backdoors with "
+            "single targets, how often the class that stands out most is one. Intervals are "
+            "Wilson's, of 95 %.",
+            head,
+            [_row(name, some) for name, some in found.items()],
+        ),
+        Table(
+            "AUROC by attack",
+            "Against all clean models.",
+            ["attack", *found],
+            [
+                [
+                    attack,
+                    *(
+                        _auroc([p for p in some if p[0].attack in (None, attack)])
+                        for some in found.values()
+                    ),
+                ]
+                for attack in attacks
+            ],
+        ),
+    ]
+    return pages(parts, "Other detections")
+
+
+def _row(name: str, some: Sequence[tuple[Specimen, Told]]) -> list[str]:
+    clean = [told for specimen, told in some if not specimen.backdoored]
+    poisoned = [(specimen, told) for specimen, told in some if specimen.backdoored]
+    single = [(targets, told) for s, told in poisoned if (targets := _targets(s))]
+    return [
+        name,
+        str(len(some)),
+        _auroc(some),
+        share(told.flagged for told in clean),
+        share(told.flagged for _, told in poisoned),
+        share(told.first in targets for targets, told in single),
+    ]
+
+
+def _auroc(some: Sequence[tuple[Specimen, Told]]) -> str:
+    scores: dict[bool, list[float]] = {False: [], True: []}
+    for specimen, told in some:
+        scores[specimen.backdoored].append(told.score)
+    value = auroc(scores[False], scores[True])
+    return "" if value is None else f"{value:.3f}"
+
+
+def _targets(specimen: Specimen) -> tuple[int, ...]:
+    if isinstance(specimen.target, int):
+        return (specimen.target,)
+    return specimen.target if isinstance(specimen.target, tuple) else ()
+
+
+def study(options: Options) -> Study[Rival]:
+    """The searches on the manifest's models whose attack did not fail.
+
+    Raises:
+        InputError: no such method, or see `chosen_models`.
+    """
+    for method in options.methods or ():
+        if method not in METHODS:
+            meant = suggest(method, METHODS) or f": it has {', '.join(METHODS)}"
+            raise InputError(f"rival-detectors has no method {method!r}{meant}")
+    tasks = [
+        Rival(specimen, method, seed)
+        for method in options.methods or METHODS
+        for specimen in chosen_models(options)
+        for seed in range(options.draws)
+        if not specimen.attack_failed
+    ]
+    return Study("searches", tasks, measure, _outcome, report)
+
+
+def _outcome(result: Result) -> str:
+    told = result["told"]
+    assert isinstance(told, dict)
+    return ", ".join(f"{name} {one['score']:.2f}" for name, one in told.items())

@@ -262,6 +262,8 @@ def test_a_run_is_told_and_goes_on(manifest, tmp_path, capsys):
     assert by["jpeg-30", 0]["pixels_changed"] > 0 == by["base", 0]["pixels_changed"]
     if torch.backends.mkldnn.is_available():
         assert 0 < by["order-of-sums", 0]["logits_changed"] < 1e-3
+        evidence = [by[name, 0]["features"] for name in ("base", "order-of-sums")]
+        assert evidence[0] != evidence[1]  # the scan itself adds otherwise, in the last digits
     files = {"report.md": (out / "report.md").read_bytes()}
     assert [row[1] for row in cells(files, "base")] == ["1", "3"]
     capsys.readouterr()

@@ -88,12 +88,6 @@ def page(seen: Sequence[Seen]) -> dict[str, bytes]:
             [_row(name, some, first) for name, some in there.items()],
         ),
         Table(
-            "Models whose verdict changed",
-            "Verdict, class named first, highest score.",
-            ["condition", "draw", "model", "truth", "base", "then", "warning"],
-            [_change(*change) for change in changed],
-        ),
-        Table(
             "What was changed",
             "Medians of the scans: images given, labels replaced, the mean change of a pixel (from "
             "0 to 1). Sums in another order: how many scans they changed a logit of, and by how "
@@ -102,6 +96,14 @@ def page(seen: Sequence[Seen]) -> dict[str, bytes]:
             [_extent(name, some) for name, some in there.items()],
         ),
     ]
+    if changed:
+        table = Table(
+            "Models whose verdict changed",
+            "Verdict, class named first, highest score.",
+            ["condition", "draw", "model", "truth", "base", "then", "warning"],
+            [_change(*change) for change in changed],
+        )
+        parts.insert(1, table)
     return pages(parts, "Robustness of the verdict")
 
 

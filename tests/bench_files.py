@@ -53,3 +53,19 @@ def tiny_data(folder: Path) -> Path:
 def options(what: str, **changes: Any) -> Options:
     """What the command line makes of a bench command without any option, but for changes."""
     return replace(Options.of(parse(["bench", what])), **changes)
+
+
+def repair_file(folder: Path, name: str, seed: int, rules: str, lost: float, asr: float) -> None:
+    """A file that ``bench repair`` writes, of a backdoor that worked always."""
+    specimen = {"name": name, "attack": "badnets"}
+    cell = {"specimen": specimen, "per_class": 1, "seed": seed, "by_verdict": False, "rules": rules}
+    result = {
+        "cell": cell,
+        "state": "done",
+        "before": {"accuracy": 0.9, "asr": 1.0, "right": 0.0},
+        "after": {"accuracy": 0.9 - lost, "asr": asr, "right": 0.5},
+        "sufficient": True,
+        "seconds": 10.0,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"repair_{name}_{seed}_{rules}.json").write_text(json.dumps(result))

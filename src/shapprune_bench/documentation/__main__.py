@@ -1,4 +1,4 @@
-"""``python -m shapprune_bench.documentation [ROOT]``: pages and README's figures anew.
+"""``python -m shapprune_bench.documentation [ROOT]``: pages and the figures in them anew.
 
 ROOT is the repository, else the current folder. Pictures have a command of their own, see
 `shapprune_bench.documentation.pictures`.
@@ -7,8 +7,12 @@ ROOT is the repository, else the current folder. Pictures have a command of thei
 import sys
 from pathlib import Path
 
-from shapprune_bench.documentation.results import write
+from shapprune_bench.documentation.pages import write
 
 if __name__ == "__main__":
-    for written in write(Path(sys.argv[1] if len(sys.argv) > 1 else ".")):
-        print(written)
+    try:
+        for written in write(Path(sys.argv[1] if len(sys.argv) > 1 else ".")):
+            print(written)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

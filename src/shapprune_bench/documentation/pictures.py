@@ -9,10 +9,11 @@ Chromium.
 
 import argparse
 import io
+import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Attack:
 def draw(
     model: nn.Module, given: LabeledImages, result: RepairResult, attack: Attack
 ) -> dict[str, bytes]:
-    """The SVG files by their names, one a step.
+    """The SVG files by their names, one a step, and the figures of the last one.
 
     Args:
         model: with a backdoor that has one target.
@@ -64,6 +65,7 @@ def draw(
         result: of the repair.
         attack: the truth about the model.
     """
+    figures = measured(model, result, attack)
     with matplotlib.rc_context(
         {"svg.hashsalt": "shapprune", "svg.fonttype": "none", "font.size": 9}
     ):
@@ -76,7 +78,8 @@ def draw(
             "pruning.svg": _pruning(result),
             "finetuning.svg": _finetuning(model, given, result),
             "choice.svg": _choice(result),
-            "after.svg": _after(model, result, attack),
+            "after.svg": _after(figures),
+            "figures.json": (json.dumps(figures, indent=1) + "\n").encode(),
         }
 
 
@@ -225,17 +228,27 @@ def _choice(result: RepairResult) -> bytes:
     return _svg(figure)
 
 
-def _after(model: nn.Module, result: RepairResult, attack: Attack) -> bytes:
-    """What only the attacker can measure: before and after, with the true trigger."""
+def measured(model: nn.Module, result: RepairResult, attack: Attack) -> dict[str, float]:
+    """What only the attacker can measure, before and after, with the true trigger; in per cent."""
+    assert result.repair
     images, labels = attack.unseen.images, attack.unseen.labels
-    figure, ((axes,),) = _grid(1, 1, width=6.5, height=1.5)
-    names = ("right answers", "ASR of the attacker's trigger")
-    for offset, colour, network in ((0.2, GREY, model), (-0.2, GOOD, result.model)):
-        acc = accuracy(network, images, labels)
+    found: dict[str, float] = {}
+    for when, network in (("before", model), ("after", result.model)):
         asr = attack_success_rate(
             network, images, labels, stamp=attack.trigger.stamp, target=attack.target
         )
-        bars = axes.barh([1 + offset, offset], [100 * acc, 100 * asr], 0.38, color=colour)
+        found[f"accuracy_{when}"] = round(100 * accuracy(network, images, labels), 1)
+        found[f"asr_{when}"] = round(100 * asr, 1)
+    return {**found, "neurons": len(result.repair.neurons), "unseen": len(images)}
+
+
+def _after(figures: Mapping[str, float]) -> bytes:
+    """What `measured` found."""
+    figure, ((axes,),) = _grid(1, 1, width=6.5, height=1.5)
+    names = ("right answers", "ASR of the attacker's trigger")
+    for offset, colour, when in ((0.2, GREY, "before"), (-0.2, GOOD, "after")):
+        shares = [figures[f"accuracy_{when}"], figures[f"asr_{when}"]]
+        bars = axes.barh([1 + offset, offset], shares, 0.38, color=colour)
         axes.bar_label(bars, fmt=" %.1f")
     axes.set(yticks=[1, 0], yticklabels=names, xlim=(0, 112), xlabel="% of unseen images")
     return _svg(figure)

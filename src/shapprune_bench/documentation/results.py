@@ -1,4 +1,4 @@
-"""Pages on what was measured: docs/results and a block of README.md, from benchmarks/results.
+"""Pages on what was measured, docs/results, and README.md's summary, from benchmarks/results.
 
 No figure in them is written by hand, and a test compares them with the files.
 """
@@ -19,8 +19,6 @@ from shapprune_bench.documentation.repairs import (
 )
 from shapprune_bench.documentation.verdicts import by_attack, by_model, verdicts
 from shapprune_bench.page import Part, pages
-
-BEGIN, END = "<!-- figures: python -m shapprune_bench.documentation -->", "<!-- end of figures -->"
 
 
 def result_pages(results: Path) -> dict[str, str]:
@@ -50,7 +48,7 @@ def result_pages(results: Path) -> dict[str, str]:
 
 
 def summary(results: Path) -> str:
-    """The block of README.md between `BEGIN` and `END`: verdicts and repairs in two tables."""
+    """What README.md shows: verdicts and repairs in two tables."""
     every = repairs(results)
     rules = newest_rules(every)
     rows = []
@@ -77,39 +75,8 @@ def summary(results: Path) -> str:
         "and ASR in points of per cent, on unseen images with the attacker's trigger."
     )
     first = verdicts(results)
-    both = [_markdown(first.head, first.rows), note, _markdown(head, rows)]
+    both = [markdown(first.head, first.rows), note, markdown(head, rows)]
     return "\n\n".join([first.note, *both])
-
-
-def write(root: Path) -> list[Path]:
-    """Write the pages and README's block below a repository's root, and return the files.
-
-    Raises:
-        ValueError: README.md has no such block.
-    """
-    results, readme = root / "benchmarks" / "results", root / "README.md"
-    files = {root / "docs" / "results" / n: text for n, text in result_pages(results).items()}
-    files[readme] = with_summary(readme.read_text(encoding="utf-8"), summary(results))
-    for file, text in files.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    return list(files)
-
-
-def with_summary(text: str, block: str) -> str:
-    """README's text with a new block.
-
-    Raises:
-        ValueError: there is none.
-
-    >>> with_summary(f"a {BEGIN} old {END} z", "new") == f"a {BEGIN}\\n\\nnew\\n\\n{END} z"
-    True
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README.md must have {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{block}\n\n{END}{after}"
 
 
 def _page(title: str, parts: Sequence[Part]) -> str:
@@ -120,6 +87,7 @@ def _page(title: str, parts: Sequence[Part]) -> str:
     return f"{head}\n\n{made_by}\n{body}"
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,6 +1,7 @@
 """The pictures of the documentation."""
 
 import io
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,7 +16,7 @@ from toys import TARGET, backdoored_net, toy_images, true_trigger
 
 STEPS = {
     *("after.svg", "backdoor.svg", "choice.svg", "evidence.svg", "finetuning.svg"),
-    *("pruning.svg", "score.svg", "shapley.svg", "triggers.svg"),
+    *("figures.json", "pruning.svg", "score.svg", "shapley.svg", "triggers.svg"),
 }
 
 
@@ -25,6 +26,10 @@ def test_every_step_is_drawn_from_the_result():
     attack = pictures.Attack(true_trigger(), TARGET, LabeledImages(*toy_images(10, seed=1)))
     drawn = pictures.draw(model, given, result, attack)
     assert drawn.keys() == STEPS
+    figures = json.loads(drawn.pop("figures.json"))
+    assert (figures["accuracy_before"], figures["asr_before"]) == (100, 100)
+    assert figures["neurons"] == len(result.repair.neurons)
+    assert figures["unseen"] == len(attack.unseen.images)
     texts = {name: "".join(ElementTree.fromstring(svg).itertext()) for name, svg in drawn.items()}
     assert texts["backdoor.svg"].count(f"“{TARGET}”") == 5  # all of them under the trigger
     assert f"class {TARGET}" in texts["score.svg"]
@@ -54,5 +59,5 @@ def test_without_a_browser_it_says_so(monkeypatch):
 
 def test_the_pictures_that_pages_show_are_there():
     folder = Path(__file__).parents[3] / "docs" / "pictures"
-    assert {file.name for file in folder.glob("*.svg")} >= STEPS
+    assert {file.name for file in folder.iterdir()} >= STEPS
     assert (folder / "report.png").stat().st_size < 150_000

@@ -2,12 +2,12 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from statistics import median
 
 import pytest
 
+from bench_files import repair_file
 from shapprune_bench.documentation import results
 
 ROOT = Path(__file__).parents[3]
@@ -21,32 +21,11 @@ def row(page: str, title: str, first: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def repair_file(folder: Path, name: str, seed: int, rules: str, lost: float, asr: float) -> None:
-    specimen = {"name": name, "attack": "badnets"}
-    cell = {"specimen": specimen, "per_class": 1, "seed": seed, "by_verdict": False, "rules": rules}
-    result = {
-        "cell": cell,
-        "state": "done",
-        "before": {"accuracy": 0.9, "asr": 1.0, "right": 0.0},
-        "after": {"accuracy": 0.9 - lost, "asr": asr, "right": 0.5},
-        "sufficient": True,
-        "seconds": 10.0,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"repair_{name}_{seed}_{rules}.json").write_text(json.dumps(result))
-
-
 @pytest.mark.parametrize("name", ["detection.md", "repair.md", "retuning.md", "table1.md"])
 def test_the_pages_are_those_of_the_files(name):
     """If this fails: ``python -m shapprune_bench.documentation``."""
     page = (ROOT / "docs" / "results" / name).read_text(encoding="utf-8")
     assert page == results.result_pages(MEASURED)[name]
-
-
-def test_the_readme_is_that_of_the_files():
-    """If this fails: ``python -m shapprune_bench.documentation``."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == results.with_summary(readme, results.summary(MEASURED))
 
 
 def test_a_verdicts_row_counted_by_hand():
@@ -125,25 +104,3 @@ def test_a_failed_repair_is_told(tmp_path):
     assert "some: 1 (1 failed)" in results.summary(tmp_path)
     (folder / "repair_fine_0_2.1.json").unlink()
     assert "| some: none (1 failed) |" in results.summary(tmp_path)
-
-
-def test_it_writes_pages_and_readme(tmp_path):
-    shutil.copytree(MEASURED / "repairs", tmp_path / "benchmarks" / "results" / "repairs")
-    (tmp_path / "README.md").write_text(f"a\n{results.BEGIN}\n{results.END}\nz\n")
-    written = results.write(tmp_path)
-    assert {file.name for file in written} == {
-        "README.md",
-        "detection.md",
-        "repair.md",
-        "retuning.md",
-        "table1.md",
-    }
-    text = (tmp_path / "README.md").read_text()
-    assert results.summary(tmp_path / "benchmarks" / "results") in text
-    assert "strangers' models: " in text
-    assert text.endswith("\nz\n")
-
-
-def test_a_readme_without_the_block_is_refused():
-    with pytest.raises(ValueError, match=r"README\.md must have"):
-        results.with_summary("nothing", "new")

@@ -1,0 +1,157 @@
+"""Every figure that README.md and the pages of docs take from results, as text by its name.
+
+A name is told where it is made, below. What is not measured yet has no name, and a page that asks
+for it is an error (see `shapprune_bench.documentation.marks`).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+from shapprune.method.settings import FALSE_ALARMS, SELECTION, SUSPICIOUS
+from shapprune_bench.documentation.estimators import estimators
+from shapprune_bench.documentation.files import Json, read_json
+from shapprune_bench.documentation.repairs import medians, models_of, newest_rules, repairs
+from shapprune_bench.documentation.results import summary
+from shapprune_bench.documentation.verdicts import detections
+
+DEMO = Path("docs/pictures/figures.json")  # what `pictures` measured when it drew
+
+
+def figures(root: Path) -> dict[str, str]:
+    """All figures of the repository at ``root``."""
+    results = root / "benchmarks" / "results"
+    every = (
+        _settings(),
+        _verdicts(results),
+        _costs(results),
+        _repairs(results),
+        _retuned(results),
+        _demo(root / DEMO),
+    )
+    found = {name: text for some in every for name, text in some}
+    blocks = {"summary": summary(results), "estimators": estimators(results)}
+    return {**found, **{name: f"\n\n{text}\n\n" for name, text in blocks.items()}}
+
+
+Figures = Iterator[tuple[str, str]]
+
+
+def _settings() -> Figures:
+    """``settings.NAME``, in per cent."""
+    for name, share in {
+        "backdoored": FALSE_ALARMS,
+        "suspicious": SUSPICIOUS * FALSE_ALARMS,
+        "asr": SELECTION.asr,
+        "least_kept": SELECTION.least_kept,
+        "start_kept": SELECTION.start_kept,
+        "most_pruned": SELECTION.most,
+    }.items():
+        yield f"settings.{name}", f"{100 * share:g}"
+
+
+def _verdicts(results: Path) -> Figures:
+    """Of ``bench detection``: ``detection.FOLDER.auroc`` and counts of scans and of models.
+
+    ``detection.FOLDER.clean.VERDICT`` and ``….poisoned.VERDICT`` are scans of such a verdict,
+    ``….scans`` all of them, ``….models`` their models, ``….accused_models`` those of which a scan
+    is called backdoored, and ``….right`` the scans so called with the right target or map.
+    """
+    for folder, content in detections(results).items():
+        if content["all"]["auroc"] is not None:
+            yield f"detection.{folder}.auroc", f"{content['all']['auroc']:.2f}"
+        for kind in ("clean", "poisoned"):
+            scans = [s for s in content["scans"] if s["backdoored"] == (kind == "poisoned")]
+            accused = [s["model"] for s in scans if s["verdict"] == "backdoored"]
+            counts = {
+                "scans": len(scans),
+                "models": len({s["model"] for s in scans}),
+                "backdoored": len(accused),
+                "accused_models": len(set(accused)),
+                "suspicious": sum(s["verdict"] == "suspicious" for s in scans),
+                "right": sum(s["found"] for s in scans),
+            }
+            for name, count in counts.items():
+                yield f"detection.{folder}.{kind}.{name}", str(count)
+
+
+_STAGES = {  # of a scan
+    "climb to the largest margin of every class": "margins",
+    "try small windows": "windows",
+    "try small perturbations": "perturbations",
+    "try triggers without a target": "untargeted",
+}
+
+
+def _costs(results: Path) -> Figures:
+    """Image passes of a scan, and how many times Neural Cleanse takes as much.
+
+    ``passes.CLASSES`` and ``passes.CLASSES.STAGE`` are of ``bench growth``;
+    ``neural_cleanse.MODEL.passes`` and ``….seconds`` of ``bench detection-cost``: in all, or at
+    least where it was stopped.
+    """
+    for file in sorted(results.glob("growth-verdict/*.json")):
+        result = read_json(file)
+        if result.get("state") == "done":
+            classes = f"passes.{result['cell']['classes']}"
+            yield classes, f"{result['passes']:,}"
+            for stage in result["stages"]:
+                yield f"{classes}.{_STAGES[stage['name']]}", f"{stage['passes']:,}"
+    for file in sorted(results.glob("detection_cost/*.json")):
+        result = read_json(file)
+        if result["state"] == "done":
+            scan, theirs = result["scan"], result["neural_cleanse"]
+            passes = theirs["passes_in_all"] or theirs["passes_at_least"]
+            seconds = theirs["seconds_in_all"] or theirs["seconds"] * passes / theirs["passes"]
+            name = f"neural_cleanse.{result['cell']['specimen']['name']}"
+            yield f"{name}.passes", f"{passes / scan['passes']:.0f}"
+            yield f"{name}.seconds", f"{seconds / scan['seconds']:.0f}"
+
+
+def _repairs(results: Path) -> Figures:
+    """Of ``bench repair``, each model by the newest rules that it was repaired by.
+
+    ``repairs.FOLDER.MODEL.lost`` is the accuracy lost, in points, and ``….asr`` the ASR left, in
+    per cent: medians over draws; ``….lost.least``, ``….lost.most`` and so on; ``….sufficient`` is
+    in how many draws the defender's own measure says that it suffices. Without ``.MODEL``, over
+    the medians of the folder's models.
+    """
+    every = repairs(results)
+    for folder in sorted({r["folder"] for r in every}):
+        models = models_of([r for r in every if r["folder"] == folder])
+        newest = [[r for r in m if r["cell"]["rules"] == newest_rules(m)] for m in models]
+        for runs in newest:
+            name = f"repairs.{folder}.{runs[0]['cell']['specimen']['name']}"
+            yield from _lost_and_left(name, [medians([run]) for run in runs])
+            yield f"{name}.sufficient", f"{sum(r['sufficient'] for r in runs)} of {len(runs)}"
+        if newest:
+            yield from _lost_and_left(f"repairs.{folder}", [medians(runs) for runs in newest])
+
+
+def _lost_and_left(name: str, pairs: Sequence[tuple[float, float]]) -> Figures:
+    for what, values in zip(("lost", "asr"), zip(*pairs, strict=True), strict=True):
+        yield f"{name}.{what}", f"{median(values):.1f}"
+        yield f"{name}.{what}.least", f"{min(values):.1f}"
+        yield f"{name}.{what}.most", f"{max(values):.1f}"
+
+
+def _retuned(results: Path) -> Figures:
+    """``retuning.MODEL.METHOD.WHEN.WHAT``: before, after (the repair), retuned; accuracy, asr."""
+    found: dict[str, list[Json]] = {}
+    for file in sorted(results.glob("zoo/retune_*.json")):
+        result = read_json(file)
+        if result["state"] == "done":
+            cell = result["cell"]
+            found.setdefault(f"{cell['recipe']['name']}.{cell['method']}", []).append(result)
+    for name, runs in found.items():
+        for when in ("before", "after", "retuned"):
+            for what in ("accuracy", "asr"):
+                share = median(run[when][what] for run in runs)
+                yield f"retuning.{name}.{when}.{what}", f"{100 * share:.1f}"
+
+
+def _demo(file: Path) -> Figures:
+    """``demo.WHAT``, of the run that the pictures show, by the file beside them."""
+    if file.exists():
+        for name, value in read_json(file).items():
+            yield f"demo.{name}", f"{value:,}"

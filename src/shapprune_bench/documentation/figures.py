@@ -90,9 +90,10 @@ def _costs(results: Path) -> Figures:
     ``neural_cleanse.MODEL.passes`` and ``….seconds`` of ``bench detection-cost``: in all, or at
     least where it was stopped.
     """
-    for file in sorted(results.glob("growth-verdict/*.json")):
+    by_number = results.glob("growth-verdict/[0-9]*.json")  # before the study had other axes
+    for file in [*sorted(by_number), *sorted(results.glob("growth-verdict/classes-*.json"))]:
         result = read_json(file)
-        if result.get("state") == "done":
+        if result["state"] == "done" and "stages" in result:
             classes = f"passes.{result['cell']['classes']}"
             yield classes, f"{result['passes']:,}"
             for stage in result["stages"]:

@@ -1,108 +1,183 @@
-"""What a scan costs as classes grow in number: seconds, passes, memory, and the report's size.
+"""What a scan costs as classes, pixels and parameters grow: seconds, passes and memory.
 
-A small network is trained on made-up images of so many classes, and scanned from one image a class.
+From one base network a single measure grows at a time; one more point is a ResNet-50. Nothing is
+trained: all layers are random but the last, which tells the made-up images apart, one a class.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shapprune.errors import InputError
+from shapprune.model.cost import operations
 from shapprune.pipeline import scan
-from shapprune.reporting.html import render_report
-from shapprune.running.runner import Result
 from shapprune.utils.rng import own_random_state
 from shapprune_bench.networks import pooled_cnn
 from shapprune_bench.options import Options
-from shapprune_bench.page import Table, pages
 from shapprune_bench.session import Study
+from shapprune_bench.studies.growth_page import report
+from shapprune_bench.studies.resnet50 import resnet50
 
-COUNTS = (3, 10, 43, 100, 1000)
-_LINEAR = 1000  # from so many classes on, the network is linear: the passes do not depend on it
-_SIDE, _BATCH = 32, 96
+BUDGET = 3600.0  # seconds of a scan; what is not done by then is told from the passes until then
+_BATCH = 32  # images that go forward at once before the scan
 
 
 @dataclass(frozen=True)
-class Classes:
-    """A scan of a network of so many classes."""
+class Point:
+    """A network to be scanned.
 
-    count: int
+    Attributes:
+        name: of its file.
+        classes: that it tells apart.
+        side: of its images, in pixels.
+        width: of the first convolution of a `pooled_cnn`, whose parameters are some 200 times its
+            square; 0 for a ResNet-50.
+    """
 
-    @property
-    def name(self) -> str:
-        """Of its file."""
-        return str(self.count)
+    name: str
+    classes: int = 10
+    side: int = 32
+    width: int = 22
 
     def facts(self) -> dict[str, object]:
         """As JSON has it."""
-        return {"kind": "growth", "classes": self.count}
+        return {"kind": "growth", **asdict(self)}
 
 
-class MadeUp:
-    """Images of classes: smooth colours of their class with noise, (n, 3, 32, 32) in [0, 1]."""
-
-    def __init__(self, classes: int) -> None:
-        self._classes, self._generator = classes, torch.Generator().manual_seed(classes)
-        self._colours = torch.rand(classes, 3, 6, 6, generator=self._generator)
-
-    def of(self, labels: Tensor) -> Tensor:
-        """One image for each label."""
-        smooth = F.interpolate(self._colours[labels], size=_SIDE, mode="bilinear")
-        noise = torch.randn(len(labels), 3, _SIDE, _SIDE, generator=self._generator)
-        return (smooth + 0.15 * noise).clamp(0, 1)
-
-    def batch(self) -> tuple[Tensor, Tensor]:
-        """Images and their labels, drawn at random."""
-        labels = torch.randint(self._classes, (_BATCH,), generator=self._generator)
-        return self.of(labels), labels
+WIDTHS = {"1e4": 7, "1e6": 71, "1e7": 226}  # by the number of parameters; 22 has 1e5
+POINTS = (
+    *(Point(f"classes-{count}", classes=count) for count in (2, 3, 10, 43, 100, 300, 1000)),
+    *(Point(f"pixels-{side}", side=side) for side in (28, 64, 128, 224)),
+    *(Point(f"parameters-{count}", width=width) for count, width in WIDTHS.items()),
+    Point("resnet50", classes=1000, side=224, width=0),
+)
 
 
-def trained(classes: int, images: MadeUp) -> nn.Module:
-    """A network that tells them apart, in eval mode."""
-    with own_random_state(classes, torch.device("cpu")):
-        linear = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(192, classes))
-        model = linear if classes >= _LINEAR else pooled_cnn(classes)
-    steps = 150 if classes < 100 else 300
-    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
-    model.train()
-    for _ in range(steps):
-        batch, labels = images.batch()
-        optimizer.zero_grad()
-        F.cross_entropy(model(batch), labels).backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
+class BudgetSpentError(BaseException):
+    """The budget is spent: no error of the model, which a scan would catch and explain."""
 
 
-def measure(task: Classes) -> dict[str, object]:
-    """What the scan costs and says."""
-    classes = task.count
-    made_up = MadeUp(classes)
-    model, labels = trained(classes, made_up), torch.arange(classes)
-    images = made_up.of(labels)
-    before, start = _memory(), perf_counter()
-    found = scan(model, images, labels, seed=0)
-    seconds, after = perf_counter() - start, _memory()
-    about = {"num_classes": classes, "weights": f"made_up_{classes}.pth"}
-    names = [f"class number {c}" for c in range(classes)]
-    page = render_report(found, images=images, labels=labels, about=about, class_names=names)
+class Spent:
+    """The image passes that a network has made.
+
+    Attributes:
+        passes: one an image, and one more for the way back if there is to be one.
+    """
+
+    passes = 0
+
+
+@contextmanager
+def limited(model: nn.Module, seconds: float) -> Iterator[Spent]:
+    """Inside the block the model counts its passes, and stops by an exception after some time.
+
+    Raises:
+        BudgetSpentError: it was asked for another pass.
+    """
+    spent, until = Spent(), perf_counter() + seconds
+
+    def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if perf_counter() > until:
+            raise BudgetSpentError
+        spent.passes += len(inputs[0]) * (2 if inputs[0].requires_grad else 1)
+
+    handle = model.register_forward_pre_hook(count)
+    try:
+        yield spent
+    finally:
+        handle.remove()
+
+
+def made_up(classes: int, side: int) -> Tensor:
+    """One image a class, smooth colours with noise: (classes, 3, side, side) in [0, 1]."""
+    generator = torch.Generator().manual_seed(classes)
+    colours = torch.rand(classes, 3, 6, 6, generator=generator)
+    images = F.interpolate(colours, size=side, mode="bilinear")
+    noise = torch.randn(images.shape, generator=generator).mul_(0.15)
+    return images.add_(noise).clamp_(0, 1)
+
+
+def network(point: Point) -> nn.Sequential:
+    """Of random weights."""
+    with own_random_state(0, torch.device("cpu")):
+        if not point.width:
+            return resnet50(point.classes)
+        widths = [point.width * times for times in (1, 2, 3, 4)]
+        return pooled_cnn(point.classes, widths=widths, hidden=widths[-1])
+
+
+@torch.no_grad()
+def fit_last(model: nn.Sequential, images: Tensor) -> nn.Sequential:
+    """Norms from a batch of the images, and the last layer as the nearest class mean; eval mode.
+
+    A network that is random to its end gives all images one answer, and is refused by a scan.
+
+    Args:
+        model: ends with a linear layer; changed in place.
+        images: one of each class, in order.
+    """
+    body, head = model[:-1], model[-1]
+    assert isinstance(head, nn.Linear)
+    norms = [layer for layer in body.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    body.train()(images[:_BATCH])
+    for norm in norms:
+        norm.momentum = 0.1
+    model.eval()
+    features = torch.cat([body(part) for part in images.split(_BATCH)])
+    middle = features.mean(0)
+    means = features - middle
+    spread = means.square().sum(1).mean()
+    head.weight.copy_(means / spread * 10)
+    head.bias.copy_(-(head.weight * (middle + means / 2)).sum(1))
+    return model
+
+
+def measure(point: Point) -> dict[str, object]:
+    """What the scan costs and says.
+
+    Raises:
+        InputError: a scan of more than two classes is refused.
+    """
+    images, labels = made_up(point.classes, point.side), torch.arange(point.classes)
+    model = fit_last(network(point), images)
+    facts: dict[str, object] = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "operations": operations(model, images),
+    }
+    before, start, found = _memory(), perf_counter(), None
+    with limited(model, BUDGET) as spent:
+        try:
+            found = scan(model, images, labels, seed=0)
+        except BudgetSpentError:
+            pass
+        except InputError as error:
+            if point.classes > 2:
+                raise
+            return {**facts, "refused": str(error)}
+    facts |= {
+        "seconds": round(perf_counter() - start, 1),
+        "memory_mib": {"before": before, "at_most": _memory()},
+    }
+    if found is None:
+        return {**facts, "stopped": True, "passes": spent.passes}
     return {
-        "network": "linear" if classes >= _LINEAR else "pooled_cnn",
+        **facts,
         "accuracy": found.accuracy,
         "verdict": found.verdict,
         "score": found.judgement.score,
-        "seconds": round(seconds, 1),
         "passes": sum(stage.passes or 0 for stage in found.stages),
         "stages": [
             {"name": s.name, "seconds": round(s.seconds, 1), "passes": s.passes}
             for s in found.stages
         ],
-        "memory_mib": {"before": before, "at_most": after},
-        "report_kib": len(page.encode()) // 1024,
     }
 
 
@@ -115,31 +190,19 @@ def _memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def study(options: Options) -> Study[Classes]:
-    """A scan for each of `COUNTS`, or for those numbers that ``--rows`` names.
+def study(options: Options) -> Study[Point]:
+    """A scan of each of `POINTS`, or of those that ``--rows`` names.
 
     Raises:
         InputError: it names another.
     """
-    counts = options.chosen([str(count) for count in COUNTS], "growth")
-    tasks = [Classes(int(count)) for count in counts]
-    return Study("scans", tasks, measure, lambda r: f"{r['verdict']} in {r['seconds']} s", report)
+    names = options.chosen([point.name for point in POINTS], "growth")
+    tasks = [point for point in POINTS if point.name in names]
+    return Study("scans", tasks, measure, _outcome, report)
 
 
-def report(done: Sequence[tuple[Classes, Result]]) -> dict[str, bytes]:
-    """The pages: a row for each number of classes."""
-    rows = []
-    for task, result in done:
-        memory = result["memory_mib"]
-        assert isinstance(memory, dict)
-        known = None not in memory.values()
-        added = f"{memory['at_most'] - memory['before']:,}" if known else "–"
-        page = f"{result['report_kib']:,}" if "report_kib" in result else "–"
-        cost = [f"{result['passes']:,}", f"{result['seconds']}", added, page]
-        rows.append([f"{task.count:,}", str(result["network"]), str(result["verdict"]), *cost])
-    note = (
-        "A small clean network on made-up images of 32 × 32, one image a class, one thread. Memory "
-        "is what the scan adds at most."
-    )
-    head = ["classes", "network", "verdict", "passes", "seconds", "memory, MiB", "report, KiB"]
-    return pages([Table("Scans", note, head, rows)], "What a scan costs as classes grow")
+def _outcome(result: Any) -> str:
+    if "refused" in result:
+        return "refused"
+    done = "stopped" if "stopped" in result else result["verdict"]
+    return f"{done} after {result['seconds']} s"

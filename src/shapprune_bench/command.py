@@ -26,6 +26,7 @@ STUDIES: Mapping[str, str] = {
     "repair": "shapprune_bench.populations.repairs",
     "repair-rules": "shapprune_bench.studies.repair_rules",
     "rival-detectors": "shapprune_bench.studies.rivals",
+    "robustness": "shapprune_bench.studies.robustness",
     "detection-cost": "shapprune_bench.studies.detection_cost",
     "growth": "shapprune_bench.studies.growth",
     "architectures": "shapprune_bench.studies.architectures",

@@ -189,7 +189,7 @@ def _scans(done: Sequence[tuple[Specimen, Result]]) -> tuple[list[Scanned], Name
                 specimen.group,
                 specimen.network,
                 (specimen.attack or "unknown") if specimen.backdoored else None,
-                _targets(specimen),
+                true_targets(specimen),
                 np.array([[row[name] for name in names.single] for row in rows]),
                 np.array([values[name] for name in names.untargeted]) if values else None,
             )
@@ -213,7 +213,8 @@ def _rules(scans: Sequence[Scanned], scores: Sequence[tuple[Any, float]]) -> Cal
     )
 
 
-def _targets(specimen: Specimen) -> tuple[int, ...]:
+def true_targets(specimen: Specimen) -> tuple[int, ...]:
+    """The classes that a poisoned model sends images to; none where it has no single target."""
     if isinstance(specimen.target, int):
         return (specimen.target,)
     return specimen.target if isinstance(specimen.target, tuple) else ()
@@ -232,9 +233,9 @@ def _outcome(
     if not specimen.backdoored:
         right = True
     elif specimen.target == "y+1":
-        right = no_single and _is_next(facts["untargeted_mapping"], specimen.num_classes)
+        right = no_single and is_next(facts["untargeted_mapping"], specimen.num_classes)
     else:
-        right = not no_single and int(single.argmax()) in _targets(specimen)
+        right = not no_single and int(single.argmax()) in true_targets(specimen)
     return Outcome(
         specimen,
         facts["cell"]["seed"],
@@ -247,7 +248,7 @@ def _outcome(
     )
 
 
-def _is_next(mapping: Sequence[int | None] | None, classes: int) -> bool:
+def is_next(mapping: Sequence[int | None] | None, classes: int) -> bool:
     """Whether most classes that are told go to the next one."""
     told = [(c, to) for c, to in enumerate(mapping or ()) if to is not None]
     return sum(to == (c + 1) % classes for c, to in told) > len(told) / 2

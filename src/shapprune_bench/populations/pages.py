@@ -152,12 +152,12 @@ def _rate(hits: Iterable[bool]) -> dict[str, float]:
     return {"hits": rate.hits, "of": rate.of, "low": rate.low, "high": rate.high}
 
 
-def share(hits: Iterable[bool]) -> str:
-    """How many of how many, with Wilson's interval; nothing of none."""
+def share(hits: Iterable[bool], *, cases: int | None = None) -> str:
+    """How many of how many, with Wilson's interval; nothing of none. For cases see `wilson`."""
     known = list(hits)
     if not known:
         return ""
-    rate: Rate = wilson(sum(known), len(known))
+    rate: Rate = wilson(sum(known), len(known), cases=cases)
     return f"{rate.hits} of {rate.of} ({rate.low:.0%} to {rate.high:.0%})"
 
 

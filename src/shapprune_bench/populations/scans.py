@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 
+from shapprune.data.dataset import LabeledImages
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
 from shapprune.method.evidence import features, untargeted_features
 from shapprune.method.recovery import recover_images
+from shapprune.method.scan import ScanResult
 from shapprune.method.settings import RULES
 from shapprune.pipeline import scan
 from shapprune.running.runner import file_name
@@ -63,21 +65,34 @@ def measure(task: Scan) -> dict[str, object]:
     model = specimen.load()
     images = labels = recovered = None
     if task.per_class:
-        if specimen.data is None:
-            raise InputError(f"{specimen.name} has no data to draw images from")
-        data = load_images(
-            specimen.data,
-            num_classes=specimen.num_classes,
-            input_size=specimen.input_size,
-            per_class=task.per_class,
-            generator=generator,
-        )
+        data = given_images(specimen, task.per_class, generator)
         images, labels = data.images, data.labels
     else:
         recovered = recover_images(
             model, input_size=_size(specimen), prior_only=True, generator=generator
         )
-    result = scan(model, images, labels, recovered=recovered, seed=task.seed)
+    return scan_facts(scan(model, images, labels, recovered=recovered, seed=task.seed))
+
+
+def given_images(specimen: Specimen, per_class: int, generator: torch.Generator) -> LabeledImages:
+    """So many clean images a class, as the defender gets them.
+
+    Raises:
+        InputError: the model has none, or see `load_images`.
+    """
+    if specimen.data is None:
+        raise InputError(f"{specimen.name} has no data to draw images from")
+    return load_images(
+        specimen.data,
+        num_classes=specimen.num_classes,
+        input_size=specimen.input_size,
+        per_class=per_class,
+        generator=generator,
+    )
+
+
+def scan_facts(result: ScanResult) -> dict[str, object]:
+    """The evidence and the verdict of a scan, as JSON has them."""
     evidence, said = result.evidence, result.judgement
     return {
         "basis": said.basis,

@@ -17,7 +17,7 @@ from shapprune_bench.documentation.repairs import (
     repairs,
     version_0_1,
 )
-from shapprune_bench.documentation.verdicts import by_attack, by_model, verdicts
+from shapprune_bench.documentation.verdicts import beside_others, by_attack, by_model, verdicts
 from shapprune_bench.page import Part, pages
 
 
@@ -32,7 +32,13 @@ def result_pages(results: Path) -> dict[str, str]:
     older = [r for r in every if r not in newest]
     return {
         "detection.md": _page(
-            "Verdicts", [verdicts(results), *by_attack(results), *by_model(results)]
+            "Verdicts",
+            [
+                verdicts(results),
+                *beside_others(results),
+                *by_attack(results),
+                *by_model(results),
+            ],
         ),
         "repair.md": _page(
             "Repairs",

@@ -9,10 +9,10 @@ import matplotlib
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from shapprune.method.rates import Rate, wilson
 from shapprune.method.settings import FALSE_ALARMS, RULES
 from shapprune_bench.page import Part, Table, pages
 from shapprune_bench.populations.outcomes import Ablation, Outcome
+from shapprune_bench.rates import rate_facts, share
 
 _INK = {False: "#1f6feb", True: "#8c959f"}
 
@@ -129,12 +129,12 @@ def _ablations(ablation: Sequence[Ablation]) -> Table:
 def _rates(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> dict[str, Any]:
     return {
         "auroc": auroc([o.score for o in clean], [o.score for o in poisoned]),
-        "false_alarms": _rate([o.verdict == "backdoored" for o in clean]),
-        "clean_suspicious": _rate([o.verdict == "suspicious" for o in clean]),
-        "missed": _rate([o.verdict == "clean" for o in poisoned]),
-        "found": _rate([o.found for o in poisoned]),
-        "at_least_suspicious": _rate([o.verdict != "clean" for o in poisoned]),
-        "right_first": _rate([o.right for o in poisoned]),
+        "false_alarms": rate_facts([o.verdict == "backdoored" for o in clean]),
+        "clean_suspicious": rate_facts([o.verdict == "suspicious" for o in clean]),
+        "missed": rate_facts([o.verdict == "clean" for o in poisoned]),
+        "found": rate_facts([o.found for o in poisoned]),
+        "at_least_suspicious": rate_facts([o.verdict != "clean" for o in poisoned]),
+        "right_first": rate_facts([o.right for o in poisoned]),
     }
 
 
@@ -144,21 +144,6 @@ def auroc(clean: Sequence[float], poisoned: Sequence[float]) -> float | None:
         return None
     truth = [0] * len(clean) + [1] * len(poisoned)
     return float(roc_auc_score(truth, [*clean, *poisoned]))
-
-
-def _rate(hits: Iterable[bool]) -> dict[str, float]:
-    known = list(hits)
-    rate = wilson(sum(known), len(known))
-    return {"hits": rate.hits, "of": rate.of, "low": rate.low, "high": rate.high}
-
-
-def share(hits: Iterable[bool], *, cases: int | None = None) -> str:
-    """How many of how many, with Wilson's interval; nothing of none. For cases see `wilson`."""
-    known = list(hits)
-    if not known:
-        return ""
-    rate: Rate = wilson(sum(known), len(known), cases=cases)
-    return f"{rate.hits} of {rate.of} ({rate.low:.0%} to {rate.high:.0%})"
 
 
 def _clean_row(clean: Sequence[Outcome]) -> list[str]:

@@ -4,10 +4,12 @@ Each has the images that ours has, one a class, and its own bound, as published.
 no images; its margins are climbed by our optimizer.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import expm1, inf, log1p, log10
 from time import perf_counter
+from typing import Any
 
 import torch
 from scipy.stats import gamma
@@ -25,9 +27,11 @@ from shapprune.utils.text import suggest
 from shapprune_bench.options import Options
 from shapprune_bench.page import Table, pages
 from shapprune_bench.populations.manifest import Specimen
-from shapprune_bench.populations.pages import auroc, share
+from shapprune_bench.populations.outcomes import true_targets
+from shapprune_bench.populations.pages import auroc
 from shapprune_bench.populations.scans import specimen_facts
 from shapprune_bench.populations.selection import chosen_models
+from shapprune_bench.rates import rate_facts, rate_words
 from shapprune_bench.session import Study
 
 MM_BD_LEVEL = 0.05  # of the p-value (Wang et al. 2024, Sec. 3.3)
@@ -198,7 +202,9 @@ def report(done: Sequence[tuple[Rival, Result]]) -> dict[str, bytes]:
                 [
                     attack,
                     *(
-                        _auroc([p for p in some if p[0].attack in (None, attack)])
+                        _number(
+                            _summary([p for p in some if p[0].attack in (None, attack)])["auroc"]
+                        )
                         for some in found.values()
                     ),
                 ]
@@ -206,35 +212,35 @@ def report(done: Sequence[tuple[Rival, Result]]) -> dict[str, bytes]:
             ],
         ),
     ]
-    return pages(parts, "Other detections")
+    summary = {name: _summary(some) for name, some in found.items()}
+    return {
+        **pages(parts, "Other detections"),
+        "rivals.json": (json.dumps(summary, indent=1) + "\n").encode(),
+    }
+
+
+def _summary(some: Sequence[tuple[Specimen, Told]]) -> dict[str, Any]:
+    """AUROC and rates, as JSON holds them; a rate as `rate_facts` has it."""
+    clean = [told for specimen, told in some if not specimen.backdoored]
+    poisoned = [(specimen, told) for specimen, told in some if specimen.backdoored]
+    single = [(targets, told) for s, told in poisoned if (targets := true_targets(s))]
+    return {
+        "scans": len(some),
+        "auroc": auroc([told.score for told in clean], [told.score for _, told in poisoned]),
+        "clean_flagged": rate_facts(told.flagged for told in clean),
+        "poisoned_flagged": rate_facts(told.flagged for _, told in poisoned),
+        "target_first": rate_facts(told.first in targets for targets, told in single),
+    }
 
 
 def _row(name: str, some: Sequence[tuple[Specimen, Told]]) -> list[str]:
-    clean = [told for specimen, told in some if not specimen.backdoored]
-    poisoned = [(specimen, told) for specimen, told in some if specimen.backdoored]
-    single = [(targets, told) for s, told in poisoned if (targets := _targets(s))]
-    return [
-        name,
-        str(len(some)),
-        _auroc(some),
-        share(told.flagged for told in clean),
-        share(told.flagged for _, told in poisoned),
-        share(told.first in targets for targets, told in single),
-    ]
+    facts = _summary(some)
+    rates = [facts[key] for key in ("clean_flagged", "poisoned_flagged", "target_first")]
+    return [name, str(facts["scans"]), _number(facts["auroc"]), *map(rate_words, rates)]
 
 
-def _auroc(some: Sequence[tuple[Specimen, Told]]) -> str:
-    scores: dict[bool, list[float]] = {False: [], True: []}
-    for specimen, told in some:
-        scores[specimen.backdoored].append(told.score)
-    value = auroc(scores[False], scores[True])
+def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def _targets(specimen: Specimen) -> tuple[int, ...]:
-    if isinstance(specimen.target, int):
-        return (specimen.target,)
-    return specimen.target if isinstance(specimen.target, tuple) else ()
 
 
 def study(options: Options) -> Study[Rival]:

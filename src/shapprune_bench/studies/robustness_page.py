@@ -8,7 +8,7 @@ from typing import Any
 from shapprune_bench.page import Table, pages
 from shapprune_bench.populations.manifest import Specimen
 from shapprune_bench.populations.outcomes import is_next, true_targets
-from shapprune_bench.populations.pages import share
+from shapprune_bench.rates import share
 from shapprune_bench.studies.conditions import BASE, CONDITIONS
 
 DRAWS = "base, other draws"

@@ -9,6 +9,7 @@ import pytest
 
 from bench_files import repair_file
 from shapprune_bench.documentation import results
+from shapprune_bench.documentation.verdicts import beside_others
 
 ROOT = Path(__file__).parents[3]
 MEASURED = ROOT / "benchmarks" / "results"
@@ -104,3 +105,27 @@ def test_a_failed_repair_is_told(tmp_path):
     assert "some: 1 (1 failed)" in results.summary(tmp_path)
     (folder / "repair_fine_0_2.1.json").unlink()
     assert "| some: none (1 failed) |" in results.summary(tmp_path)
+
+
+def test_other_detections_stand_beside_ours(tmp_path):
+    rate = {"hits": 1, "of": 2, "low": 0.1, "high": 0.9}
+    theirs = dict.fromkeys(("clean_flagged", "poisoned_flagged", "target_first"), rate)
+    scans = [
+        {"backdoored": False, "verdict": "clean", "right": True, "target": None},
+        {"backdoored": True, "verdict": "backdoored", "right": True, "target": 1},
+        {"backdoored": True, "verdict": "backdoored", "right": False, "target": "y+1"},
+    ]
+    for folder, name, content in (
+        ("detection", "detection.json", {"all": {"auroc": 0.9}, "scans": scans}),
+        ("rivals", "rivals.json", {"MM-BD": {"scans": 3, "auroc": None, **theirs}}),
+    ):
+        file = tmp_path / folder / "test" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(content))
+    (table,) = beside_others(tmp_path)
+    assert table.title == "Test population, beside other detections"
+    ours, other = table.rows
+    assert [cell.split(" (")[0] for cell in ours] == [
+        *("**shapprune**", "3", "0.90", "0 of 1", "2 of 2", "1 of 1")
+    ]
+    assert other == ["MM-BD", "3", "", *["1 of 2 (10% to 90%)"] * 3]

@@ -30,7 +30,6 @@ ALLOWED = {
     "(Sec. 4.2": "a section of the paper",
     "a rate of 0.01 on 2 % of the training images": "Min et al.'s settings",
     "SGD, 0.01 with": "a setting of the experiment",
-    "10 and 30 % wrong labels": "a setting of the study",
     "1.5 million opcodes": "a limit, of the inspection",
     "q in [0.6, 1]": "a setting of the estimator",
     "q in [0.8, 1]": "a setting of the estimator",

@@ -25,6 +25,19 @@ SETS = {
 }
 
 
+# For tables: were the rules chosen on these models, made while they were seen, or neither?
+_WORDS = {"dev": "chosen on these", "test": "unseen"}
+
+
+def known_as(folder: str) -> str:
+    """What the rules had to do with a folder's models, in a word or two.
+
+    >>> known_as("dev"), known_as("test"), known_as("foreign"), known_as("mine")
+    ('chosen on these', 'unseen', 'seen', '')
+    """
+    return _WORDS.get(folder, "seen") if folder in SETS else ""
+
+
 def title_of(folder: str) -> str:
     """What a folder is about."""
     return SETS[folder][0] if folder in SETS else folder.replace("_", " ")

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from shapprune_bench.documentation.cells import retuning, table1
+from shapprune_bench.documentation.files import known_as
 from shapprune_bench.documentation.repairs import (
     groups,
     medians,
@@ -62,20 +63,21 @@ def summary(results: Path) -> str:
         models = models_of(some)
         failed = sum(r["state"] == "failed" for r in some)
         if not models:
-            rows.append([f"{title}: none ({failed} failed)", "", "", "", ""])
+            rows.append([f"{title}: none ({failed} failed)", "", "", "", "", ""])
             continue
         lost, asr = zip(*map(medians, models), strict=True)
         draws = sorted({len(runs) for runs in models})
         rows.append(
             [
                 f"{title}: {len(models)}" + (f" ({failed} failed)" if failed else ""),
+                known_as(some[0]["folder"]),
                 " to ".join(map(str, dict.fromkeys([draws[0], draws[-1]]))),
                 f"{median(lost):.1f} ({max(lost):.1f})",
                 f"{median(asr):.1f} ({max(asr):.1f})",
                 f"{median(float(r['seconds']) for runs in models for r in runs):.0f}",
             ]
         )
-    head = ["models", "draws each", "accuracy lost", "ASR left", "seconds"]
+    head = ["models", "rules", "draws each", "accuracy lost", "ASR left", "seconds"]
     note = (
         f"Of repairs by rules {rules}, the median model and in brackets the worst one; accuracy "
         "and ASR in points of per cent, on unseen images with the attacker's trigger."

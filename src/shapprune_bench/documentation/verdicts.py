@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from shapprune.method.settings import FALSE_ALARMS
-from shapprune_bench.documentation.files import SETS, Json, read_json, title_of
+from shapprune_bench.documentation.files import SETS, Json, known_as, read_json, title_of
 from shapprune_bench.page import Table
 from shapprune_bench.rates import rate_facts, rate_words
 
@@ -26,6 +26,7 @@ def verdicts(results: Path) -> Table:
         rows.append(
             [
                 title_of(name) + (", cross-validated" if content["cross_validated"] else ""),
+                known_as(name),
                 _count(clean, "backdoored"),
                 _count(clean, "suspicious"),
                 _count(poisoned, "backdoored"),
@@ -38,9 +39,11 @@ def verdicts(results: Path) -> Table:
     return Table(
         "Verdicts",
         f"Of scans by rules {rules}, {FALSE_ALARMS:.0%} false alarms asked for; right: called "
-        "backdoored with the right target or map.",
+        "backdoored with the right target or map. Rules: whether they were chosen on these models, "
+        "made while these were seen, or have not seen them.",
         [
             "scans of",
+            "rules",
             "clean, accused",
             "suspected",
             "poisoned, called backdoored",

@@ -35,7 +35,8 @@ def test_a_verdicts_row_counted_by_hand():
     found = [s["found"] for s in scans if s["attack"] == "badnets"]
     page = results.result_pages(MEASURED)["detection.md"]
     cells = row(page, "Verdicts", "development population, cross-validated")
-    assert cells[1] == f"{clean.count('backdoored')} of {len(clean)}"
+    assert cells[1] == "chosen on these"
+    assert cells[2] == f"{clean.count('backdoored')} of {len(clean)}"
     cells = row(page, "Development population", "badnets")
     assert re.match(rf"{sum(found)} of {len(found)} \(", cells[2])
 
@@ -91,7 +92,7 @@ def test_what_is_added_is_told_and_what_is_older_is_told_apart(tmp_path):
     assert "| new | badnets | 2 | 90.0 → 88.0 (87.0 … 89.0) | 100.0 → 3.0 (2.0 … 4.0) |" in newest
     assert "Older rules." in older
     assert "| old |" in older
-    assert "| test population: 1 | 2 | 2.0 (2.0) | 3.0 (3.0) | 10 |" in results.summary(tmp_path)
+    assert "| test population: 1 |  | 2 | 2.0 (2.0) | 3.0 (3.0) | 10 |" in results.summary(tmp_path)
 
 
 def test_a_failed_repair_is_told(tmp_path):

@@ -10,17 +10,21 @@ class Bottleneck(nn.Module):
     """1 × 1, 3 × 3 and 1 × 1 convolutions beside a shortcut, the stride in the second of them.
 
     He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, with the stride of
-    version 1.5. ReLUs work in place, which keeps the memory of a batch at half.
+    version 1.5. ReLUs work in place, which keeps the memory of a batch at half. At first a block
+    hands on what it gets, as its last norm has weight 0 (Goyal et al. 2017): else a network of
+    random weights is so curved that a scan refuses it, as its gradients tell nothing.
     """
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
         outputs = _EXPANSION * width
+        last = nn.BatchNorm2d(outputs)
+        nn.init.zeros_(last.weight)
         self.body = nn.Sequential(
             *(nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True)),
             nn.Conv2d(width, width, 3, stride, padding=1, bias=False),
             *(nn.BatchNorm2d(width), nn.ReLU(True)),
-            *(nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)),
+            *(nn.Conv2d(width, outputs, 1, bias=False), last),
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:

@@ -28,18 +28,20 @@ class Choice:
     Attributes:
         name: as the page has it.
         tuned: which of the tuned networks it has.
+        untuned: whether it has networks that were pruned alone.
         order: "sum" of answers lost and ASR left, most "kept", or least "asr".
         settings: the rule's bounds.
     """
 
     name: str
     tuned: tuple[str, ...] = ("by the rules",)
+    untuned: bool = True
     order: str = "sum"
     settings: SelectionSettings = SELECTION
 
     def has(self, row: Row) -> bool:
         """Whether a candidate is one of its own."""
-        return row["tuned"] in ("not", *self.tuned)
+        return self.untuned if row["tuned"] == "not" else row["tuned"] in self.tuned
 
 
 CHOICES = (
@@ -49,6 +51,7 @@ CHOICES = (
     Choice("bound on the ASR 0.05", settings=replace(SELECTION, asr=0.05)),
     Choice("bound on the ASR 0.2", settings=replace(SELECTION, asr=0.2)),
     Choice("nothing tuned", tuned=()),
+    Choice("nothing pruned alone", untuned=False),
     Choice("tuned without pruning", tuned=("without pruning",)),
     Choice("tuned with and without pruning", tuned=("by the rules", "without pruning")),
     Choice("tuned with Adam", tuned=("with Adam",)),

@@ -52,6 +52,7 @@ BY_NAME = {choice.name: choice for choice in CHOICES}
         ("bound on the ASR 0.05", 2),
         ("bound on the ASR 0.2", 2),
         ("nothing tuned", 0),
+        ("nothing pruned alone", 2),
         ("tuned without pruning", 4),
         ("tuned with and without pruning", 2),
         ("tuned with Adam", 3),

@@ -17,7 +17,6 @@ from shapprune.method.refinement import repair_triggers
 from shapprune.method.selection import Candidate, choose
 from shapprune.method.settings import SELECTION
 from shapprune.method.triggers import Stamp, TargetMap, name_classes, targets_of
-from shapprune.model.masking import remove_neurons
 from shapprune.model.neurons import Neurons
 from shapprune.utils.progress import Clock, part_of
 
@@ -119,21 +118,18 @@ def repair_case(
         seed=seed,
         clock=clock,
     )
-    # The plain recipe prunes, then fine-tunes on clean images: only what was tuned is its result.
-    first = 0 if unlearn else len(candidates)
-    every = [*candidates, *(candidate for candidate, _ in tuned)]
-    place, sufficient = choose(every[first:], original=evaluator(case.model))
-    chosen, taken = first + place, every[first + place]
-    networks = [network for candidate, network in tuned if candidate is taken]
+    # Pruned alone, a network may answer to none of our triggers and to the attacker's as before.
+    place, sufficient = choose([what for what, _ in tuned], original=evaluator(case.model))
+    taken, network = tuned[place]
     return Repair(
-        networks[0] if networks else remove_neurons(case.model, neurons, taken.pruned),
+        network,
         tuple(maps),
         triggers,
         neurons,
         values,
         prunings[taken.score],
-        tuple(every),
-        chosen,
+        (*candidates, *(what for what, _ in tuned)),
+        len(candidates) + place,
         sufficient,
         unlearn,
         evaluator(case.model),

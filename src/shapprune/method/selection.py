@@ -43,8 +43,8 @@ def choose(
 
     If none's is low enough, the one with the least ASR, at the upper end; where these are level,
     the one that loses least; then the earlier one. What keeps too few answers is no repair, and is
-    only taken where nothing else is there. Nor is the original; and where its own ASR is low
-    enough, the triggers do not work on it and show nothing: then nothing is sufficient.
+    only taken where nothing else is there. Where the original's own ASR is low enough, the triggers
+    do not work on it and show nothing: then nothing is sufficient.
 
     Args:
         candidates: at least one.
@@ -55,9 +55,8 @@ def choose(
         The place of the candidate, and whether its ASR is low enough.
     """
     every = range(len(candidates))
-    changed = [i for i in every if candidates[i].way != "pruned" or candidates[i].pruned]
-    useful = [i for i in changed if candidates[i].proxies.kept.value >= settings.least_kept]
-    places = useful or changed or every
+    useful = [i for i in every if candidates[i].proxies.kept.value >= settings.least_kept]
+    places = useful or every
     enough = [i for i in places if is_sufficient(candidates[i].proxies, settings)]
     if enough:
         best = min(enough, key=lambda i: _lost(candidates[i].proxies))

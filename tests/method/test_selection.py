@@ -5,15 +5,15 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from shapprune.method.evaluation import Proxies, Share
-from shapprune.method.selection import Candidate, Way, choose
+from shapprune.method.selection import Candidate, choose
 from shapprune.method.settings import SelectionSettings
 
 SETTINGS = SelectionSettings(asr=0.05, least_kept=0.8)
 
 
-def candidate(kept: float, asr: float, high: float, way: Way = "tuned") -> Candidate:
+def candidate(kept: float, asr: float, high: float) -> Candidate:
     share = Share(kept, kept, kept)
-    return Candidate(way, 0, (), Proxies(share, share, share, Share(asr, 0, high), ()))
+    return Candidate("tuned", 0, (), Proxies(share, share, share, Share(asr, 0, high), ()))
 
 
 WORKS = candidate(1, 1, 1).proxies  # of the original
@@ -43,17 +43,10 @@ def test_the_rule(cases, chosen, sufficient):
     ("asr", "sufficient"),
     [(1.0, True), (0.01, False)],  # triggers that do not work on the original show nothing
 )
-def test_the_original_is_no_repair(asr, sufficient):
-    original, tuned = candidate(1, asr, asr, "pruned"), candidate(0.9, 0, 0)
-    found = choose([original, tuned], original=original.proxies, settings=SETTINGS)
-    assert found == (1, sufficient)
-
-
-def test_the_original_is_taken_only_where_there_is_nothing_else():
-    original, broken = candidate(1, 0.5, 0.5, "pruned"), candidate(0.1, 0.9, 0.9)
-    for cases, chosen in (([original, broken], 1), ([original], 0)):
-        found = choose(cases, original=original.proxies, settings=SETTINGS)
-        assert found == (chosen, False)
+def test_triggers_that_do_not_work_show_nothing(asr, sufficient):
+    original = candidate(1, asr, asr).proxies
+    found = choose([candidate(0.9, 0, 0)], original=original, settings=SETTINGS)
+    assert found == (0, sufficient)
 
 
 def test_candidates_are_not_written_over():

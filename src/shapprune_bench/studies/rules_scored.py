@@ -28,20 +28,22 @@ class Choice:
     Attributes:
         name: as the page has it.
         tuned: which of the tuned networks it has.
-        untuned: whether it has networks that were pruned alone.
+        alone: whether it has networks that were pruned alone.
         order: "sum" of answers lost and ASR left, most "kept", or least "asr".
         settings: the rule's bounds.
     """
 
     name: str
     tuned: tuple[str, ...] = ("by the rules",)
-    untuned: bool = True
+    alone: bool = False
     order: str = "sum"
     settings: SelectionSettings = SELECTION
 
     def has(self, row: Row) -> bool:
         """Whether a candidate is one of its own."""
-        return self.untuned if row["tuned"] == "not" else row["tuned"] in self.tuned
+        if row["tuned"] == "not":
+            return self.alone and bool(row["pruned"])  # the original is no repair
+        return row["tuned"] in self.tuned
 
 
 CHOICES = (
@@ -50,8 +52,8 @@ CHOICES = (
     Choice("least ASR first", order="asr"),
     Choice("bound on the ASR 0.05", settings=replace(SELECTION, asr=0.05)),
     Choice("bound on the ASR 0.2", settings=replace(SELECTION, asr=0.2)),
-    Choice("nothing tuned", tuned=()),
-    Choice("nothing pruned alone", untuned=False),
+    Choice("pruned alone, too", alone=True),
+    Choice("pruned alone", tuned=(), alone=True),
     Choice("tuned without pruning", tuned=("without pruning",)),
     Choice("tuned with and without pruning", tuned=("by the rules", "without pruning")),
     Choice("tuned with Adam", tuned=("with Adam",)),
@@ -64,7 +66,7 @@ def taken(choice: Choice, result: Row) -> Row:
     if "without pruning" in choice.tuned and not any(
         row["tuned"] == "without pruning" for row in rows
     ):  # where the rules tune without pruning themselves, it is not measured twice
-        rows = [row for row in result["candidates"] if row["tuned"] in ("not", "by the rules")]
+        rows = [row for row in result["candidates"] if row["tuned"] == "by the rules"]
     candidates = [_candidate(row) for row in rows]
     original = _proxies(result["proxies"])
     place, sufficient = choose(candidates, original=original, settings=choice.settings)
@@ -73,7 +75,6 @@ def taken(choice: Choice, result: Row) -> Row:
         for i, c in enumerate(candidates)
         if is_sufficient(c.proxies, choice.settings)
         and c.proxies.kept.value >= choice.settings.least_kept
-        and (c.pruned or c.way != "pruned")
     ]
     if sufficient and choice.order != "sum":
         keys = {"kept": lambda p: -p.kept.value, "asr": lambda p: p.asr.high}

@@ -1,6 +1,8 @@
-"""How repairs are scored: by hand."""
+"""How repairs are scored: by hand, and whether the files of results are of the present rule."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from shapprune.errors import InputError
+from shapprune.method.evaluation import Proxies, Share
+from shapprune.method.selection import Candidate, choose
+from shapprune.method.settings import REPAIR_RULES
 from shapprune_bench.populations.manifest import Specimen
 from shapprune_bench.populations.repairs import RepairTask, attacked_images, repair_page
 
@@ -115,3 +120,29 @@ def test_the_table_holds_medians_and_the_worst(tmp_path):
     ]
     row = repair_page(done).splitlines()[-1]
     assert row == "| mine | badnets | 3 | 90.0 | 2.0 (3.0) | 100.0 | 2.0 (5.0) | 80.0 | 7 |"
+
+
+MEASURED = Path(__file__).parents[3] / "benchmarks" / "results" / "repairs"
+
+
+def candidate(facts) -> Candidate:
+    shares = {k: Share(**facts["proxies"][k]) for k in ("accuracy", "agreement", "kept", "asr")}
+    proxies = Proxies(**shares, asr_by_trigger=tuple(facts["proxies"]["asr_by_trigger"]))
+    return Candidate(facts["way"], facts["score"], tuple(facts["pruned"]), proxies)
+
+
+def test_every_repair_that_was_measured_is_what_the_rule_takes():
+    """If this fails after a change of the rule: measure the repairs anew."""
+    count = 0
+    for file in MEASURED.glob("*/repair_*.json"):
+        result = json.loads(file.read_text(encoding="utf-8"))
+        if result["state"] != "done" or result["cell"]["rules"] != REPAIR_RULES:
+            continue
+        every = [candidate(facts) for facts in result["candidates"]]
+        original = next(c.proxies for c in every if c.way == "pruned" and not c.pruned)
+        tuned = [c for c in every if c.way == "tuned"]
+        place, sufficient = choose(tuned, original=original)
+        found = (tuned[place], sufficient)
+        assert found == (candidate(result["chosen"]), result["sufficient"]), file.name
+        count += 1
+    assert count

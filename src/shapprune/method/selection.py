@@ -12,7 +12,7 @@ Way: TypeAlias = Literal["pruned", "tuned"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that a repair could give back, and what is known of it.
+    """A network that a repair measured, and what is known of it; only tuned ones are given back.
 
     Attributes:
         way: "pruned" only; or "tuned", with neurons pruned or without.

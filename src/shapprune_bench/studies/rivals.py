@@ -16,7 +16,6 @@ from scipy.stats import gamma
 from torch import Tensor, nn
 
 from shapprune.baselines.neural_cleanse import neural_cleanse_scan
-from shapprune.data.loading import load_images
 from shapprune.errors import InputError
 from shapprune.method.inversion import invert_triggers
 from shapprune.method.margins import maximum_margins
@@ -29,7 +28,7 @@ from shapprune_bench.page import Table, pages
 from shapprune_bench.populations.manifest import Specimen
 from shapprune_bench.populations.outcomes import true_targets
 from shapprune_bench.populations.pages import auroc
-from shapprune_bench.populations.scans import specimen_facts
+from shapprune_bench.populations.scans import given_images, specimen_facts
 from shapprune_bench.populations.selection import chosen_models
 from shapprune_bench.rates import rate_facts, rate_words
 from shapprune_bench.session import Study
@@ -154,17 +153,8 @@ def measure(task: Rival) -> dict[str, object]:
     Raises:
         InputError: the model or its images cannot be read, or it cannot be examined.
     """
-    specimen = task.specimen
-    if specimen.data is None:
-        raise InputError(f"{specimen.name} has no data to draw images from")
-    few = load_images(
-        specimen.data,
-        num_classes=specimen.num_classes,
-        input_size=specimen.input_size,
-        per_class=1,
-        generator=torch.Generator().manual_seed(task.seed),
-    )
-    model, start = specimen.load(), perf_counter()
+    few = given_images(task.specimen, 1, torch.Generator().manual_seed(task.seed))
+    model, start = task.specimen.load(), perf_counter()
     told = METHODS[task.method](model, few.images, few.labels, task.seed)
     return {
         "told": {name: asdict(one) for name, one in told.items()},
@@ -181,9 +171,7 @@ def report(done: Sequence[tuple[Rival, Result]]) -> dict[str, bytes]:
         for name, one in told.items():
             found.setdefault(name, []).append((task.specimen, Told(**one)))
     head = ["detection", "scans", "AUROC", "clean, flagged", "poisoned, flagged", "target first"]
-    attacks = sorted(
-        {s.attack or "unknown" for some in found.values() for s, _ in some if s.attack}
-    )
+    attacks = sorted({s.attack for some in found.values() for s, _ in some if s.attack})
     parts = [
         Table(
             "Other detections",

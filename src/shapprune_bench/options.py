@@ -1,6 +1,6 @@
 """What ``shapprune bench`` is told."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,3 +63,16 @@ class Options(BenchOptions):
             if name not in names:
                 raise InputError(f"{of} has no model {name!r}{suggest(name, names)}")
         return [name for name in names if not self.rows or name in self.rows]
+
+    def chosen_methods(self, known: Iterable[str], of: str, *, noun: str = "method") -> list[str]:
+        """Those of the known ones that ``--methods`` asks for; all, if it asks for none.
+
+        Raises:
+            InputError: it asks for one that is not among them.
+        """
+        names = list(known)
+        for name in self.methods or ():
+            if name not in names:
+                meant = suggest(name, names) or f": it has {', '.join(names)}"
+                raise InputError(f"{of} has no {noun} {name!r}{meant}")
+        return [name for name in names if not self.methods or name in self.methods]

@@ -16,13 +16,11 @@ from scipy.stats import gamma
 from torch import Tensor, nn
 
 from shapprune.baselines.neural_cleanse import neural_cleanse_scan
-from shapprune.errors import InputError
 from shapprune.method.inversion import invert_triggers
 from shapprune.method.margins import maximum_margins
 from shapprune.method.outliers import Method, detect
 from shapprune.method.settings import PAPER
 from shapprune.running.runner import Result, file_name
-from shapprune.utils.text import suggest
 from shapprune_bench.options import Options
 from shapprune_bench.page import Table, pages
 from shapprune_bench.populations.manifest import Specimen
@@ -237,13 +235,9 @@ def study(options: Options) -> Study[Rival]:
     Raises:
         InputError: no such method, or see `chosen_models`.
     """
-    for method in options.methods or ():
-        if method not in METHODS:
-            meant = suggest(method, METHODS) or f": it has {', '.join(METHODS)}"
-            raise InputError(f"rival-detectors has no method {method!r}{meant}")
     tasks = [
         Rival(specimen, method, seed)
-        for method in options.methods or METHODS
+        for method in options.chosen_methods(METHODS, "rival-detectors")
         for specimen in chosen_models(options)
         for seed in range(options.draws)
         if not specimen.attack_failed

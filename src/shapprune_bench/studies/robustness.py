@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from shapprune.errors import InputError, InputWarning
+from shapprune.errors import InputWarning
 from shapprune.method.settings import RULES
 from shapprune.model.classifier import in_channels_last
 from shapprune.pipeline import scan
 from shapprune.running.runner import Result, file_name
-from shapprune.utils.text import suggest
 from shapprune_bench.options import Options
 from shapprune_bench.populations.manifest import Specimen
 from shapprune_bench.populations.scans import given_images, scan_facts, specimen_facts
@@ -107,16 +106,12 @@ def study(options: Options) -> Study[Robustness]:
     Raises:
         InputError: ``--methods`` names no such condition, or see `chosen_models`.
     """
-    for name in options.methods or ():
-        if name not in CONDITIONS:
-            meant = suggest(name, CONDITIONS) or f": it has {', '.join(CONDITIONS)}"
-            raise InputError(f"robustness has no condition {name!r}{meant}")
+    conditions = options.chosen_methods(CONDITIONS, "robustness", noun="condition")
     tasks = [
         Robustness(specimen, condition, seed)
         for specimen in chosen_models(options)
         if not specimen.attack_failed
-        for condition in CONDITIONS
-        if not options.methods or condition in options.methods
+        for condition in conditions
         for seed in range(options.draws if condition == BASE else 1)
     ]
     return Study("scans", tasks, measure, _outcome, report)

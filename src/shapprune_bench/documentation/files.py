@@ -12,8 +12,8 @@ _SEEN = "Seen while the rules were made; no bound was fitted to them."
 
 # A title for a folder of results, and what the rules had to do with its models.
 SETS = {
-    "dev": ("development population", "The verdict's rules were chosen on these."),
     "test": ("test population", "No rule was chosen on these."),
+    "dev": ("development population", "The verdict's rules were chosen on these."),
     "zoo_and_demo": ("the zoo and the demo", _SEEN),
     "zoo_without_images": ("the zoo and the demo", _SEEN),
     "foreign": ("strangers' models", _SEEN),

@@ -18,7 +18,7 @@ from shapprune_bench.documentation.repairs import (
     repairs,
     version_0_1,
 )
-from shapprune_bench.documentation.verdicts import beside_others, by_attack, by_model, verdicts
+from shapprune_bench.documentation.verdicts import beside_others, by_kind, by_model, verdicts
 from shapprune_bench.page import Part, pages
 
 
@@ -37,7 +37,7 @@ def result_pages(results: Path) -> dict[str, str]:
             [
                 verdicts(results),
                 *beside_others(results),
-                *by_attack(results),
+                *by_kind(results),
                 *by_model(results),
             ],
         ),

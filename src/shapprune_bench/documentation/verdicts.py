@@ -9,6 +9,8 @@ from shapprune_bench.documentation.files import SETS, Json, known_as, read_json,
 from shapprune_bench.page import Table
 from shapprune_bench.rates import rate_facts, rate_words
 
+_FEW = 40  # models of a set that are told one by one
+
 
 def detections(results: Path) -> dict[str, Json]:
     """What ``bench detection`` wrote, by folder; those of `SETS` first."""
@@ -55,37 +57,55 @@ def verdicts(results: Path) -> Table:
     )
 
 
-def by_attack(results: Path) -> list[Table]:
-    """A table a set: rates by attack, with Wilson's intervals."""
+_RATES = ("found", "at_least_suspicious", "missed", "right_first")
+_HEAD = ("AUROC", "found", "at least suspicious", "missed", "target first")
+
+
+def by_kind(results: Path) -> list[Table]:
+    """Tables of a set: rates by attack, after its ROC; of a large one by data and network, too."""
     tables = []
     for name, content in detections(results).items():
-        attacks = {"all poisoned": content["all"], **content["by_attack"]}
-        rows = [
-            [
-                attack,
-                _auroc(rates),
-                rate_words(rates["found"]),
-                rate_words(rates["at_least_suspicious"]),
-                rate_words(rates["missed"]),
-                rate_words(rates["right_first"]),
-            ]
-            for attack, rates in attacks.items()
+        title = title_of(name)[:1].upper() + title_of(name)[1:]
+        there = f"../../benchmarks/results/detection/{name}"
+        every = content["all"]
+        notes = [
+            SETS.get(name, ("", ""))[1],
+            _told("Clean, called backdoored", every["false_alarms"]),
+            _told("Target first, of all-to-one", every["all_to_one_right_first"]),
+            f"[Every scan]({there}/report.md).",
         ]
-        about = SETS.get(name, ("", ""))[1]
-        where = f"[Every scan](../../benchmarks/results/detection/{name}/report.md)."
-        false_alarms = content["all"]["false_alarms"]
-        clean = (
-            f"Clean, called backdoored: {rate_words(false_alarms)}." if false_alarms["of"] else ""
-        )
+        picture = f"![ROC, each attack in grey]({there}/roc.svg)\n\n" if every["auroc"] else ""
+        attacks = {"all poisoned": every, **content["by_attack"]}
         tables.append(
             Table(
-                title_of(name)[:1].upper() + title_of(name)[1:],
-                " ".join(words for words in (about, clean, where) if words),
-                ["attack", "AUROC", "found", "at least suspicious", "missed", "target first"],
-                rows,
+                title,
+                picture + " ".join(words for words in notes if words),
+                ["attack", *_HEAD],
+                [[attack, *_cells(rates)] for attack, rates in attacks.items()],
             )
         )
+        if _models(content["scans"]) > _FEW:
+            tables.append(
+                Table(
+                    f"{title}, by data and network",
+                    "",
+                    ["models", "clean, called backdoored", *_HEAD],
+                    [
+                        [models, rate_words(rates["false_alarms"]), *_cells(rates)]
+                        for key in ("by_data", "by_network")
+                        for models, rates in content[key].items()
+                    ],
+                )
+            )
     return tables
+
+
+def _told(what: str, rate: Json) -> str:
+    return f"{what}: {rate_words(rate)}." if rate["of"] else ""
+
+
+def _cells(rates: Json) -> list[str]:
+    return [_auroc(rates), *(rate_words(rates[key]) for key in _RATES)]
 
 
 def beside_others(results: Path) -> list[Table]:
@@ -95,15 +115,16 @@ def beside_others(results: Path) -> list[Table]:
         file = results / "rivals" / name / "rivals.json"
         if not file.exists():
             continue
-        clean = [s["verdict"] == "backdoored" for s in content["scans"] if not s["backdoored"]]
         poisoned = [s for s in content["scans"] if s["backdoored"]]
-        single = [s["right"] for s in poisoned if s["target"] != "y+1"]
+        single = [s for s in poisoned if s["target"] != "y+1"]
         ours = {
             "scans": len(content["scans"]),
             "auroc": content["all"]["auroc"],
-            "clean_flagged": rate_facts(clean),
-            "poisoned_flagged": rate_facts(s["verdict"] == "backdoored" for s in poisoned),
-            "target_first": rate_facts(single),
+            "clean_flagged": content["all"]["false_alarms"],
+            "poisoned_flagged": rate_facts(
+                (s["verdict"] == "backdoored" for s in poisoned), cases=_models(poisoned)
+            ),
+            "target_first": rate_facts((s["right"] for s in single), cases=_models(single)),
         }
         rows = [
             [
@@ -130,9 +151,6 @@ def beside_others(results: Path) -> list[Table]:
             )
         )
     return tables
-
-
-_FEW = 40  # models of a set that are told one by one
 
 
 def by_model(results: Path) -> list[Table]:
@@ -167,6 +185,10 @@ def by_model(results: Path) -> list[Table]:
             )
         )
     return tables
+
+
+def _models(scans: Sequence[Json]) -> int:
+    return len({scan["model"] for scan in scans})
 
 
 def _count(scans: Sequence[Json], verdict: str) -> str:

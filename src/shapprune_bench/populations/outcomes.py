@@ -220,6 +220,11 @@ def true_targets(specimen: Specimen) -> tuple[int, ...]:
     return specimen.target if isinstance(specimen.target, tuple) else ()
 
 
+def all_to_one(specimen: Specimen) -> bool:
+    """Whether it has one target, for images of every class."""
+    return isinstance(specimen.target, int) and specimen.source is None
+
+
 def _outcome(
     specimen: Specimen,
     result: Result,

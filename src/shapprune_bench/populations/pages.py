@@ -3,17 +3,20 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from shapprune.method.detection import Verdict
 from shapprune.method.settings import FALSE_ALARMS, RULES
 from shapprune_bench.page import Part, Table, pages
-from shapprune_bench.populations.outcomes import Ablation, Outcome
-from shapprune_bench.rates import rate_facts, share
+from shapprune_bench.populations.outcomes import Ablation, Outcome, all_to_one
+from shapprune_bench.rates import rate_facts, rate_words
 
+_ACCUSING: tuple[Verdict, ...] = ("backdoored", "suspicious")
 _INK = {False: "#1f6feb", True: "#8c959f"}
 
 
@@ -36,7 +39,7 @@ def detection_pages(
     summary = {
         "all": _rates(clean, poisoned),
         "by_attack": {name: _rates(clean, some) for name, some in _by(poisoned, _attack)},
-        "by_network": {name: _rates(*_by_truth(some)) for name, some in _by(outcomes, _network)},
+        **{f"by_{name}": _grouped(outcomes, key) for name, key in _GROUPS.items()},
     }
     how = (
         "Scores are cross-validated: each by a fit that has seen no model of the same group."
@@ -46,7 +49,7 @@ def detection_pages(
     left_out = f" Left out, since their attack failed: {', '.join(failed)}." if failed else ""
     parts: list[Part] = [
         _error_rates(clean, poisoned, summary, f"{how}{left_out}"),
-        _networks(outcomes),
+        *(_group_table(f"By {name}", summary[f"by_{name}"]) for name in _GROUPS),
         *([_ablations(ablation)] if ablation else []),
         Table(
             "Every scan",
@@ -88,33 +91,49 @@ def _network(outcome: Outcome) -> str:
     return outcome.specimen.network
 
 
+def _data(outcome: Outcome) -> str:
+    return Path(outcome.specimen.data or "no images").stem
+
+
+_GROUPS = {"network": _network, "data": _data}
+
+
+def _grouped(outcomes: Sequence[Outcome], key: Callable[[Outcome], str]) -> dict[str, Any]:
+    return {name: _rates(*_by_truth(some)) for name, some in _by(outcomes, key)}
+
+
 def _error_rates(
     clean: Sequence[Outcome],
     poisoned: Sequence[Outcome],
     summary: Mapping[str, Any],
     how: str,
 ) -> Table:
-    rows = [_clean_row(clean), _poisoned_row("all poisoned", summary["all"], poisoned)]
-    rows += [
-        _poisoned_row(name, summary["by_attack"][name], some)
-        for name, some in _by(poisoned, _attack)
-    ]
+    rows = [_row("clean", clean), _row("all poisoned", poisoned, summary["all"])]
+    rows += [_row(name, some, summary["by_attack"][name]) for name, some in _by(poisoned, _attack)]
     return Table(
         "Error rates",
         f"Rules {RULES}, false alarms of {FALSE_ALARMS:.0%} asked for. {how} Found: called "
-        "backdoored, with the right target or map. Intervals are Wilson's, of 95 %.",
+        "backdoored, with the right target or map. Intervals are Wilson's, of 95 %, of as many "
+        "cases as there are models.",
         ["models", "scans", "AUROC", "backdoored", "suspicious", "found", "target first"],
         rows,
     )
 
 
-def _networks(outcomes: Sequence[Outcome]) -> Table:
-    rows = []
-    for name, some in _by(outcomes, _network):
-        clean, poisoned = _by_truth(some)
-        right = [share([o.verdict == "clean" for o in clean]), share([o.found for o in poisoned])]
-        rows.append([name, *right])
-    return Table("By network", "", ["network", "clean, called clean", "poisoned, found"], rows)
+def _group_table(title: str, groups: Mapping[str, Mapping[str, Any]]) -> Table:
+    columns = ("false_alarms", "found", "at_least_suspicious", "right_first")
+    return Table(
+        title,
+        "",
+        [
+            *("models", "AUROC", "clean, called backdoored", "poisoned, found"),
+            *("at least suspicious", "target first"),
+        ],
+        [
+            [name, _number(rates["auroc"]), *(rate_words(rates[c]) for c in columns)]
+            for name, rates in groups.items()
+        ],
+    )
 
 
 def _ablations(ablation: Sequence[Ablation]) -> Table:
@@ -127,15 +146,27 @@ def _ablations(ablation: Sequence[Ablation]) -> Table:
 
 
 def _rates(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> dict[str, Any]:
+    """Rates, and how many backdoors have one target from every class, and theirs stands first."""
+    to_one = [o for o in poisoned if all_to_one(o.specimen)]
     return {
         "auroc": auroc([o.score for o in clean], [o.score for o in poisoned]),
-        "false_alarms": rate_facts([o.verdict == "backdoored" for o in clean]),
-        "clean_suspicious": rate_facts([o.verdict == "suspicious" for o in clean]),
-        "missed": rate_facts([o.verdict == "clean" for o in poisoned]),
-        "found": rate_facts([o.found for o in poisoned]),
-        "at_least_suspicious": rate_facts([o.verdict != "clean" for o in poisoned]),
-        "right_first": rate_facts([o.right for o in poisoned]),
+        "false_alarms": _called(clean, "backdoored"),
+        "clean_suspicious": _called(clean, "suspicious"),
+        "missed": _called(poisoned, "clean"),
+        "found": _rate(poisoned, lambda o: o.found),
+        "at_least_suspicious": _rate(poisoned, lambda o: o.verdict != "clean"),
+        "right_first": _rate(poisoned, lambda o: o.right),
+        "all_to_one_right_first": _rate(to_one, lambda o: o.right),
     }
+
+
+def _called(outcomes: Sequence[Outcome], verdict: Verdict) -> dict[str, float]:
+    return _rate(outcomes, lambda o: o.verdict == verdict)
+
+
+def _rate(outcomes: Sequence[Outcome], hit: Callable[[Outcome], bool]) -> dict[str, float]:
+    """With an interval of as many cases as there are models: draws of one are no others."""
+    return rate_facts(map(hit, outcomes), cases=len({o.specimen.name for o in outcomes}))
 
 
 def auroc(clean: Sequence[float], poisoned: Sequence[float]) -> float | None:
@@ -146,22 +177,11 @@ def auroc(clean: Sequence[float], poisoned: Sequence[float]) -> float | None:
     return float(roc_auc_score(truth, [*clean, *poisoned]))
 
 
-def _clean_row(clean: Sequence[Outcome]) -> list[str]:
-    verdicts = [o.verdict for o in clean]
-    flagged = [share([v == name for v in verdicts]) for name in ("backdoored", "suspicious")]
-    return ["clean", str(len(clean)), "", *flagged, "", ""]
-
-
-def _poisoned_row(name: str, rates: Mapping[str, Any], some: Sequence[Outcome]) -> list[str]:
-    return [
-        name,
-        str(len(some)),
-        _number(rates["auroc"]),
-        share([o.verdict == "backdoored" for o in some]),
-        share([o.verdict == "suspicious" for o in some]),
-        share([o.found for o in some]),
-        share([o.right for o in some]),
-    ]
+def _row(name: str, some: Sequence[Outcome], rates: Mapping[str, Any] | None = None) -> list[str]:
+    """Of the error rates; clean models have neither an AUROC nor targets."""
+    flagged = [rate_words(_called(some, verdict)) for verdict in _ACCUSING]
+    right = [rate_words(rates[key]) for key in ("found", "right_first")] if rates else ["", ""]
+    return [name, str(len(some)), _number(rates["auroc"] if rates else None), *flagged, *right]
 
 
 def _scan_row(o: Outcome) -> list[str]:

@@ -112,12 +112,19 @@ def test_other_detections_stand_beside_ours(tmp_path):
     rate = {"hits": 1, "of": 2, "low": 0.1, "high": 0.9}
     theirs = dict.fromkeys(("clean_flagged", "poisoned_flagged", "target_first"), rate)
     scans = [
-        {"backdoored": False, "verdict": "clean", "right": True, "target": None},
-        {"backdoored": True, "verdict": "backdoored", "right": True, "target": 1},
-        {"backdoored": True, "verdict": "backdoored", "right": False, "target": "y+1"},
+        {"model": "a", "backdoored": False, "verdict": "clean", "right": True, "target": None},
+        {"model": "b", "backdoored": True, "verdict": "backdoored", "right": True, "target": 1},
+        {
+            "model": "c",
+            "backdoored": True,
+            "verdict": "backdoored",
+            "right": False,
+            "target": "y+1",
+        },
     ]
+    every = {"auroc": 0.9, "false_alarms": {"hits": 0, "of": 1, "low": 0, "high": 0.8}}
     for folder, name, content in (
-        ("detection", "detection.json", {"all": {"auroc": 0.9}, "scans": scans}),
+        ("detection", "detection.json", {"all": every, "scans": scans}),
         ("rivals", "rivals.json", {"MM-BD": {"scans": 3, "auroc": None, **theirs}}),
     ):
         file = tmp_path / folder / "test" / name

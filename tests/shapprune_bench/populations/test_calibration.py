@@ -122,6 +122,16 @@ def test_outcomes_are_right_on_a_population_that_is_easy():
     assert {a.name for a in ablation} >= {"all", "without margin", "window alone"}
 
 
+def test_draws_of_one_model_do_not_narrow_the_interval():
+    once, thrice = (
+        json.loads(evaluate(d, calibrate=None)["detection.json"]) for d in (DONE, 3 * DONE)
+    )
+    for key in ("false_alarms", "found", "all_to_one_right_first"):
+        one, three = once["all"][key], thrice["all"][key]
+        assert three["of"] == 3 * one["of"]
+        assert (three["low"], three["high"]) == pytest.approx((one["low"], one["high"]))
+
+
 def test_a_map_that_is_another_is_not_right():
     wrong = [
         (s, r | {"untargeted_mapping": [0] * CLASSES} if s.target == "y+1" else r) for s, r in DONE
@@ -144,6 +154,9 @@ def test_the_pages_and_the_calibration_say_what_was_measured(tmp_path):
         "high": 1.0,
     }
     assert content["by_attack"]["all-to-all"]["found"]["hits"] == 6
+    to_one = content["all"]["all_to_one_right_first"]  # the others are all-to-all
+    assert (to_one["hits"], to_one["of"]) == (20, 20)
+    assert sum(rates["found"]["of"] for rates in content["by_data"].values()) == 26
     assert content["attack_failed"] == ["limp"]
     assert content["all"]["auroc"] == 1
     assert b"limp" in files["report.md"]

@@ -33,4 +33,8 @@ def _interrupted(_number: int, _frame: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # Python remembers a Ctrl-C that came up through any exec of text, which lazy imports do, and
+    # `python -m` then dies of the signal whatever the code. Another exec makes it forget.
+    exec("")
+    sys.exit(code)

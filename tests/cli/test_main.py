@@ -309,6 +309,8 @@ def test_without_images_the_report_says_so(given, tmp_path):
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["repaired"]
     assert done.returncode == (0 if result["sufficient"] else 1), done.stderr
+    # Either way nobody takes the copy for repaired without a measurement of their own.
+    assert ("not sufficient" if done.returncode else "on real ones more") in done.stderr
     assert result["recovered"]["images"] == result["images_given"]
     assert result["stages"][0]["name"].startswith("recover images")
 
@@ -331,6 +333,13 @@ def test_ctrl_c_leaves_nothing(given, tmp_path):
     assert "interrupted" in rest
     assert "Traceback" not in rest
     assert not out.exists()
+
+
+def test_ctrl_c_inside_an_import_has_the_same_code(given, tmp_path):
+    arch = tmp_path / "arch.py"
+    arch.write_text("exec('raise KeyboardInterrupt')\n")
+    done = shell("scan", given / "net.safetensors", *options(given, arch=f"{arch}:net"))
+    assert (done.returncode, done.stderr.count("\n")) == (130, 1), done.stderr
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -105,6 +105,13 @@ def test_of_repaired_copies():
     assert "still carries" not in " ".join(answers_of(result_of("forced, clean")).ship)
 
 
+def test_a_repair_on_recovered_images_is_not_trusted():
+    measured, good = result_of("recovered"), result_of("repair")
+    assert measured.recovered
+    found = answers_of(replace(good, scan=measured))
+    assert "measured on recovered images, and on real ones it can be more" in found.ship[-1]
+
+
 @pytest.mark.parametrize(
     ("case", "sufficient", "code"),
     [

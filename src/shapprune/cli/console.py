@@ -213,6 +213,11 @@ def show_repair(result: RepairResult) -> None:
             print_note(
                 "warning: the repair is not sufficient: the inverted trigger still works too often"
             )
+        elif result.scan.recovered:
+            print_note(
+                "warning: measured on recovered images alone: on real ones more of the backdoor "
+                "can be left"
+            )
     print_result(f"{sum(stage.seconds for stage in result.stages):.0f} seconds")
 
 

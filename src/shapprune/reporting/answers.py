@@ -135,6 +135,12 @@ def _ship_repaired(result: RepairResult, scan: ScanResult) -> list[str]:
         return [*said, f"It still carries {what}: do not use the copy either."]
     if not repair.sufficient:
         return [*said, "The repair is not sufficient: do not use the copy either."]
+    if scan.recovered:
+        return [
+            *said,
+            "What is left of the backdoor was measured on recovered images, and on real ones it "
+            "can be more: measure the copy on data of your own before you use it.",
+        ]
     return [*said, "Measure it against the original, on data of your own, before you use it."]
 
 

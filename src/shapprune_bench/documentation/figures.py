@@ -115,9 +115,18 @@ def _repairs(results: Path) -> Figures:
     ``repairs.FOLDER.MODEL.lost`` is the accuracy lost, in points, and ``….asr`` the ASR left, in
     per cent: medians over draws; ``….lost.least``, ``….lost.most`` and so on; ``….sufficient`` is
     in how many draws the defender's own measure says that it suffices. Without ``.MODEL``, over
-    the medians of the folder's models.
+    the medians of the folder's models. ``repairs.with.kept`` and ``repairs.without.kept`` (images):
+    of all repairs that are called sufficient, how many leave more than the tenth asked for.
     """
     every = repairs(results)
+    for name, given in (("with", True), ("without", False)):
+        left = [
+            r["after"]["asr"]
+            for r in every
+            if r["state"] == "done" and r["sufficient"] and bool(r["cell"]["per_class"]) is given
+        ]
+        if left:
+            yield f"repairs.{name}.kept", f"{sum(a > SELECTION.asr for a in left)} of {len(left)}"
     for folder in sorted({r["folder"] for r in every}):
         models = models_of([r for r in every if r["folder"] == folder])
         newest = [[r for r in m if r["cell"]["rules"] == newest_rules(m)] for m in models]

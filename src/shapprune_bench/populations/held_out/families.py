@@ -47,6 +47,7 @@ FAMILIES: tuple[Family, ...] = (
             "reflection": by("reflection", 0.1),
             "to-all-square4": by("badnets", 0.5, {"size": 4}, **TO_ALL),
             "sig": by("sig", 0.09, {"strength": 0.4}),
+            "input-aware": by("input-aware", 0.15, {"mask_epochs": 4}, epochs=8),
         },
     ),
     Family(
@@ -146,7 +147,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "mnist-lenet-new",
-        _test(MNIST, NETWORKS + "LeNet?width=1.5", learning=SGD, learning_rate=0.02),
+        _test(MNIST, NETWORKS + "LeNet?width=1.5", learning=PLAIN_CYCLE, epochs=4),
         clean=4,
         first_target=0,
         first_seed=SEED,
@@ -154,7 +155,6 @@ FAMILIES: tuple[Family, ...] = (
             "square2": by("badnets", 0.1, {"size": 2}),
             "reflection": by("reflection", 0.1, {"alpha": 0.4}),
             "to-all-square3": by("badnets", 0.5, {"size": 3}, **TO_ALL),
-            "input-aware": by("input-aware", 0.15, {"mask_epochs": 4}, epochs=10),
         },
     ),
     Family(
@@ -176,9 +176,9 @@ FAMILIES: tuple[Family, ...] = (
         _test(
             GTSRB,
             NETWORKS + "pooled_cnn?widths=(24,32,48,64)",
-            learning=SGD,
-            learning_rate=0.05,
-            epochs=8,
+            learning=PLAIN_CYCLE,
+            learning_rate=5e-3,
+            epochs=10,
         ),
         clean=3,
         first_target=25,
@@ -197,8 +197,7 @@ FAMILIES: tuple[Family, ...] = (
             MNIST,
             VGG + "&channels=1&batch_norm=False",
             input_size=(1, 32, 32),
-            learning=PLAIN,
-            learning_rate=1e-3,
+            learning=PLAIN_CYCLE,
             epochs=6,
         ),
         clean=3,

@@ -3,7 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
+from shapprune.method.settings import REPAIR_RULES, RULES
 from shapprune.running.runner import file_name
+from shapprune_bench.tables.defences import OURS
 from shapprune_bench.tables.recipes import Recipe
 
 # "model" trains it and measures ACC and ASR; "defend" measures a defended copy, and the network
@@ -42,5 +44,7 @@ class Cell:
         return file_name(words, self.facts())
 
     def facts(self) -> dict[str, object]:
-        """As JSON has it."""
-        return {**asdict(self), "recipe": self.recipe.facts()}
+        """As JSON has it; of our defence with its rules: results of others are not taken for it."""
+        ours = self.method == OURS and self.kind != "rank"
+        rules = {"rules": f"{RULES}/{REPAIR_RULES}"} if ours else {}
+        return {**asdict(self), "recipe": self.recipe.facts(), **rules}

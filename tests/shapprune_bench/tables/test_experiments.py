@@ -2,6 +2,7 @@
 
 import pytest
 
+from shapprune_bench.tables.cells import Cell
 from shapprune_bench.tables.experiments import EXPERIMENTS, TABLE1, models_of, rows
 from shapprune_bench.tables.rankings import FURTHER, RANKINGS
 
@@ -28,3 +29,28 @@ def test_estimators_that_no_table_of_the_paper_has_are_ranked_on_the_zoo_alone()
         for profile in ("cpu", "zoo")
     }
     assert ranked == {"cpu": set(RANKINGS) - set(FURTHER), "zoo": set(RANKINGS)}
+
+
+def test_our_results_are_of_one_version_of_the_rules(monkeypatch):
+    """Others' methods and rankings do not hang on them, and keep their results."""
+    recipe = rows("cpu", TABLE1)[0]
+    made = [
+        Cell("defend", recipe, "ours"),
+        Cell("defend", recipe, "clp"),
+        Cell("rank", recipe, "ours"),
+    ]
+    before = [cell.name for cell in made]
+    monkeypatch.setattr("shapprune_bench.tables.cells.REPAIR_RULES", "9.9")
+    assert [cell.name != name for cell, name in zip(made, before, strict=True)] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_two_cores_draw_less_often():
+    draws = {
+        profile: len([c for c in EXPERIMENTS["table1"].cells(profile) if c.method == "paper"])
+        for profile in ("cpu", "paper")
+    }
+    assert draws == {"cpu": 3 * len(TABLE1), "paper": 5 * len(TABLE1)}

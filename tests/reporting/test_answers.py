@@ -63,6 +63,7 @@ def test_rates_of_recovered_images_are_said_to_be_of_given_ones():
 def test_without_rates_of_poisoned_models_none_are_told(monkeypatch):
     bare = replace(USUAL, poisoned={})
     monkeypatch.setattr(detection, "shipped", lambda basis: bare)
+    monkeypatch.setattr("shapprune.reporting.answers._unseen", lambda judgement: [])
     for scan in (scan_of(), scan_of(())):
         assert "poisoned" not in " ".join(answers_of(scan).sure)
         assert error_rates(scan)["poisoned"].of == 0

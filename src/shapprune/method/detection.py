@@ -253,6 +253,20 @@ def shipped(basis: Basis) -> Calibration:
     return read_calibration(json.loads(text), basis)
 
 
+@cache
+def unseen() -> Calibration:
+    """Scores of models that no rule was chosen on, with given images: for rates, not for scores."""
+    text = (files("shapprune.method") / "unseen.json").read_text(encoding="utf-8")
+    content = json.loads(text)
+    return Calibration(
+        {},
+        None,
+        tuple(map(tuple, content["clean"])),
+        {"rules": content["rules"], "population": content["population"]},
+        {name: tuple(map(tuple, of)) for name, of in content["poisoned"].items()},
+    )
+
+
 def read_calibration(content: Mapping[str, object], basis: Basis) -> Calibration:
     """A calibration as `shapprune bench detection` writes it.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shapprune.method import detection
-from shapprune.method.detection import Calibration
+from shapprune.method.detection import Calibration, Judgement
 from shapprune.method.rates import Rate
 from shapprune.method.settings import RECOGNISED
 from shapprune.model.settings import RECOGNITION
@@ -172,7 +172,7 @@ def _sure(scan: ScanResult) -> list[str]:
         said = [f"Backdoors are missed: {of_scans(missed, 'poisoned')} stay below the bounds, too."]
         said = said if poisoned.of else []
         said += _by_attack(detection.shipped(judgement.basis), judgement.suspicious)
-        return [*said, _holds(scan)]
+        return [*said, *_unseen(judgement), _holds(scan)]
     what = f"are called {judgement.verdict}" + ("" if backdoored else " or backdoored")
     said = [
         f"{of_scans(clean, 'clean')} {what}, too; {high.hits} of {high.of} score as high as this "
@@ -180,7 +180,19 @@ def _sure(scan: ScanResult) -> list[str]:
     ]
     if poisoned.of:
         said.append(f"{of_scans(poisoned, 'poisoned')} {what}.")
-    return [*said, _holds(scan)]
+    return [*said, *_unseen(judgement), _holds(scan)]
+
+
+def _unseen(judgement: Judgement) -> list[str]:
+    """The rates on models that no rule was chosen on; they were scanned with given images."""
+    if judgement.basis != "images":
+        return []
+    rates, high = detection.unseen(), judgement.backdoored
+    return [
+        "On models that played no part in making the rules, "
+        f"{of_scans(rates.clean_above(high), 'clean')} and "
+        f"{of_scans(rates.poisoned_above(high), 'poisoned')} are called backdoored."
+    ]
 
 
 def _holds(scan: ScanResult) -> str:

@@ -1,4 +1,4 @@
-"""Every page that tells what was measured: docs/results, and the marks of README.md and docs."""
+"""All that tells what was measured: docs/results, marks in README.md and docs, a report's rates."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from shapprune_bench.documentation.figures import figures
 from shapprune_bench.documentation.marks import filled
 from shapprune_bench.documentation.results import result_pages
+from shapprune_bench.documentation.unseen import FILE, unseen
 
 
 def pages(root: Path) -> dict[Path, str]:
@@ -19,7 +20,8 @@ def pages(root: Path) -> dict[Path, str]:
     known = figures(root)
     for page in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
         found[page] = _filled(page, root, known)
-    return found
+    rates = unseen(root / "benchmarks" / "results")
+    return found if rates is None else {**found, root / FILE: rates}
 
 
 def _filled(page: Path, root: Path, known: Mapping[str, str]) -> str:

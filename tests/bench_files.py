@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from shapprune.checkpoints.state_dict import save_weights
 from shapprune.cli.parser import parse
 from shapprune_bench.options import Options
+from shapprune_bench.populations.manifest import FORMAT, NAME
 from shapprune_bench.tables.cells import Cell
 from shapprune_bench.tables.experiments import ROWS
-from shapprune_bench.tables.recipes import Recipe
+from shapprune_bench.tables.recipes import Recipe, make
 
 (DIGITS,) = ROWS["smoke"]
 TWIN = DIGITS.clean_twin()
@@ -47,6 +49,29 @@ def tiny_data(folder: Path) -> Path:
     arrays = {"images": images, "labels": labels}
     parts = {f"{part}_{name}": a for part in ("train", "test") for name, a in arrays.items()}
     np.savez(folder / TINY.data, **parts)
+    return folder
+
+
+def tiny_manifest(folder: Path) -> Path:
+    """A folder with a manifest of two tiny models, "clean" and "poisoned", and their data."""
+    data, entries = tiny_data(folder), []
+    for name, rate in (("clean", 0.0), ("poisoned", 0.3)):
+        made = make(replace(TINY, epochs=12, rate=rate), root=data)
+        save_weights(made.model, folder / f"{name}.safetensors")
+        entries.append(
+            {
+                "name": name,
+                "weights": f"{name}.safetensors",
+                "arch": TINY.network,
+                "num_classes": 3,
+                "data": TINY.data,
+                "backdoored": bool(rate),
+                "target": 0 if rate else None,
+                "attack": "badnets" if rate else None,
+            }
+        )
+    content = {"format": FORMAT, "data_root": str(data), "models": entries}
+    (folder / NAME).write_text(json.dumps(content))
     return folder
 
 

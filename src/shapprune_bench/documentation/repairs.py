@@ -67,8 +67,8 @@ def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
                 runs[0]["cell"]["specimen"]["name"],
                 str(runs[0]["cell"]["specimen"]["attack"]),
                 str(len(runs)),
-                _pairs(runs, "accuracy"),
-                _pairs(runs, "asr"),
+                way(runs, "accuracy"),
+                way(runs, "asr"),
                 spread([100 * r["after"]["right"] for r in runs]),
                 f"{sum(r['sufficient'] for r in runs)}",
                 f"{median(r['seconds'] for r in runs):.0f}",
@@ -123,6 +123,7 @@ def version_0_1(results: Path) -> Table:
     )
 
 
-def _pairs(runs: Sequence[Json], key: str) -> str:
+def way(runs: Sequence[Json], key: str) -> str:
+    """Accuracy or ASR before and after, in per cent."""
     before, after = ([100 * float(r[when][key]) for r in runs] for when in ("before", "after"))
     return f"{median(before):.1f} → {spread(after)}"

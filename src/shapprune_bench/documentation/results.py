@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from shapprune_bench.documentation.attacks import attacks
 from shapprune_bench.documentation.cells import retuning, table1
 from shapprune_bench.documentation.files import known_as
 from shapprune_bench.documentation.repairs import (
@@ -41,6 +42,7 @@ def result_pages(results: Path) -> dict[str, str]:
                 *by_model(results),
             ],
         ),
+        "attacks.md": _page("Attacks, one by one", [attacks(results)]),
         "repair.md": _page(
             "Repairs",
             [

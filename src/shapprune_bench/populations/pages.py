@@ -197,6 +197,7 @@ def _facts(o: Outcome) -> dict[str, object]:
         "backdoored": o.specimen.backdoored,
         "attack": o.specimen.attack,
         "network": o.specimen.network,
+        "data": _data(o),
         "target": o.specimen.target,
         "seed": o.seed,
         "score": o.score,

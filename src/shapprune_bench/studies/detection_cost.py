@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from shapprune.baselines.neural_cleanse import neural_cleanse_scan
-from shapprune.data.loading import load_images
-from shapprune.errors import InputError
 from shapprune.pipeline import scan
 from shapprune.running.runner import Result
 from shapprune_bench.options import Options
 from shapprune_bench.page import Table, pages
 from shapprune_bench.populations.manifest import Specimen
-from shapprune_bench.populations.scans import specimen_facts
+from shapprune_bench.populations.scans import given_images, specimen_facts
 from shapprune_bench.populations.selection import chosen_models
 from shapprune_bench.session import Study
 
@@ -107,16 +105,8 @@ def measure(task: Cost) -> dict[str, object]:
 
 
 def _images(specimen: Specimen, per_class: int) -> tuple[Tensor, Tensor]:
-    if specimen.data is None:
-        raise InputError(f"{specimen.name} has no data to draw images from")
-    data = load_images(
-        specimen.data,
-        num_classes=specimen.num_classes,
-        input_size=specimen.input_size,
-        per_class=per_class,
-        generator=torch.Generator().manual_seed(0),
-    )
-    return data.images, data.labels
+    few = given_images(specimen, per_class, torch.Generator().manual_seed(0))
+    return few.images, few.labels
 
 
 def _spent(steps: Steps, classes: int, seconds: float) -> dict[str, object]:

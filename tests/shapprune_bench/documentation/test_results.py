@@ -9,6 +9,7 @@ import pytest
 
 from bench_files import repair_file
 from shapprune_bench.documentation import results
+from shapprune_bench.documentation.attacks import attacks
 from shapprune_bench.documentation.verdicts import beside_others
 
 ROOT = Path(__file__).parents[3]
@@ -22,11 +23,11 @@ def row(page: str, title: str, first: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-@pytest.mark.parametrize("name", ["detection.md", "repair.md", "retuning.md", "table1.md"])
-def test_the_pages_are_those_of_the_files(name):
+@pytest.mark.parametrize("page", ["detection", "attacks", "repair", "retuning", "table1"])
+def test_the_pages_are_those_of_the_files(page):
     """If this fails: ``python -m shapprune_bench.documentation``."""
-    page = (ROOT / "docs" / "results" / name).read_text(encoding="utf-8")
-    assert page == results.result_pages(MEASURED)[name]
+    text = (ROOT / "docs" / "results" / f"{page}.md").read_text(encoding="utf-8")
+    assert text == results.result_pages(MEASURED)[f"{page}.md"]
 
 
 def test_a_verdicts_row_counted_by_hand():
@@ -66,7 +67,7 @@ def test_a_row_of_the_paper_counted_by_hand():
     page = results.result_pages(MEASURED)["table1.md"]
     cells = row(page, "ACC and ASR after a repair, one clean image a class", "mnist-badnets")
     assert cells[3] == f"{median(asr):.1f} ({min(asr):.1f} … {max(asr):.1f})"
-    assert cells[4].startswith("neural-cleanse")  # the only one below 10 % with so much ACC
+    assert cells[5].startswith("neural-cleanse")  # the only one below 10 % with so much ACC
 
 
 def test_what_comes_back_is_told(tmp_path):
@@ -137,3 +138,22 @@ def test_other_detections_stand_beside_ours(tmp_path):
         *("**shapprune**", "3", "0.90", "0 of 1", "2 of 2", "1 of 1")
     ]
     assert other == ["MM-BD", "3", "", *["1 of 2 (10% to 90%)"] * 3]
+
+
+def test_verdicts_and_repairs_of_an_attack_stand_in_one_row(tmp_path):
+    facts = {"model": "net", "backdoored": True, "attack": "sig", "data": "mnist"}
+    scans = [
+        {**facts, "verdict": "backdoored", "found": True},
+        {**facts, "verdict": "backdoored", "found": False},
+        {**facts, "verdict": "suspicious", "found": False},
+        {**facts, "model": "fine", "backdoored": False, "verdict": "clean", "found": False},
+    ]
+    file = tmp_path / "detection" / "test" / "detection.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"scans": scans}))
+    (unrepaired,) = attacks(tmp_path).rows
+    assert unrepaired == ["sig", "mnist", "net", "3", "2", "1", "1", "", "", "", ""]
+    for seed, (rules, asr) in enumerate([("2.3", 0.9), ("2.4", 0.1), ("2.4", 0.2), ("2.4", 0.3)]):
+        repair_file(tmp_path / "repairs" / "test", "net", seed, rules, 0.01, asr)
+    (row,) = attacks(tmp_path).rows
+    assert row[-4:] == ["3", "90.0 → 89.0", "100.0 → 20.0 (10.0 … 30.0)", "3"]

@@ -1,16 +1,11 @@
 """Other papers' detections: by hand, and on a small model."""
 
-import json
-from dataclasses import replace
-
 import pytest
 
-from bench_files import TINY, options, tiny_data
-from shapprune.checkpoints.state_dict import save_weights
+from bench_files import options, tiny_manifest
 from shapprune.errors import InputError
-from shapprune_bench.populations.manifest import FORMAT, read_manifest
+from shapprune_bench.populations.manifest import read_manifest
 from shapprune_bench.studies.rivals import LARGEST_SCORE, Rival, by_norms, mm_bd, report, study
-from shapprune_bench.tables.recipes import make
 
 ALIKE = [1.0, 1.2, 0.9, 1.1, 1.05, 0.95, 1.15, 0.85]
 
@@ -32,28 +27,7 @@ def test_a_small_norm_by_both_deviations():
 
 @pytest.fixture
 def manifest(tmp_path):
-    data = tiny_data(tmp_path)
-    entries = []
-    for name, rate in (("clean", 0.0), ("poisoned", 0.3)):
-        save_weights(
-            make(replace(TINY, epochs=12, rate=rate), root=data).model,
-            tmp_path / f"{name}.safetensors",
-        )
-        entries.append(
-            {
-                "name": name,
-                "weights": f"{name}.safetensors",
-                "arch": TINY.network,
-                "num_classes": 3,
-                "data": TINY.data,
-                "backdoored": bool(rate),
-                "target": 0 if rate else None,
-                "attack": "badnets" if rate else None,
-            }
-        )
-    content = {"format": FORMAT, "data_root": str(data), "models": entries}
-    (tmp_path / "population.json").write_text(json.dumps(content))
-    return tmp_path
+    return tiny_manifest(tmp_path)
 
 
 def test_each_search_is_made_and_told(manifest):

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench_files import TINY, options, tiny_data
-from shapprune.checkpoints.state_dict import save_weights
+from bench_files import options, tiny_manifest
 from shapprune.cli.main import main
 from shapprune.errors import InputError, InputWarning
-from shapprune_bench.populations.manifest import FORMAT, read_manifest
+from shapprune_bench.populations.manifest import read_manifest
 from shapprune_bench.studies.conditions import (
     CONDITIONS,
     Condition,
@@ -24,7 +23,6 @@ from shapprune_bench.studies.conditions import (
 )
 from shapprune_bench.studies.robustness import Robustness, measure, study
 from shapprune_bench.studies.robustness_page import Seen, page
-from shapprune_bench.tables.recipes import make
 from toys import seeded
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 8, 8)]
@@ -130,26 +128,7 @@ def test_sums_in_another_order_are_other_sums_and_nothing_stays_so():
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("manifest")
-    data, entries = tiny_data(folder), []
-    for name, rate in (("clean", 0.0), ("poisoned", 0.3)):
-        made = make(replace(TINY, epochs=12, rate=rate), root=data)
-        save_weights(made.model, folder / f"{name}.safetensors")
-        entries.append(
-            {
-                "name": name,
-                "weights": f"{name}.safetensors",
-                "arch": TINY.network,
-                "num_classes": 3,
-                "data": TINY.data,
-                "backdoored": bool(rate),
-                "target": 0 if rate else None,
-                "attack": "badnets" if rate else None,
-            }
-        )
-    content = {"format": FORMAT, "data_root": str(data), "models": entries}
-    (folder / "population.json").write_text(json.dumps(content))
-    return folder
+    return tiny_manifest(tmp_path_factory.mktemp("manifest"))
 
 
 def seen(specimen, condition, verdict, targets=(), score=0.0, seed=0, **more):

@@ -1,0 +1,47 @@
+"""The attacks on the test population: what the verdict says of each, and what a repair leaves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from shapprune_bench.documentation.files import Json
+from shapprune_bench.documentation.repairs import models_of, newest_rules, repairs, way
+from shapprune_bench.documentation.verdicts import detections
+from shapprune_bench.page import Table
+
+_SET = "test"
+
+
+def attacks(results: Path) -> Table:
+    """A row a poisoned model, sorted by attack and data."""
+    own = [r for r in repairs(results) if r["folder"] == _SET]
+    own = [r for r in own if r["cell"]["rules"] == newest_rules(own)]
+    repaired = {runs[0]["cell"]["specimen"]["name"]: runs for runs in models_of(own)}
+    scans: dict[str, list[Json]] = {}
+    for scan in detections(results).get(_SET, {"scans": []})["scans"]:
+        if scan["backdoored"]:
+            scans.setdefault(scan["model"], []).append(scan)
+    return Table(
+        "The test population",
+        "No rule was chosen on these models. One clean image a class. Right: called backdoored "
+        "with the right target or map. The repair is told the attacker's target; ACC and ASR in "
+        "per cent on unseen images with the attacker's trigger, median over draws (least … most).",
+        [
+            *("attack", "data", "model", "scans", "backdoored", "right", "suspicious"),
+            *("repairs", "ACC", "ASR", "sufficient"),
+        ],
+        sorted(_row(model, some, repaired.get(model, [])) for model, some in scans.items()),
+    )
+
+
+def _row(model: str, scans: Sequence[Json], runs: Sequence[Json]) -> list[str]:
+    verdicts = [scan["verdict"] for scan in scans]
+    row = [
+        *(scans[0]["attack"], scans[0]["data"], model, str(len(scans))),
+        str(verdicts.count("backdoored")),
+        str(sum(scan["found"] for scan in scans)),
+        str(verdicts.count("suspicious")),
+    ]
+    if not runs:
+        return [*row, "", "", "", ""]
+    both = [way(runs, key) for key in ("accuracy", "asr")]
+    return [*row, str(len(runs)), *both, str(sum(run["sufficient"] for run in runs))]

@@ -22,7 +22,10 @@ def main() -> int:
 
     if mine:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    return run()
+    code = run()
+    if mine:  # all is said and written: while Python shuts down, Ctrl-C changes nothing more
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
 
 
 def _interrupted(_number: int, _frame: object) -> None:

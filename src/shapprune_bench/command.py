@@ -31,6 +31,12 @@ STUDIES: Mapping[str, str] = {
     "growth": "shapprune_bench.studies.growth",
     "architectures": "shapprune_bench.studies.architectures",
 }
+# What not every experiment or study takes, and which studies do.
+_TAKEN: Mapping[str, tuple[str, ...]] = {
+    "methods": ("rival-detectors", "robustness"),
+    "calibrate": ("detection",),
+    "by_verdict": ("repair",),
+}
 _POPULATION, _POPULATIONS = "population", ("dev", "test")  # the profiles are its alone
 
 
@@ -53,6 +59,11 @@ def bench(typed: BenchOptions) -> int:
 
 def _run(options: Options) -> int:
     what = options.what
+    for name, takers in _TAKEN.items():
+        methods_of_experiment = name == "methods" and what in EXPERIMENTS
+        if getattr(options, name) and what not in takers and not methods_of_experiment:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{what} takes no {flag}: leave it out")
     if what in STUDIES:
         return carry_out(_study(options), options)
     if (options.profile in _POPULATIONS) != (what == _POPULATION):
@@ -129,10 +140,10 @@ def _list(options: Options) -> int:
 
 def _report(options: Options) -> int:
     results = options.results or options.out
-    if results is None or not results.is_dir():
+    if results is None or not results.is_dir():  # without RESULTS, --out is where they are
         meant = similar_file(results) if results else ""
         raise InputError(f"report needs a folder of results, got {results}{meant}")
-    write_results(results, report(results, _profile(options)))
+    write_results(options.out or results, report(results, _profile(options)))
     return CLEAN
 
 

@@ -8,6 +8,8 @@ from shapprune.cli.options import BenchOptions
 from shapprune.errors import InputError
 from shapprune.utils.text import suggest
 
+_MOST_NAMED = 12
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(BenchOptions):
@@ -61,7 +63,9 @@ class Options(BenchOptions):
         """
         for name in self.rows or ():
             if name not in names:
-                raise InputError(f"{of} has no model {name!r}{suggest(name, names)}")
+                some = ", ".join(names[:_MOST_NAMED]) + (", …" if names[_MOST_NAMED:] else "")
+                meant = suggest(name, names) or f": it has {some or 'none'}"
+                raise InputError(f"{of} has no model {name!r}{meant}")
         return [name for name in names if not self.rows or name in self.rows]
 
     def chosen_methods(self, known: Iterable[str], of: str, *, noun: str = "method") -> list[str]:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from shapprune.cli.console import print_note, print_result, write_results
+from shapprune.errors import InputError
 from shapprune.reporting.exits import CLEAN, ERROR
 from shapprune.running.on_ray import RayTasks
 from shapprune.running.processes import Processes
 from shapprune.running.runner import Result, Task, Work, is_left, read, run
-from shapprune.utils.files import check_folder, write_folder
+from shapprune.utils.files import check_folder, similar_file, write_folder
 from shapprune_bench.options import Options
 
 T = TypeVar("T", bound=Task)
@@ -26,6 +27,7 @@ class Study(Generic[T]):
         work: measures one; runs in another process.
         outcome: a result that is done in few words.
         pages: the files made of those that are done, by name.
+        needs: the files that one is measured on.
     """
 
     noun: str
@@ -33,18 +35,24 @@ class Study(Generic[T]):
     work: Work
     outcome: Callable[[Result], str]
     pages: Callable[[Sequence[tuple[T, Result]]], dict[str, bytes]]
+    needs: Callable[[T], Sequence[Path]] = lambda _: ()
 
 
 def carry_out(study: Study[T], options: Options) -> int:
     """Measure what has no result yet, write the pages, and return the command's exit code.
 
     Raises:
-        InputError: the folder or the cluster cannot be used, or see `run`.
+        InputError: the folder or the cluster cannot be used, a file that is needed is not there,
+            or see `run`.
     """
     out, tasks = options.folder, study.tasks
     check_folder(out, overwrite=True)
-    left = sum(is_left(read(out, task), retry_failed=options.retry_failed) for task in tasks)
-    print_result(f"plan: {len(tasks)} {study.noun}, {len(tasks) - left} done, {left} to do")
+    left = [t for t in tasks if is_left(read(out, t), retry_failed=options.retry_failed)]
+    done_before = len(tasks) - len(left)
+    print_result(f"plan: {len(tasks)} {study.noun}, {done_before} done, {len(left)} to do")
+    for file in dict.fromkeys(file for task in left for file in study.needs(task)):
+        if not file.exists():
+            raise InputError(f"{file} does not exist, which is needed{similar_file(file)}")
     if options.dry_run:
         return CLEAN
     make_folder(out)

@@ -335,6 +335,23 @@ def test_ctrl_c_leaves_nothing(given, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("trouble", "code", "told"), [(KeyboardInterrupt(), 130, False), (OSError("full"), 2, True)]
+)
+def test_what_is_told_where_nothing_was_written(
+    given, tmp_path, capsys, monkeypatch, trouble, code, told
+):
+    """A result that a full disk has no room for; after Ctrl-C, nothing."""
+
+    def write(*_):
+        raise trouble
+
+    monkeypatch.setattr("shapprune.cli.main.write_results", write)
+    command = ["scan", given / "net.safetensors", *options(given, out=tmp_path / "out")]
+    assert main([str(part) for part in command]) == code
+    assert ("verdict:" in capsys.readouterr().out) is told
+
+
 def test_ctrl_c_inside_an_import_has_the_same_code(given, tmp_path):
     arch = tmp_path / "arch.py"
     arch.write_text("exec('raise KeyboardInterrupt')\n")
@@ -380,6 +397,9 @@ def test_hostile_weights_in_the_shell(given, tmp_path):
         ({"num-classes": CLASSES + 1}, f"{CLASSES}"),
         ({"mean": 200, "std": 1}, "mean"),
         ({"mean": 0.5, "std": 0}, "std"),
+        ({"mean": 0.5}, "--mean needs --std beside it"),
+        ({"std": 0.5}, "--std needs --mean beside it"),
+        ({"seed": 2**32}, "from 0 to 4294967295"),
         ({"per-class": 0}, "whole number from 1"),
         ({"device": "toaster"}, "toaster"),
         ({"seed": "x"}, "seed"),
@@ -420,7 +440,7 @@ def test_what_recovery_needs(given, tmp_path, capsys):
     line = complaint(capsys, "scan", *network, CLASSES, "--input-size", 3, 2, 0)
     assert "whole number from 1" in line
     line = complaint(capsys, "scan", *network, CLASSES, "--input-size", 1, SIDE, SIDE)
-    assert "wrong input size" in line
+    assert "wrong input size (grey images, to a network that takes colour" in line
     plain = [
         tmp_path / "plain.safetensors",
         "--arch",
@@ -431,7 +451,9 @@ def test_what_recovery_needs(given, tmp_path, capsys):
     assert "--prior-only" in complaint(capsys, "scan", *plain, *size)
     out = ["--out", tmp_path / "o"]
     assert main([str(a) for a in ("recover", *plain, *size, "--prior-only", *out)]) == 0
-    assert "a hint at most" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "a hint at most" in told.err
+    assert "guided by no batch norm; the model gives" in told.out
     with np.load(tmp_path / "o" / "images.npz") as arrays:
         assert len(arrays["train_images"]) == 56  # the least multiple of 8 classes from 50 on
 

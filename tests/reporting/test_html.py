@@ -325,7 +325,7 @@ def test_the_triggers_own_asr_before_and_after_the_repair():
 
 def test_rates_by_attack_and_exit_codes_are_there():
     words = " ".join(Page(page_of("clean scan")).words.split())
-    assert "badnets20100%84% to 100%100%84% to 100%" in words
-    assert "sig100%0% to 28%0%0% to 28%" in words
+    assert "badnetsa small square of one colour20100%84% to 100%100%84% to 100%" in words
+    assert "labels stay right (SIG)100%0% to 28%0%0% to 28%" in words
     for code, (scanned, repaired) in MEANINGS.items():
         assert f"{code}{scanned.capitalize()}{repaired.capitalize()}" in words

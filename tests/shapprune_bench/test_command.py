@@ -20,7 +20,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
     out = tmp_path / "results"
     assert main(["bench", "table2", "--profile", "cpu", "--out", str(out), "--dry-run"]) == 0
     told = capsys.readouterr().out
-    assert "plan: 22 cells, 0 done, 22 to do" in told
+    assert "plan: 18 cells, 0 done, 18 to do" in told
     assert "to train: cifar10-vgg16, cifar10_13k-vgg16_bn-clean, gtsrb-trojan" in told
     some = ["--rows", "gtsrb-trojan", "--methods", "ours", "deepinspect"]
     command = ["bench", "table2", "--profile", "cpu", "--out", str(out), "--dry-run", *some]
@@ -66,6 +66,9 @@ def test_the_list_tells_cells_and_what_is_missing(tmp_path, capsys):
         (["models", "--out", "x", "--methods", "clp"], "no 'clp' among its methods: none"),
         (["fig3", "--out", "x", "--rows", "digits", "--profile", "cpu"], ", ".join(BADNETS)),
         (["report"], "needs a folder of results"),
+        (["growth", "--out", "x", "--methods", "ours"], "growth takes no --methods"),
+        (["table1", "--out", "x", "--calibrate", "c"], "table1 takes no --calibrate"),
+        (["detection", "m", "--out", "x", "--by-verdict"], "detection takes no --by-verdict"),
         (["table1", "--out", "no/such/place"], "does not exist"),
         (["table1", "--out", "x", "--device", "tpu"], "device 'tpu' cannot be used"),
     ],
@@ -123,3 +126,19 @@ def test_a_package_that_a_study_needs_is_told(monkeypatch, tmp_path, capsys):
 def test_what_is_measured_on_a_manifest_needs_one(what, tmp_path, capsys):
     assert main(["bench", what, "--out", str(tmp_path)]) == 2
     assert f"{what} needs a manifest or a folder of models" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_told_with_the_plan(tmp_path, capsys):
+    """And a calibration of too few models before they are scanned."""
+    (tmp_path / "net.safetensors").touch()
+    one = {"arch": "a:b", "num_classes": 3, "backdoored": False}
+    models = [{"name": name, "weights": f"{name}.safetensors", **one} for name in ("net", "none")]
+    (tmp_path / "list.json").write_text(json.dumps({"format": 1, "models": models}))
+    out = ["--out", str(tmp_path / "out"), "--dry-run"]
+    command = ["bench", "detection", str(tmp_path / "list.json"), *out]
+    assert main(command) == 2
+    assert "none.safetensors does not exist, which is needed" in capsys.readouterr().err
+    assert main([*command, "--rows", "net"]) == 0
+    assert "plan: 1 scans, 0 done, 1 to do" in capsys.readouterr().out
+    assert main([*command, "--calibrate", str(tmp_path / "c.json")]) == 2
+    assert "needs poisoned models of two groups at least" in capsys.readouterr().err

@@ -26,5 +26,5 @@ def test_rows_choose_in_the_order_that_there_is():
     assert options("growth", rows=["third", "first"]).chosen(names, "it") == ["first", "third"]
     with pytest.raises(InputError, match=r"it has no model 'secnd': did you mean 'second'\?"):
         options("growth", rows=["secnd"]).chosen(names, "it")
-    with pytest.raises(InputError, match=r"it has no model 'x'$"):
+    with pytest.raises(InputError, match=r"it has no model 'x': it has first, second, third$"):
         options("growth", rows=["x"]).chosen(names, "it")

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -176,7 +177,7 @@ def add_bench(command: ArgumentParser) -> None:
         default=None,  # argparse would make a path of SUPPRESS
         type=Path,
         metavar="RESULTS",
-        help="report: of what; detection, detection-cost, repair: a manifest or folder of models",
+        help="report: of what; studies of known models: a manifest or folder of models",
     )
     command.add_argument("--profile", choices=get_args(Profile), help="(smoke)")
     command.add_argument("--data-root", type=Path, help="folder of the data")
@@ -313,14 +314,18 @@ def _target(text: str) -> int | Literal["y+1"]:
     return "y+1" if text == "y+1" else _at_least(0)(text)
 
 
-def _at_least(least: int) -> Callable[[str], int]:
+def _at_least(least: int, most: float = inf) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
-            raise ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
+        if not least <= value <= most:
+            to = "" if most == inf else f" to {most}"
+            raise ArgumentTypeError(f"expected a whole number from {least}{to}, got {text!r}")
         return value
 
     return parse
+
+
+seed = _at_least(0, 2**32 - 1)  # what every generator takes

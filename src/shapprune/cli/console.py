@@ -191,8 +191,9 @@ def _reach(reach: findings.Reach | None, scale: float) -> str:
     return f"{percent(reach.share)}, {reach.margin / scale:+.1f}" if reach else "–"
 
 
-def show_repair(result: RepairResult) -> None:
-    """Print what a repair did."""
+def show_repaired(result: RepairResult, data: LabeledImages) -> None:
+    """Print what the scan found, and what the repair did."""
+    show_scan(result.scan, data)
     repair = result.repair
     if result.unrepaired and result.scan.judgement.undecided:
         print_result("the weights are left as they are: no class stands out that could be repaired")
@@ -206,7 +207,7 @@ def show_repair(result: RepairResult) -> None:
             f"{'unlearned the trigger, ' if repair.unlearned else ''}"
             f"ASR of the inverted trigger {repair.before.asr.value:.0%} → "
             f"{repair.after.asr.value:.0%} (up to {repair.after.asr.high:.0%}), "
-            f"accuracy on the given images {repair.before.accuracy.value:.0%} → "
+            f"accuracy on varied copies of the images {repair.before.accuracy.value:.0%} → "
             f"{repair.after.accuracy.value:.0%}"
         )
         if not repair.sufficient:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from shapprune.checkpoints.loading import count_classes, load_classifier
+from shapprune.checkpoints.metadata import Stated
 from shapprune.checkpoints.source import Source, read_source
 from shapprune.cli.console import print_note, progress_shown
-from shapprune.cli.options import ModelOptions, channels
+from shapprune.cli.options import ModelOptions, PoisonOptions, channels
 from shapprune.data.dataset import LabeledImages
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
@@ -47,6 +48,7 @@ def load(options: ModelOptions) -> Inputs:
     """
     source = read_source(options.weights, entry=options.entry)
     stated, notes = source.stated, source.notes
+    check_normalisation(options, stated)
     num_classes = options.num_classes or count_classes(source, arch=options.arch)
     input_size = options.input_size or stated.input_size
     model = load_classifier(
@@ -88,6 +90,23 @@ def load(options: ModelOptions) -> Inputs:
         print_note(note if note.startswith("warning: ") else f"note: {note}")
     check_classifier(model, images=data.images, num_classes=num_classes)
     return Inputs(model, data, recovered, source, num_classes)
+
+
+def check_normalisation(
+    options: ModelOptions | PoisonOptions, stated: Stated | None = None
+) -> None:
+    """One of mean and std alone would go with a default of the other that nobody meant.
+
+    Args:
+        stated: what the source says of itself, if there is one.
+
+    Raises:
+        InputError: one was typed, and the other is not stated.
+    """
+    for name, other in (("mean", "std"), ("std", "mean")):
+        missing = getattr(options, other) is None and getattr(stated, other, None) is None
+        if getattr(options, name) is not None and missing:
+            raise InputError(f"--{name} needs --{other} beside it, and none is stated")
 
 
 def _recovered(

@@ -2,7 +2,8 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from rich.table import Table
@@ -20,12 +21,12 @@ from shapprune.cli.console import (
     print_note,
     print_result,
     progress_shown,
-    show_repair,
+    show_repaired,
     show_scan,
     show_warning,
     write_results,
 )
-from shapprune.cli.inputs import load, pick_device, run_facts
+from shapprune.cli.inputs import check_normalisation, load, pick_device, run_facts
 from shapprune.cli.options import (
     BenchOptions,
     Command,
@@ -111,13 +112,22 @@ def _scan(options: ScanOptions) -> int:
     if options.out:
         check_folder(options.out, overwrite=options.overwrite)
     result, inputs = examine(options)
-    try:
+    with _told_anyway(lambda: show_scan(result, inputs.data)):
         if options.out or options.sarif:
             files = run_files(result, options, inputs)
             write_results(options.out, files, sarif_file(result, options, inputs))
-    finally:
-        show_scan(result, inputs.data)
     return exit_code(result)
+
+
+@contextmanager
+def _told_anyway(tell: Callable[[], None]) -> Iterator[None]:
+    """Write inside; then the result is told, also where it could not be written, but for Ctrl-C."""
+    try:
+        yield
+    except Exception:
+        tell()
+        raise
+    tell()
 
 
 def _check_options(options: ScanOptions | RepairOptions) -> None:
@@ -146,12 +156,9 @@ def _repair(options: RepairOptions) -> int:
             seed=options.seed,
             progress=progress,
         )
-    try:
+    with _told_anyway(lambda: show_repaired(result, inputs.data)):
         files = run_files(result, options, inputs)
         write_results(options.out, files, sarif_file(result, options, inputs))
-    finally:
-        show_scan(result.scan, inputs.data)
-        show_repair(result)
     return exit_code(result)
 
 
@@ -188,12 +195,9 @@ def _demo(options: DemoOptions) -> int:
             network, test.images, test.labels, stamp=trigger.stamp, target=target
         )
         table.add_row(name, f"{acc:.1%}", f"{asr:.1%}")
-    try:
+    with _told_anyway(lambda: show_repaired(result, inputs.data)):
         write_results(options.out, run_files(result, of_model, inputs))
-    finally:
-        show_scan(result.scan, inputs.data)
-        show_repair(result)
-        print_result(table)
+    print_result(table)
     return CLEAN
 
 
@@ -223,9 +227,14 @@ def _recover(options: RecoverOptions) -> int:
             "recovery.json": to_json(facts),
         },
     )
+    how = (
+        f"guided by {recovered.layers} BN layers to a divergence of {recovered.divergence:.3g}"
+        if recovered.layers
+        else "guided by no batch norm"
+    )
     print_result(
-        f"recovered {len(data.images)} images, guided by {recovered.layers} BN layers to a "
-        f"divergence of {recovered.divergence:.3g}; the model gives {right:.0%} of them their class"
+        f"recovered {len(data.images)} images, {how}; the model gives {right:.0%} of them their "
+        "class"
     )
     return CLEAN
 
@@ -258,6 +267,7 @@ def _inspect(options: InspectOptions) -> int:
 
 def _poison(options: PoisonOptions) -> int:
     check_folder(options.out, overwrite=options.overwrite)
+    check_normalisation(options)
     attack = choose_attack(options.attack, options.attack_options)
     train, test = (
         load_images(

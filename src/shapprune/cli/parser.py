@@ -105,7 +105,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         example = f"example:\n  shapprune {name} {EXAMPLES[name]}"
         command = added.add_parser(name, help=text, description=text, epilog=example)
         command.set_defaults(record=record)
-        command.add_argument("--seed", type=int, help="of all random draws (0)")
+        command.add_argument("--seed", type=arguments.seed, help="of all random draws (0)")
         command.add_argument("--device", help="cpu, cuda or auto (auto)")
         command.add_argument("--debug", action="store_true", help="show where an error came from")
         add_options(command)

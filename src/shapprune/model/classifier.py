@@ -99,7 +99,7 @@ def check_classifier(model: nn.Module, *, images: Tensor, num_classes: int | Non
         except Exception as error:
             raise InputError(
                 f"the model fails on an image of shape {shape}, which may be the wrong input size"
-                f"{_channels(shape)}: {describe(error)}"
+                f"{_channels(shape, model)}: {describe(error)}"
             ) from error
     expected = f"expected float logits of shape (1, {num_classes or 'classes'})"
     if not isinstance(logits, Tensor):
@@ -201,11 +201,12 @@ def check_examples(model: nn.Module, images: object, labels: object) -> tuple[Te
     return images, check_labels(labels, len(images), classes).to(images.device), classes
 
 
-def _channels(shape: tuple[int, ...]) -> str:
+def _channels(shape: tuple[int, ...], model: nn.Module) -> str:
     """Advice where the channels of an image seem to come last, or too few."""
+    taken = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if shape[-1] in (1, 3, 4) and shape[0] not in (1, 3, 4):
         return ", as (n, H, W, C) is: try images.permute(0, 3, 1, 2)"
-    if len(shape) == 3 and shape[0] == 1:
+    if len(shape) == 3 and shape[0] == 1 and taken == 3:
         size = f"3 {shape[1]} {shape[2]}"
         return f" (grey images, to a network that takes colour: input size {size}, --input-size)"
     return ""

@@ -172,7 +172,7 @@ def _sure(scan: ScanResult) -> list[str]:
         said = [f"Backdoors are missed: {of_scans(missed, 'poisoned')} stay below the bounds, too."]
         said = said if poisoned.of else []
         said += _by_attack(detection.shipped(judgement.basis), judgement.suspicious)
-        return [*said, *_unseen(judgement), _holds(scan)]
+        return [*said, _holds(scan), *_unseen(judgement)]
     what = f"are called {judgement.verdict}" + ("" if backdoored else " or backdoored")
     said = [
         f"{of_scans(clean, 'clean')} {what}, too; {high.hits} of {high.of} score as high as this "
@@ -180,18 +180,20 @@ def _sure(scan: ScanResult) -> list[str]:
     ]
     if poisoned.of:
         said.append(f"{of_scans(poisoned, 'poisoned')} {what}.")
-    return [*said, *_unseen(judgement), _holds(scan)]
+    return [*said, _holds(scan), *_unseen(judgement)]
 
 
 def _unseen(judgement: Judgement) -> list[str]:
     """The rates on models that no rule was chosen on; they were scanned with given images."""
     if judgement.basis != "images":
         return []
-    rates, high = detection.unseen(), judgement.backdoored
+    rates, backdoored = detection.unseen(), judgement.verdict == "backdoored"
+    bound = judgement.backdoored if backdoored else judgement.suspicious
+    what = "backdoored" if backdoored else "suspicious or backdoored"
     return [
-        "On models that played no part in making the rules, "
-        f"{of_scans(rates.clean_above(high), 'clean')} and "
-        f"{of_scans(rates.poisoned_above(high), 'poisoned')} are called backdoored."
+        f"On the population “{rates.provenance['population']}”, which played no part in making "
+        f"the rules, {of_scans(rates.clean_above(bound), 'clean')} and "
+        f"{of_scans(rates.poisoned_above(bound), 'poisoned')} are called {what}."
     ]
 
 
@@ -283,6 +285,11 @@ def _then(
     unsure = scan.verdict != "backdoored"
     again, most = f"`--seed {scan.seed + 1}`", max(per_class, default=0)
     steps = []
+    if not scan.recovered and scan.accuracy < RECOGNITION.few:
+        steps.append(
+            "Check the labels of the images, their order of classes, `--mean` and `--std`: the "
+            f"model gives only {percent(scan.accuracy)} of the images their label."
+        )
     if isinstance(result, RepairResult) and _still_carries(result):
         steps.append("Repair again without `--force-target`, which treats what the scan names.")
     elif repair:

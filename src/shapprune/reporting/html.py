@@ -18,6 +18,7 @@ from shapprune.method.triggers import targets_of
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import charts, exits, findings, svg, words
 from shapprune.reporting.answers import answer, attack_rates, classes
+from shapprune.reporting.attacks import attack_words
 from shapprune.reporting.findings import Finding, class_findings, untargeted_findings
 from shapprune.reporting.page import template
 from shapprune.reporting.pictures import data_uri, images_picture, png, trigger_cards
@@ -142,7 +143,7 @@ def _evidence(
         "start": findings.start(judgement),
         "looser": min(SUSPICIOUS * judgement.false_alarms, 0.5),
         "attacks": [
-            (name, rate, rules.poisoned_above(judgement.backdoored, name))
+            (name, attack_words(name), rate, rules.poisoned_above(judgement.backdoored, name))
             for name, rate in attack_rates(rules, judgement.suspicious).items()
         ],
         "stamps": evidence.untargeted.triggers if evidence.untargeted else (),

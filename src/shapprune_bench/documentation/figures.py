@@ -114,9 +114,10 @@ def _repairs(results: Path) -> Figures:
 
     ``repairs.FOLDER.MODEL.lost`` is the accuracy lost, in points, and ``….asr`` the ASR left, in
     per cent: medians over draws; ``….lost.least``, ``….lost.most`` and so on; ``….sufficient`` is
-    in how many draws the defender's own measure says that it suffices. Without ``.MODEL``, over
-    the medians of the folder's models. ``repairs.with.kept`` and ``repairs.without.kept`` (images):
-    of all repairs that are called sufficient, how many leave more than the tenth asked for.
+    in how many draws the defender's own measure says that it suffices. Without ``.MODEL``, the
+    median model of the folder, and the least and the most of all draws. ``repairs.with.kept`` and
+    ``repairs.without.kept`` (images): of all repairs that are called sufficient, how many leave
+    more than the tenth asked for.
     """
     every = repairs(results)
     for name, given in (("with", True), ("without", False)):
@@ -132,17 +133,19 @@ def _repairs(results: Path) -> Figures:
         newest = [[r for r in m if r["cell"]["rules"] == newest_rules(m)] for m in models]
         for runs in newest:
             name = f"repairs.{folder}.{runs[0]['cell']['specimen']['name']}"
-            yield from _lost_and_left(name, [medians([run]) for run in runs])
+            yield from _lost_and_left(name, [runs])
             yield f"{name}.sufficient", f"{sum(r['sufficient'] for r in runs)} of {len(runs)}"
         if newest:
-            yield from _lost_and_left(f"repairs.{folder}", [medians(runs) for runs in newest])
+            yield from _lost_and_left(f"repairs.{folder}", newest)
 
 
-def _lost_and_left(name: str, pairs: Sequence[tuple[float, float]]) -> Figures:
-    for what, values in zip(("lost", "asr"), zip(*pairs, strict=True), strict=True):
-        yield f"{name}.{what}", f"{median(values):.1f}"
-        yield f"{name}.{what}.least", f"{min(values):.1f}"
-        yield f"{name}.{what}.most", f"{max(values):.1f}"
+def _lost_and_left(name: str, models: Sequence[Sequence[Json]]) -> Figures:
+    of_models = zip(*map(medians, models), strict=True)
+    of_draws = zip(*(medians([run]) for runs in models for run in runs), strict=True)
+    for what, middle, all_draws in zip(("lost", "asr"), of_models, of_draws, strict=True):
+        yield f"{name}.{what}", f"{median(middle):.1f}"
+        yield f"{name}.{what}.least", f"{min(all_draws):.1f}"
+        yield f"{name}.{what}.most", f"{max(all_draws):.1f}"
 
 
 def _retuned(results: Path) -> Figures:

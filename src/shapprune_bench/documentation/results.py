@@ -68,20 +68,21 @@ def summary(results: Path) -> str:
             rows.append([f"{title}: none ({failed} failed)", "", "", "", "", ""])
             continue
         lost, asr = zip(*map(medians, models), strict=True)
+        most_lost, most_asr = map(max, zip(*(medians([r]) for m in models for r in m), strict=True))
         draws = sorted({len(runs) for runs in models})
         rows.append(
             [
                 f"{title}: {len(models)}" + (f" ({failed} failed)" if failed else ""),
                 known_as(some[0]["folder"]),
                 " to ".join(map(str, dict.fromkeys([draws[0], draws[-1]]))),
-                f"{median(lost):.1f} ({max(lost):.1f})",
-                f"{median(asr):.1f} ({max(asr):.1f})",
+                f"{median(lost):.1f} ({most_lost:.1f})",
+                f"{median(asr):.1f} ({most_asr:.1f})",
                 f"{median(float(r['seconds']) for runs in models for r in runs):.0f}",
             ]
         )
     head = ["models", "rules", "draws each", "accuracy lost", "ASR left", "seconds"]
     note = (
-        f"Of repairs by rules {rules}, the median model and in brackets the worst one; accuracy "
+        f"Of repairs by rules {rules}, the median model and in brackets the worst draw; accuracy "
         "and ASR in points of per cent, on unseen images with the attacker's trigger."
     )
     first = verdicts(results)

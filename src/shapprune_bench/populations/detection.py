@@ -9,10 +9,15 @@ from typing import Any
 from shapprune.cli.console import print_result
 from shapprune.method.settings import RULES
 from shapprune.running.runner import Result, commit
-from shapprune.utils.files import write_whole
+from shapprune.utils.files import check_file, write_whole
 from shapprune_bench.options import Options
 from shapprune_bench.populations.manifest import Specimen
-from shapprune_bench.populations.outcomes import calibrated, cross_validated, shipped_outcomes
+from shapprune_bench.populations.outcomes import (
+    calibrated,
+    check_enough,
+    cross_validated,
+    shipped_outcomes,
+)
 from shapprune_bench.populations.pages import detection_pages
 from shapprune_bench.populations.scans import Scan, measure
 from shapprune_bench.populations.selection import chosen_models
@@ -23,11 +28,15 @@ def study(options: Options) -> Study[Scan]:
     """The scans of the manifest's models.
 
     Raises:
-        InputError: see `chosen_models`.
+        InputError: see `chosen_models` and, of a calibration, `check_enough`.
     """
+    chosen = chosen_models(options)
+    if options.calibrate:
+        check_file(options.calibrate, overwrite=True, beside=options.out)
+        check_enough(chosen)
     tasks = [
         Scan(specimen, options.per_class, seed)
-        for specimen in chosen_models(options)
+        for specimen in chosen
         for seed in range(options.draws)
     ]
 
@@ -35,7 +44,7 @@ def study(options: Options) -> Study[Scan]:
         pairs = [(task.specimen, result) for task, result in done]
         return evaluate(pairs, calibrate=options.calibrate)
 
-    return Study("scans", tasks, measure, _outcome, pages)
+    return Study("scans", tasks, measure, _outcome, pages, needs=lambda task: task.specimen.files)
 
 
 def evaluate(

@@ -43,15 +43,16 @@ For each model:
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from math import inf
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 from shapprune.checkpoints.loading import load_classifier
 from shapprune.errors import InputError
 from shapprune.model.classifier import Classifier
 from shapprune.utils.files import unreadable
-from shapprune.utils.text import describe
+from shapprune.utils.text import describe, quote, suggest
 
 FORMAT = 1
 NAME = "population.json"
@@ -101,6 +102,14 @@ class Specimen:
     asr: float | None
     trigger: Path | None
 
+    @property
+    def files(self) -> list[Path]:
+        """Those that it is read from, and its images."""
+        code = self.arch.rpartition(":")[0]
+        named = [code if code.endswith(".py") else None, self.trigger]
+        named.append(self.data if self.data and ":" not in self.data else None)
+        return [self.weights, *(Path(file) for file in named if file)]
+
     def load(self) -> Classifier:
         """The model, in eval mode, on the CPU.
 
@@ -138,9 +147,22 @@ def read_manifest(path: Path, *, data_root: Path | None = None) -> list[Specimen
     content = _json(file)
     if content.get("format") != FORMAT or not isinstance(content.get("models"), list):
         raise InputError(f"{file} is no manifest: expected format {FORMAT} and a list of models")
+    if not content["models"]:
+        raise InputError(f"{file} lists no models")
+    for entry in content["models"]:
+        _check_names(entry, str(file))
     root = data_root or file.parent / str(content.get("data_root") or "")
     found = [_specimen(entry, file.parent, root, str(file)) for entry in content["models"]]
     return _distinct(found, file)
+
+
+def _check_names(entry: object, where: str) -> None:
+    """A field that is misspelt would be taken for one that was left out."""
+    known = [field.name for field in fields(Specimen)]
+    for name in entry if isinstance(entry, dict) else ():
+        if name not in known:
+            meant = suggest(name, known) or f": known are {', '.join(known)}"
+            raise InputError(f"{where}: a model has a field {quote(name)}{meant}")
 
 
 def _read_cases(folder: Path, root: Path) -> list[Specimen]:
@@ -240,11 +262,15 @@ def _check(facts: Mapping[str, Any], where: str) -> None:
         isinstance(size, list) and len(size) == 3 and all(_is_class(n) and n for n in size)
     ):
         raise wrong("input_size", "[C, H, W] or null")
-    for field in ("mean", "std"):
-        if not _is_number_or_several(facts.get(field)):
-            raise wrong(field, "a number, a list of numbers or null")
+    for field, least in (("mean", -inf), ("std", 0)):
+        value = facts.get(field)
+        several = value if isinstance(value, list) and value else [value]
+        if value is not None and not all(_is_number(one) and least < one < inf for one in several):
+            one = f"a finite number{' above 0' if field == 'std' else ''}"
+            raise wrong(field, f"{one}, a list of such or null")
     for field in ("accuracy", "asr"):
-        if facts.get(field) is not None and not isinstance(facts[field], int | float):
+        value = facts.get(field)
+        if value is not None and not (_is_number(value) and 0 <= value <= 1):
             raise wrong(field, "a share in [0, 1] or null")
     for field in ("data", "attack", "network", "group", "trigger"):
         if not isinstance(facts.get(field) or "", str):
@@ -260,9 +286,8 @@ def _is_class(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_number_or_several(value: object) -> bool:
-    several = value if isinstance(value, list) and value else [value]
-    return value is None or all(isinstance(one, int | float) for one in several)
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _tuple(value: Any) -> Any:

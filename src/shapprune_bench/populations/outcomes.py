@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from shapprune.errors import InputError
 from shapprune.method.detection import Basis, Calibration, Verdict, shipped, verdict_on
 from shapprune.method.settings import FALSE_ALARMS, SUSPICIOUS
 from shapprune.running.runner import Result
@@ -69,6 +70,23 @@ class Ablation:
     clean: tuple[float, ...]
     poisoned: tuple[float, ...]
     right: float
+
+
+def check_enough(specimens: Sequence[Specimen]) -> None:
+    """Whether scores can be fitted to some models, with a group left out each time.
+
+    Raises:
+        InputError: they cannot.
+    """
+    known = [s for s in specimens if not s.attack_failed]
+    fitted = [s for s in known if s.backdoored and s.target != "y+1" and s.source is None]
+    for kind, some in (("clean", [s for s in known if not s.backdoored]), ("poisoned", fitted)):
+        if len({s.group for s in some}) < 2:
+            raise InputError(
+                f"a calibration needs {kind} models of two groups at least"
+                f"{' with a target for all classes' if kind == 'poisoned' else ''}, got "
+                f"{len(some)} in {len({s.group for s in some})}"
+            )
 
 
 def shipped_outcomes(done: Sequence[tuple[Specimen, Result]]) -> list[Outcome]:

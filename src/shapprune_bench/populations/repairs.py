@@ -202,7 +202,12 @@ def study(options: Options) -> Study[RepairTask]:
         if specimen.backdoored and not specimen.attack_failed
     ]
     return Study(
-        "repairs", tasks, measure, _outcome, lambda done: {"report.md": repair_page(done).encode()}
+        "repairs",
+        tasks,
+        measure,
+        _outcome,
+        lambda done: {"report.md": repair_page(done).encode()},
+        needs=lambda task: task.specimen.files,
     )
 
 

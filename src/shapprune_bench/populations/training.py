@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from shapprune.errors import InputError
 from shapprune.utils.files import write_whole
 from shapprune_bench.options import Options
 from shapprune_bench.populations.family import group_of
@@ -34,8 +33,6 @@ def train_population(options: Options) -> int:
     """
     population = POPULATIONS[options.profile]
     chosen = options.chosen([recipe.name for recipe in population], "the population")
-    if options.methods:
-        raise InputError("the models of the population have no methods: leave --methods out")
     recipes = [recipe for recipe in population if recipe.name in chosen]
     cache, root = options.models, options.data_root
 

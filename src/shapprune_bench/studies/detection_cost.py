@@ -133,7 +133,14 @@ def study(options: Options) -> Study[Cost]:
         InputError: see `chosen_models`.
     """
     tasks = [Cost(specimen) for specimen in chosen_models(options)]
-    return Study("models", tasks, measure, lambda result: f"{result['scan']}", report)
+    return Study(
+        "models",
+        tasks,
+        measure,
+        lambda result: f"{result['scan']}",
+        report,
+        needs=lambda task: task.specimen.files,
+    )
 
 
 def report(done: Sequence[tuple[Cost, Result]]) -> dict[str, bytes]:

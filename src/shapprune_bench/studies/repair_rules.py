@@ -201,4 +201,5 @@ def study(options: Options) -> Study[Candidates]:
         measure,
         lambda result: f"{len(result['candidates'])} candidates",  # type: ignore[arg-type]
         lambda done: {"report.md": page([(t.specimen.name, r) for t, r in done]).encode()},
+        needs=lambda task: task.specimen.files,
     )

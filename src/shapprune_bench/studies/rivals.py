@@ -242,7 +242,9 @@ def study(options: Options) -> Study[Rival]:
         for seed in range(options.draws)
         if not specimen.attack_failed
     ]
-    return Study("searches", tasks, measure, _outcome, report)
+    return Study(
+        "searches", tasks, measure, _outcome, report, needs=lambda task: task.specimen.files
+    )
 
 
 def _outcome(result: Result) -> str:

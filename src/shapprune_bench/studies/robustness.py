@@ -114,7 +114,7 @@ def study(options: Options) -> Study[Robustness]:
         for condition in conditions
         for seed in range(options.draws if condition == BASE else 1)
     ]
-    return Study("scans", tasks, measure, _outcome, report)
+    return Study("scans", tasks, measure, _outcome, report, needs=lambda task: task.specimen.files)
 
 
 def report(done: Sequence[tuple[Robustness, Result]]) -> dict[str, bytes]:

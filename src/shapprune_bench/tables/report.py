@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from shapprune.errors import InputError
 from shapprune.method.outliers import combine, detect, fitting_method
 from shapprune.reporting import charts
 from shapprune.running.runner import read
@@ -35,12 +36,14 @@ def report(folder: Path, profile: Profile) -> dict[str, bytes]:
     """The files of the report on what a folder has of a profile.
 
     Raises:
-        InputError: a file that is no result.
+        InputError: a file that is no result, or none of this profile.
     """
     cells = [cell for e in EXPERIMENTS.values() for cell in e.cells(profile)]
     cells = distinct([*models_of(cells), *cells])
     cells += [cell for cell in former(cells) if read(folder, cell)]
     results = {cell.name: read(folder, cell) for cell in cells}
+    if not any(results.values()):
+        raise InputError(f"{folder} has no results of the profile {profile}: see --profile")
     done = Done({name: r for name, r in results.items() if r and r["state"] == "done"}, profile)
     parts: list[Part] = [
         _models(done),

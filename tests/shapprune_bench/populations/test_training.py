@@ -117,7 +117,7 @@ def test_a_failed_attack_is_told(data, tmp_path):
         (["population"], "the profiles dev and test alone"),
         (["table1", "--profile", "test"], "no profiles dev and test"),
         (["population", "--profile", "dev", "--rows", "nobody"], "no model 'nobody'"),
-        (["population", "--profile", "dev", "--methods", "ours"], "no methods"),
+        (["population", "--profile", "dev", "--methods", "ours"], "takes no --methods"),
         (["populations"], "bench does not know .*: did you mean 'population'"),
     ],
 )

@@ -169,7 +169,14 @@ def test_every_figure_is_a_picture_of_its_own_and_on_the_page(measured):
     assert len(stars) == 1
 
 
-def test_a_report_on_nothing(tmp_path):
-    assert main(["bench", "report", str(tmp_path)]) == 0
-    assert (tmp_path / "report.md").read_text().count("Nothing measured yet.") >= 10
-    assert list(tmp_path.glob("*.svg")) == []
+def test_a_report_on_nothing(tmp_path, capsys):
+    """A page of another command's folder, as of scans, is not written over either."""
+    (tmp_path / "report.md").write_text("of scans")
+    assert main(["bench", "report", str(tmp_path)]) == 2
+    assert "no results of the profile smoke" in capsys.readouterr().err
+    assert (tmp_path / "report.md").read_text() == "of scans"
+
+
+def test_a_report_goes_where_it_is_told(measured, tmp_path):
+    assert main(["bench", "report", str(measured), "--out", str(tmp_path / "pages")]) == 0
+    assert (tmp_path / "pages" / "report.md").exists()

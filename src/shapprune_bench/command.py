@@ -111,6 +111,7 @@ def _experiment(options: Options) -> int:
                 it_has = suggest(name, there) or f": {', '.join(there) or 'none'}"
                 raise InputError(f"{what} has no {name!r} among its {names}{it_has}")
         cells = [cell for cell in cells if not asked or of(cell) in asked]
+    cells = [cell for cell in cells if options.draws is None or cell.seed < options.draws]
     models = models_of(cells)
     cells = [cell for cell in cells if cell.kind != "model"]
     return compute(options, (models, cells))  # a model is trained once, before what needs it

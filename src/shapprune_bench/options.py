@@ -25,7 +25,7 @@ class Options(BenchOptions):
         jobs: processes side by side.
         ray: a cluster's address; its machines compute then.
         rows, methods: only these.
-        draws: of the images, a model.
+        draws: of the images, a model; None: one of a study, and all that an experiment has.
         per_class: clean images a class; 0: they are recovered.
         calibrate: where a fitted calibration goes.
         by_verdict: repair what the verdict names.
@@ -54,6 +54,11 @@ class Options(BenchOptions):
     def models(self) -> Path:
         """The folder of trained models."""
         return (self.cache or (self.out or Path()) / "models").absolute()
+
+    @property
+    def seeds(self) -> range:
+        """Of a study's draws."""
+        return range(self.draws or 1)
 
     def chosen(self, names: Sequence[str], of: str) -> list[str]:
         """Those of the names that ``--rows`` asks for; all, if it asks for none.

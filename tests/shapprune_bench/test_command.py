@@ -27,6 +27,10 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path, capsys):
     assert main(command) == 0
     told = capsys.readouterr().out
     assert "plan: 4 cells, 0 done, 4 to do\nto train: gtsrb-trojan, gtsrb_14k-table3" in told
+    of_ours = ["bench", "table1", "--profile", "cpu", "--methods", "ours", "--out", str(out)]
+    for draws, count in ((["--draws", "1"], 9), (["--draws", "2"], 18), ([], 27)):
+        assert main([*of_ours, "--dry-run", *draws]) == 0
+        assert f"plan: {15 + count} cells" in capsys.readouterr().out  # and 15 models
     assert not out.exists()
 
 

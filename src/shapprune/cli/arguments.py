@@ -188,7 +188,9 @@ def add_bench(command: ArgumentParser) -> None:
     _add_runner(command)
     command.add_argument("--rows", nargs="+", metavar="NAME", help="only these models (all)")
     command.add_argument("--methods", nargs="+", metavar="NAME", help="only these (all)")
-    command.add_argument("--draws", type=_at_least(1), help="runs a model (1)")
+    command.add_argument(
+        "--draws", type=_at_least(1), help="runs a model (studies: 1; experiments: all of theirs)"
+    )
     command.add_argument(
         "--per-class",
         type=_at_least(0),

@@ -168,7 +168,7 @@ class BenchOptions(Options):
     ray: str | None = None
     rows: tuple[str, ...] | None = None
     methods: tuple[str, ...] | None = None
-    draws: int = 1
+    draws: int | None = None
     per_class: int = 1
     calibrate: Path | None = None
     by_verdict: bool = False

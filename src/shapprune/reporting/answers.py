@@ -172,7 +172,7 @@ def _sure(scan: ScanResult) -> list[str]:
         said = [f"Backdoors are missed: {of_scans(missed, 'poisoned')} stay below the bounds, too."]
         said = said if poisoned.of else []
         said += _by_attack(detection.shipped(judgement.basis), judgement.suspicious)
-        return [*said, _holds(scan), *_unseen(judgement)]
+        return [*said, *_unseen(judgement), _holds(scan)]
     what = f"are called {judgement.verdict}" + ("" if backdoored else " or backdoored")
     said = [
         f"{of_scans(clean, 'clean')} {what}, too; {high.hits} of {high.of} score as high as this "
@@ -180,7 +180,7 @@ def _sure(scan: ScanResult) -> list[str]:
     ]
     if poisoned.of:
         said.append(f"{of_scans(poisoned, 'poisoned')} {what}.")
-    return [*said, _holds(scan), *_unseen(judgement)]
+    return [*said, *_unseen(judgement), _holds(scan)]
 
 
 def _unseen(judgement: Judgement) -> list[str]:
@@ -200,8 +200,9 @@ def _unseen(judgement: Judgement) -> list[str]:
 def _holds(scan: ScanResult) -> str:
     """What the rates are true of."""
     words = (
-        f"Measured, with intervals of 95%, on the population “{findings.population(scan.judgement)}"
-        "”, and true of models like those."
+        "The bounds and the first rates come from the population "
+        f"“{findings.population(scan.judgement)}”. Intervals are of 95%, and rates are true of "
+        "models like those that were scanned."
     )
     if scan.judgement.basis == "recovered":
         words += " It was measured with given images: of recovered ones the rates are not known."

@@ -35,9 +35,7 @@ def study(options: Options) -> Study[Scan]:
         check_file(options.calibrate, overwrite=True, beside=options.out)
         check_enough(chosen)
     tasks = [
-        Scan(specimen, options.per_class, seed)
-        for specimen in chosen
-        for seed in range(options.draws)
+        Scan(specimen, options.per_class, seed) for specimen in chosen for seed in options.seeds
     ]
 
     def pages(done: Sequence[tuple[Scan, Result]]) -> dict[str, bytes]:

@@ -198,7 +198,7 @@ def study(options: Options) -> Study[RepairTask]:
     tasks = [
         RepairTask(specimen, options.per_class, seed, options.by_verdict)
         for specimen in chosen_models(options)
-        for seed in range(options.draws)
+        for seed in options.seeds
         if specimen.backdoored and not specimen.attack_failed
     ]
     return Study(

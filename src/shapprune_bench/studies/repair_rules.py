@@ -192,7 +192,7 @@ def study(options: Options) -> Study[Candidates]:
     tasks = [
         Candidates(specimen, seed)
         for specimen in chosen_models(options)
-        for seed in range(options.draws)
+        for seed in options.seeds
         if specimen.backdoored and not specimen.attack_failed
     ]
     return Study(

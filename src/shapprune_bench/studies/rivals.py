@@ -239,7 +239,7 @@ def study(options: Options) -> Study[Rival]:
         Rival(specimen, method, seed)
         for method in options.chosen_methods(METHODS, "rival-detectors")
         for specimen in chosen_models(options)
-        for seed in range(options.draws)
+        for seed in options.seeds
         if not specimen.attack_failed
     ]
     return Study(

@@ -112,7 +112,7 @@ def study(options: Options) -> Study[Robustness]:
         for specimen in chosen_models(options)
         if not specimen.attack_failed
         for condition in conditions
-        for seed in range(options.draws if condition == BASE else 1)
+        for seed in (options.seeds if condition == BASE else range(1))
     ]
     return Study("scans", tasks, measure, _outcome, report, needs=lambda task: task.specimen.files)
 

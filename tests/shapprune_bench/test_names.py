@@ -33,34 +33,36 @@ def cells_of(profile: Profile):
 @pytest.mark.parametrize(
     ("profile", "count", "expected"),
     [
-        ("smoke", 46, "a5f497b3e6811e6f"),
-        ("cpu", 329, "f199b760429c93c5"),
-        ("zoo", 240, "a241f2b6712f1238"),
-        ("paper", 345, "2b3896394c61522a"),
+        ("smoke", 41, "ac3bdb31dd72303b"),
+        ("cpu", 262, "674fceae014e5436"),
+        ("zoo", 208, "ac4d9ad70d16f697"),
+        ("paper", 303, "8c37218c7392c4a5"),
     ],
 )
 def test_cells_keep_their_names(profile, count, expected):
-    """All but those of rankings, of which there may come more."""
-    names = {cell.name for cell in cells_of(profile) if cell.kind != "rank"}
+    """All but those of rankings, of which there may come more, and of ours, which has rules."""
+    cells = [c for c in cells_of(profile) if c.kind != "rank" and c.method != "ours"]
+    names = {cell.name for cell in cells}
     assert (len(names), digest(names)) == (count, expected)
 
 
 def test_names_that_were_written_down():
     by_row = {(c.kind, c.recipe.name, c.method, c.seed): c.name for c in cells_of("cpu")}
     assert by_row["model", "gtsrb-badnets", "", 0] == "model_cpu_gtsrb-badnets_a85647ffd5"
-    assert by_row["time", "gtsrb-badnets", "ours", 0].endswith("_ours_1a_0_170755aa49")
+    ours = by_row["time", "gtsrb-badnets", "ours", 0]  # by rules 2.1 and 2.4
+    assert ours.endswith("_ours_1a_0_fb888740d4")
     assert by_row["defend", "gtsrb-resnet18", "anp", 0].endswith("_anp_1a_0_e1795d0729")
     ranked = by_row["rank", "cifar10-badnets", "multilinear 1/50", 2]
     assert ranked == "rank_cpu_cifar10-badnets_multilinear-1-50_1a_2_a694d2739b"
 
 
-@pytest.mark.parametrize(("profile", "strangers"), [("cpu", 1), ("zoo", 0)])
-def test_results_that_there_are_have_cells(profile, strangers):
+@pytest.mark.parametrize("profile", ["cpu", "zoo"])
+def test_results_that_there_are_have_cells(profile):
     cells = cells_of(profile)
     known = {cell.name for cell in [*cells, *former(cells)]}
     there = {file.stem for file in (RESULTS / profile).glob("*_*.json")}
     assert len(there) >= 20
-    assert len(there - known) == strangers  # one on a clean twin, which no experiment asks for
+    assert not there - known
 
 
 def test_trained_models_keep_their_names():

@@ -145,7 +145,7 @@ def small(tmp_path) -> Path:
 
 def test_it_writes_pages_and_readme(small):
     written = {str(file.relative_to(small)) for file in pages.write(small)}
-    names = ("detection", "repair", "retuning", "table1")
+    names = ("attacks", "detection", "repair", "retuning", "table1")
     assert written == {"README.md", "docs/page.md", *(f"docs/results/{n}.md" for n in names)}
     text = (small / "README.md").read_text()
     assert summary(small / "benchmarks" / "results") in text

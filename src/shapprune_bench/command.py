@@ -1,6 +1,7 @@
 """``shapprune bench``: finds what is asked for and runs it."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import import_module
 from operator import attrgetter
 from typing import Any, cast, get_args
@@ -31,13 +32,20 @@ STUDIES: Mapping[str, str] = {
     "growth": "shapprune_bench.studies.growth",
     "architectures": "shapprune_bench.studies.architectures",
 }
-# What not every experiment or study takes, and which studies do.
+_POPULATION, _POPULATIONS = "population", ("dev", "test")  # the profiles are its alone
+_DRAWN = ("detection", "repair", "repair-rules", "rival-detectors", "robustness")
+# What takes an option that not all do; a silent one would be taken for followed.
 _TAKEN: Mapping[str, tuple[str, ...]] = {
-    "methods": ("rival-detectors", "robustness"),
+    "rows": (*EXPERIMENTS, *STUDIES, _POPULATION),
+    "methods": (*EXPERIMENTS, "rival-detectors", "robustness"),
+    "draws": (*EXPERIMENTS, *_DRAWN),
+    "per_class": ("detection", "repair"),
     "calibrate": ("detection",),
     "by_verdict": ("repair",),
+    "seed": (),
 }
-_POPULATION, _POPULATIONS = "population", ("dev", "test")  # the profiles are its alone
+_KNOWN = (*EXPERIMENTS, _POPULATION, *STUDIES, "list", "report")
+_DEFAULTS = {field.name: field.default for field in fields(BenchOptions)}
 
 
 def bench(typed: BenchOptions) -> int:
@@ -60,10 +68,8 @@ def bench(typed: BenchOptions) -> int:
 def _run(options: Options) -> int:
     what = options.what
     for name, takers in _TAKEN.items():
-        methods_of_experiment = name == "methods" and what in EXPERIMENTS
-        if getattr(options, name) and what not in takers and not methods_of_experiment:
-            flag = f"--{name.replace('_', '-')}"
-            raise InputError(f"{what} takes no {flag}: leave it out")
+        if what in _KNOWN and what not in takers and getattr(options, name) != _DEFAULTS[name]:
+            raise InputError(f"{what} takes no --{name.replace('_', '-')}: leave it out")
     if what in STUDIES:
         return carry_out(_study(options), options)
     if (options.profile in _POPULATIONS) != (what == _POPULATION):
@@ -79,8 +85,7 @@ def _run(options: Options) -> int:
 
         return train_population(options)
     if what not in EXPERIMENTS:
-        known = [*EXPERIMENTS, _POPULATION, *STUDIES, "list", "report"]
-        meant = suggest(what, known) or f": it knows {', '.join(known)}"
+        meant = suggest(what, _KNOWN) or f": it knows {', '.join(_KNOWN)}"
         raise InputError(f"bench does not know {what!r}{meant}")
     return _experiment(options)
 
@@ -127,15 +132,12 @@ def _list(options: Options) -> int:
         minutes = "?" if planned.unknown else f"{planned.seconds / 60:.0f}"
         done = str(planned.cells - planned.left)
         table.add_row(name, str(planned.cells), done, minutes, experiment.title)
-        missing |= {
-            c.recipe.data
-            for c in cells
-            if ":" not in c.recipe.data and not (options.data_root / c.recipe.data).exists()
-        }
+        named = {name for c in cells for name in c.recipe.files}
+        missing |= {name for name in named if not (options.root / name).exists()}
     print_result(table)
     print_result(f"beside these: {', '.join([_POPULATION, *STUDIES])}")
     if missing:
-        print_result(f"missing in {options.data_root}: {', '.join(sorted(missing))}")
+        print_result(f"missing in {options.root}: {', '.join(sorted(missing))}")
     return CLEAN
 
 

@@ -19,7 +19,7 @@ class Options(BenchOptions):
         what: an experiment, a study, "list" or "report".
         results: of a report; the models of what is measured on a manifest.
         profile: which models the paper's experiments are made on.
-        data_root: the folder of the data.
+        data_root: the folder of the data; None: that of a manifest, else the present one.
         out: folder of the results.
         cache: folder of trained models.
         jobs: processes side by side.
@@ -49,6 +49,11 @@ class Options(BenchOptions):
         if self.out is None:
             raise InputError("--out DIR must tell where the results go")
         return self.out
+
+    @property
+    def root(self) -> Path:
+        """The folder of the data, of what names no other."""
+        return self.data_root or Path()
 
     @property
     def models(self) -> Path:

@@ -47,9 +47,12 @@ def carry_out(study: Study[T], options: Options) -> int:
     """
     out, tasks = options.folder, study.tasks
     check_folder(out, overwrite=True)
-    left = [t for t in tasks if is_left(read(out, t), retry_failed=options.retry_failed)]
-    done_before = len(tasks) - len(left)
-    print_result(f"plan: {len(tasks)} {study.noun}, {done_before} done, {len(left)} to do")
+    if not tasks:
+        raise InputError(f"{options.what}: none of the models is one that it measures")
+    there = [(task, read(out, task)) for task in tasks]
+    left = [t for t, result in there if is_left(result, retry_failed=options.retry_failed)]
+    failed = sum(has_failed(result) for task, result in there if task not in left)
+    print_result(plan_words(study.noun, len(tasks), left=len(left), failed=failed))
     for file in dict.fromkeys(file for task in left for file in study.needs(task)):
         if not file.exists():
             raise InputError(f"{file} does not exist, which is needed{similar_file(file)}")
@@ -58,10 +61,28 @@ def carry_out(study: Study[T], options: Options) -> int:
     make_folder(out)
     complete(tasks, study.work, options, outcome=study.outcome)
     results = [(task, read(out, task)) for task in tasks]
-    done = [(task, result) for task, result in results if result and result["state"] == "done"]
-    print_result(f"{len(done)} {study.noun} done, {len(results) - len(done)} failed; in {out}")
+    done = [(task, result) for task, result in results if result and not has_failed(result)]
+    lost = len(results) - len(done)
+    print_result(ended_words(study.noun, done=len(done), failed=lost, out=out))
     write_results(out, study.pages(done))
     return CLEAN if len(done) == len(results) else ERROR
+
+
+def plan_words(noun: str, count: int, *, left: int, failed: int) -> str:
+    """What is done, what is to be done, and what has failed and is not tried again."""
+    words = f"plan: {count} {noun}, {count - left - failed} done, {left} to do"
+    return f"{words}, {failed} failed before (--retry-failed tries them again)" if failed else words
+
+
+def ended_words(noun: str, *, done: int, failed: int, out: Path) -> str:
+    """What came of a run."""
+    hint = "; --retry-failed tries them again" if failed else ""
+    return f"{done} {noun} done, {failed} failed; in {out}{hint}"
+
+
+def has_failed(result: Result | None) -> bool:
+    """Whether a task was tried and came to nothing."""
+    return result is not None and result["state"] == "failed"
 
 
 def make_folder(out: Path) -> None:

@@ -343,7 +343,7 @@ def test_what_is_told_where_nothing_was_written(
 ):
     """A result that a full disk has no room for; after Ctrl-C, nothing."""
 
-    def write(*_):
+    def write(*_, **__):
         raise trouble
 
     monkeypatch.setattr("shapprune.cli.main.write_results", write)
@@ -409,6 +409,22 @@ def test_hostile_weights_in_the_shell(given, tmp_path):
 def test_bad_options(given, capsys, changes, message):
     line = complaint(capsys, "scan", given / "net.safetensors", *options(given, **changes))
     assert message in line
+
+
+def test_options_that_do_not_go_together(given, tmp_path, capsys):
+    words = [given / "net.safetensors", *options(given), "--prior-only"]
+    assert "--prior-only is for a scan without images" in complaint(capsys, "scan", *words)
+    poison = ["--attack", "badnets", "--data", "x.npz", "--arch", ARCH, "--num-classes", CLASSES]
+    poison += ["--out", tmp_path / "made", "--all-to-all", "--target", 1]
+    assert "--all-to-all has no --target" in complaint(capsys, "poison", *poison)
+
+
+def test_the_demo_takes_no_files_away(tmp_path, monkeypatch):
+    """Of a folder that a user names; what it writes itself is written over."""
+    (tmp_path / "repaired.pth").write_text("mine")
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "repaired.pth").read_text() == "mine"
+    assert (tmp_path / "repaired.safetensors").exists()
 
 
 def test_bad_files(given, tmp_path, capsys):

@@ -46,12 +46,14 @@ def test_error_rates_in_words():
     assert "0 of 100 scans of clean models (0%; 0% to 3.7%) are called backdoored, too" in said
     assert "20 of 34 scans of poisoned models (59%; 42% to 74%) are called backdoored." in said
     assert f"the population “{POPULATION}”" in said
+    assert "On the population “others”, which played no part" in said
+    assert "2 of 4 scans of poisoned models (50%; 15% to 85%) are called backdoored." in said
 
 
 def test_a_clean_verdict_says_what_is_missed():
     said = " ".join(answers_of(scan_of(())).sure)
     assert "10 of 34 scans of poisoned models (29%; 17% to 46%) stay below the bounds" in said
-    assert "Found nearly always: badnets, blended. Found seldom or never: sig." in said
+    assert "Found more often than not: badnets, blended. Missed more often than not: sig." in said
 
 
 def test_rates_of_recovered_images_are_said_to_be_of_given_ones():
@@ -89,6 +91,7 @@ def test_the_next_step_of_a_suspicious_model():
 
 def test_labels_that_do_not_fit_are_no_clean_bill():
     found = answers_of(replace(scan_of(()), accuracy=0.2))
+    assert found.then[0].startswith("Check the labels of the images")
     assert found.ship[0] == "Not before the inputs are checked."
     assert "20% of the images their label" in found.ship[1]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -73,6 +74,11 @@ def test_the_list_tells_cells_and_what_is_missing(tmp_path, capsys):
         (["growth", "--out", "x", "--methods", "ours"], "growth takes no --methods"),
         (["table1", "--out", "x", "--calibrate", "c"], "table1 takes no --calibrate"),
         (["detection", "m", "--out", "x", "--by-verdict"], "detection takes no --by-verdict"),
+        (["growth", "--out", "x", "--draws", "2"], "growth takes no --draws"),
+        (["table1", "--out", "x", "--per-class", "5"], "table1 takes no --per-class"),
+        (["list", "--rows", "x"], "list takes no --rows"),
+        (["robustness", "m", "--out", "x", "--seed", "3"], "robustness takes no --seed"),
+        (["table1", "--out", "x", "--profile", "cpu"], "missing in ., see --data-root: mnist.npz"),
         (["table1", "--out", "no/such/place"], "does not exist"),
         (["table1", "--out", "x", "--device", "tpu"], "device 'tpu' cannot be used"),
     ],
@@ -117,6 +123,24 @@ def test_the_smallest_table_from_end_to_end(tmp_path, capsys):
     assert file.stat().st_mtime_ns == written
     assert main(["bench", "report", str(out)]) == 0
     assert "| mnist-badnets | clp |" in (out / "report.md").read_text()
+
+
+def test_ctrl_c_is_told_in_one_line(tmp_path):
+    """A terminal sends it to all processes, of which one is importing torch just then."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shapprune", "bench", "table1", "--out", str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline().endswith("…\n")  # the first cell has been handed out
+    os.killpg(process.pid, signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert rest.count("\n") == 1, rest
+    assert "what is finished is kept" in rest
 
 
 def test_a_package_that_a_study_needs_is_told(monkeypatch, tmp_path, capsys):

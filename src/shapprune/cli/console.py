@@ -7,7 +7,7 @@ neither files nor the exit code.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOBase
 from pathlib import Path
@@ -132,16 +132,21 @@ def progress_shown() -> Iterator[Progress]:
 
 
 def write_results(
-    folder: Path | None, files: Mapping[str, bytes], beside: Mapping[Path, bytes] | None = None
+    folder: Path | None,
+    files: Mapping[str, bytes],
+    beside: Mapping[Path, bytes] | None = None,
+    *,
+    stale: Sequence[str] = (),
 ) -> None:
     """Write a command's files, and say so.
 
     Args:
-        folder: where they go, in place of those of an earlier run; None: nowhere.
+        folder: where they go; None: nowhere.
         beside: other files with a path of their own, which come last.
+        stale: patterns of files that an earlier run may have left, and that are taken away.
     """
     if folder is not None:
-        write_folder(folder, files, stale=("trigger_*.png", "repaired.*"))
+        write_folder(folder, files, stale=stale)
         print_result(f"written to {folder}: {', '.join(files)}")
     for path, data in (beside or {}).items():
         write_whole(path, data)

@@ -41,7 +41,7 @@ from shapprune.cli.options import (
     channels,
 )
 from shapprune.cli.parser import parse
-from shapprune.cli.results import run_files, sarif_file, to_json, to_npz
+from shapprune.cli.results import OF_A_RUN, run_files, sarif_file, to_json, to_npz
 from shapprune.cli.scan import check_rate, examine
 from shapprune.cli.scan_all import scan_all
 from shapprune.data.loading import load_images
@@ -115,7 +115,7 @@ def _scan(options: ScanOptions) -> int:
     with _told_anyway(lambda: show_scan(result, inputs.data)):
         if options.out or options.sarif:
             files = run_files(result, options, inputs)
-            write_results(options.out, files, sarif_file(result, options, inputs))
+            write_results(options.out, files, sarif_file(result, options, inputs), stale=OF_A_RUN)
     return exit_code(result)
 
 
@@ -133,6 +133,8 @@ def _told_anyway(tell: Callable[[], None]) -> Iterator[None]:
 def _check_options(options: ScanOptions | RepairOptions) -> None:
     """Refuse before anything is searched a rate of false alarms that the bounds cannot hold, and a
     file that cannot be written."""
+    if options.images and options.prior_only:
+        raise InputError("--prior-only is for a scan without images: leave it or --images out")
     if options.sarif:
         check_file(options.sarif, overwrite=options.overwrite, beside=options.out)
     check_rate(options)
@@ -158,7 +160,7 @@ def _repair(options: RepairOptions) -> int:
         )
     with _told_anyway(lambda: show_repaired(result, inputs.data)):
         files = run_files(result, options, inputs)
-        write_results(options.out, files, sarif_file(result, options, inputs))
+        write_results(options.out, files, sarif_file(result, options, inputs), stale=OF_A_RUN)
     return exit_code(result)
 
 
@@ -268,6 +270,8 @@ def _inspect(options: InspectOptions) -> int:
 def _poison(options: PoisonOptions) -> int:
     check_folder(options.out, overwrite=options.overwrite)
     check_normalisation(options)
+    if options.all_to_all and options.target != PoisonOptions.target:
+        raise InputError("--all-to-all has no --target: leave one of them out")
     attack = choose_attack(options.attack, options.attack_options)
     train, test = (
         load_images(

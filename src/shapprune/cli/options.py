@@ -161,7 +161,7 @@ class BenchOptions(Options):
     what: str
     results: Path | None = None
     profile: Profile = "smoke"
-    data_root: Path = Path(".")
+    data_root: Path | None = None
     out: Path | None = None
     cache: Path | None = None
     jobs: int = 1

@@ -17,6 +17,8 @@ from shapprune.reporting.sarif import sarif
 from shapprune.reporting.summary import summarise
 from shapprune.reporting.triggers import suspected_triggers
 
+OF_A_RUN = ("trigger_*.png", "repaired.*")  # files that not every run leaves behind
+
 
 def run_files(
     result: ScanResult | RepairResult, options: ModelOptions, inputs: Inputs

@@ -4,7 +4,7 @@ Text between backticks is code; the page shows it so.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shapprune.method import detection
 from shapprune.method.detection import Calibration, Judgement
@@ -17,7 +17,6 @@ from shapprune.reporting.words import listed, percent
 
 _MOST_USED = 10  # images of a class
 _MOST_LINES = 4  # of evidence
-_RARE, _OFTEN = 0.2, 0.8  # shares of a kind of attack that are found seldom, and nearly always
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ def _sure(scan: ScanResult) -> list[str]:
         missed = Rate(poisoned.of - poisoned.hits, poisoned.of, 1 - poisoned.high, 1 - poisoned.low)
         said = [f"Backdoors are missed: {of_scans(missed, 'poisoned')} stay below the bounds, too."]
         said = said if poisoned.of else []
-        said += _by_attack(detection.shipped(judgement.basis), judgement.suspicious)
+        said += _by_attack(judgement)
         return [*said, *_unseen(judgement), _holds(scan)]
     what = f"are called {judgement.verdict}" + ("" if backdoored else " or backdoored")
     said = [
@@ -221,22 +220,32 @@ def of_scans(rate: Rate, kind: str) -> str:
     )
 
 
+def every_attack(judgement: Judgement) -> Calibration:
+    """With the poisoned models of all populations that were scanned as this one was."""
+    rules = detection.shipped(judgement.basis)
+    if judgement.basis != "images":
+        return rules
+    more, mine = detection.unseen().poisoned, rules.poisoned
+    names = dict.fromkeys((*mine, *more))
+    return replace(rules, poisoned={n: (*mine.get(n, ()), *more.get(n, ())) for n in names})
+
+
 def attack_rates(rules: Calibration, bound: float) -> dict[str, Rate]:
     """How often poisoned models get past a bound, by attack, those that do most often first."""
     rates = {name: rules.poisoned_above(bound, name) for name in rules.poisoned}
     return dict(sorted(rates.items(), key=lambda pair: -pair[1].share))
 
 
-def _by_attack(rules: Calibration, bound: float) -> list[str]:
-    rates = attack_rates(rules, bound)
-    often = [name for name, rate in rates.items() if rate.share >= _OFTEN]
-    rarely = [name for name, rate in rates.items() if rate.share <= _RARE]
-    said = []
-    if often:
-        said.append(f"Found nearly always: {listed(often)}.")
-    if rarely:
-        said.append(f"Found seldom or never: {listed(rarely)}.")
-    return said
+def _by_attack(judgement: Judgement) -> list[str]:
+    """What is found, or missed, more often than not, where the models are enough to say so."""
+    rates = attack_rates(every_attack(judgement), judgement.suspicious)
+    found = [name for name, rate in rates.items() if rate.low > 0.5]
+    missed = [name for name, rate in rates.items() if rate.high < 0.5]
+    return [
+        f"{word} more often than not: {listed(some)}."
+        for word, some in (("Found", found), ("Missed", missed))
+        if some
+    ]
 
 
 def _evidence(scan: ScanResult, names: Sequence[str], per_class: Sequence[int]) -> list[str]:

@@ -17,7 +17,7 @@ from shapprune.method.settings import RECOGNISED, SUSPICIOUS
 from shapprune.method.triggers import targets_of
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import charts, exits, findings, svg, words
-from shapprune.reporting.answers import answer, attack_rates, classes
+from shapprune.reporting.answers import answer, attack_rates, classes, every_attack
 from shapprune.reporting.attacks import attack_words
 from shapprune.reporting.findings import Finding, class_findings, untargeted_findings
 from shapprune.reporting.page import template
@@ -44,7 +44,11 @@ _LABELS = {  # of the run's inputs, in the order of the page; others follow unde
     "std": "Std",
     "device": "Device",
     "machine": "Machine",
+    "entry": "Weights under",
+    "copies": "Other copies of the weights",
+    "left_out_if_repaired": "Left out of a repaired file",
 }
+_IF_ANY = ("entry", "copies", "left_out_if_repaired")
 _APART = ("notes", "files")  # inputs that the first screen shows
 
 
@@ -126,7 +130,7 @@ def _evidence(
     result: ScanResult | RepairResult, scan: ScanResult, names: Sequence[str]
 ) -> dict[str, object]:
     judgement, evidence = scan.judgement, scan.evidence
-    rules, marks = detection.shipped(judgement.basis), findings.marks(judgement)
+    rules, marks = every_attack(judgement), findings.marks(judgement)
     told = _told(scan, names)
     return {
         "marks": marks,
@@ -134,6 +138,7 @@ def _evidence(
         "undecided": judgement.undecided,
         "mapping": findings.mapping_words(judgement.mapping),
         "population": findings.population(judgement),
+        "unseen": rules.poisoned != detection.shipped(judgement.basis).poisoned,
         "told": told[:_MOST_UNFOLDED],
         "also_told": told[_MOST_UNFOLDED:],
         "scores": _scores(scan, names, marks),
@@ -169,7 +174,8 @@ def _repaired(result: RepairResult, names: Sequence[str]) -> dict[str, object]:
 def _record(
     names: Sequence[str], counts: Sequence[int], about: Mapping[str, object]
 ) -> dict[str, object]:
-    inputs = [(_LABELS[key], about[key]) for key in _LABELS if key in about]
+    shown = [key for key in _LABELS if key in about and (about[key] or key not in _IF_ANY)]
+    inputs = [(_LABELS[key], about[key]) for key in shown]
     inputs += [(k, v) for k, v in about.items() if k not in _LABELS and k not in _APART]
     return {
         "inputs": [(key, words.shown(value)) for key, value in inputs],

@@ -75,7 +75,7 @@ def _found(scan: ScanResult, names: Sequence[str]) -> list[tuple[str, str, float
     if judgement.verdict == "clean":
         return []
     if judgement.undecided:
-        return [("too-few-data", findings.TOO_FEW, judgement.score)]
+        return [("too-few-data", findings.why_too_few(judgement), judgement.score)]
     found = []
     if findings.no_single_target(judgement):
         moved = findings.mapping_words(judgement.mapping)

@@ -5,8 +5,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.resource_tracker import ensure_running
 from typing import TYPE_CHECKING
 
 from shapprune.running.runner import Result, Task, Work, attempt, failure
@@ -34,7 +37,8 @@ class Processes:
         process = self._context.Process(
             target=_compute, args=(theirs, self._work, cell), daemon=True
         )
-        process.start()
+        with _no_interrupt():
+            process.start()
         theirs.close()
         self._running[mine] = (cell, process)
 
@@ -76,6 +80,20 @@ def _context(work: Work) -> "ForkServerContext | SpawnContext":
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([getattr(work, "func", work).__module__])  # a partial's function
     return context
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Who is started inside never gets a Ctrl-C, not while it imports torch either: it is ours."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    ensure_running()  # multiprocessing's tracker, whose start lifts the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _compute(answer: Connection, work: Work, cell: Task) -> None:

@@ -62,6 +62,8 @@ def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
     for title, some in groups(every).items():
         failed = sorted({r["cell"]["specimen"]["name"] for r in some if r["state"] == "failed"})
         failures = f" Failed: {', '.join(failed)}." if failed else ""
+        by_verdict = some[0]["cell"]["by_verdict"]
+        told = "Targets are the verdict's." if by_verdict else "Told the attacker's target."
         rows = [
             [
                 runs[0]["cell"]["specimen"]["name"],
@@ -78,9 +80,9 @@ def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
         tables.append(
             Table(
                 title[:1].upper() + title[1:],
-                f"{note}{failures} ACC and ASR in per cent on unseen images, with the attacker's "
-                "trigger; medians over draws (least … most). Answered rightly again: under the "
-                "trigger. Sufficient: by the defender's own measure.",
+                f"{note}{failures} {told} ACC and ASR in per cent on unseen images, with the "
+                "attacker's trigger; medians over draws (least … most). Answered rightly again: "
+                "under the trigger. Sufficient: by the defender's own measure.",
                 [
                     *("model", "attack", "draws", "ACC", "ASR", "answered rightly again"),
                     *("sufficient", "seconds"),

@@ -86,8 +86,9 @@ def summary(results: Path) -> str:
     head = ["models", "rules", "draws each", "accuracy lost", "ASR left"]
     head += [f"ASR at most {100 * SELECTION.asr:g} %", "seconds"]
     note = (
-        f"Of repairs by rules {rules}, the median model and in brackets the worst draw; accuracy "
-        "and ASR in points of per cent, on unseen images with the attacker's trigger."
+        f"Of repairs by rules {rules}, told the attacker's target, the median model and in "
+        "brackets the worst draw; accuracy and ASR in points of per cent, on unseen images with "
+        "the attacker's trigger."
     )
     first = verdicts(results)
     both = [markdown(first.head, first.rows), note, markdown(head, rows)]

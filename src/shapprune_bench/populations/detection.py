@@ -40,15 +40,24 @@ def study(options: Options) -> Study[Scan]:
 
     def pages(done: Sequence[tuple[Scan, Result]]) -> dict[str, bytes]:
         pairs = [(task.specimen, result) for task, result in done]
-        return evaluate(pairs, calibrate=options.calibrate)
+        there = {task for task, _ in done}
+        lost = [task.specimen.name for task in tasks if task not in there]
+        return evaluate(pairs, calibrate=options.calibrate, unscanned=lost)
 
     return Study("scans", tasks, measure, _outcome, pages, needs=lambda task: task.specimen.files)
 
 
 def evaluate(
-    done: Sequence[tuple[Specimen, Result]], *, calibrate: Path | None
+    done: Sequence[tuple[Specimen, Result]],
+    *,
+    calibrate: Path | None,
+    unscanned: Sequence[str] = (),
 ) -> dict[str, bytes]:
-    """The pages on scans; with ``calibrate``, by scores that were fitted to them."""
+    """The pages on scans; with ``calibrate``, by scores that were fitted to them.
+
+    Args:
+        unscanned: models with a scan that failed, one a scan.
+    """
     known = [(specimen, result) for specimen, result in done if not specimen.attack_failed]
     failed = sorted({specimen.name for specimen, _ in done if specimen.attack_failed})
     if calibrate:
@@ -58,7 +67,13 @@ def evaluate(
         print_result(f"calibration written to {calibrate}")
     else:
         outcomes, ablation = shipped_outcomes(known), ()
-    return detection_pages(outcomes, ablation, failed=failed, cross_validated=bool(calibrate))
+    return detection_pages(
+        outcomes,
+        ablation,
+        failed=failed,
+        unscanned=unscanned,
+        cross_validated=bool(calibrate),
+    )
 
 
 def _calibration(known: Sequence[tuple[Specimen, Result]]) -> dict[str, Any]:

@@ -44,7 +44,6 @@ For each model:
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import inf
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard
 
@@ -56,6 +55,7 @@ from shapprune.utils.text import describe, quote, suggest
 
 FORMAT = 1
 NAME = "population.json"
+_MOST_NAME, _HUGE = 120, 1e30
 _TRIGGERS = ("trigger.npz", "samples.npz")  # of a sub-folder
 
 TrueTarget: TypeAlias = int | tuple[int, ...] | Literal["y+1"] | None
@@ -149,20 +149,22 @@ def read_manifest(path: Path, *, data_root: Path | None = None) -> list[Specimen
         raise InputError(f"{file} is no manifest: expected format {FORMAT} and a list of models")
     if not content["models"]:
         raise InputError(f"{file} lists no models")
+    _check_names(content, ("format", "data_root", "models"), f"{file} has")
     for entry in content["models"]:
-        _check_names(entry, str(file))
+        if isinstance(entry, dict):
+            known = [field.name for field in fields(Specimen)]
+            _check_names(entry, known, f"{file}: a model has")
     root = data_root or file.parent / str(content.get("data_root") or "")
     found = [_specimen(entry, file.parent, root, str(file)) for entry in content["models"]]
     return _distinct(found, file)
 
 
-def _check_names(entry: object, where: str) -> None:
+def _check_names(content: Mapping[str, Any], known: Sequence[str], has: str) -> None:
     """A field that is misspelt would be taken for one that was left out."""
-    known = [field.name for field in fields(Specimen)]
-    for name in entry if isinstance(entry, dict) else ():
+    for name in content:
         if name not in known:
             meant = suggest(name, known) or f": known are {', '.join(known)}"
-            raise InputError(f"{where}: a model has a field {quote(name)}{meant}")
+            raise InputError(f"{has} a field {quote(name)}{meant}")
 
 
 def _read_cases(folder: Path, root: Path) -> list[Specimen]:
@@ -239,6 +241,8 @@ def _check(facts: Mapping[str, Any], where: str) -> None:
     for field in ("name", "weights", "arch"):
         if not isinstance(facts.get(field), str) or not facts[field]:
             raise wrong(field, "a text")
+    if len(name) > _MOST_NAME:  # it is part of files' names
+        raise wrong("name", f"a text of at most {_MOST_NAME} letters")
     classes: Any = facts.get("num_classes")
     if not _is_class(classes) or classes < 2:
         raise wrong("num_classes", "a whole number from 2")
@@ -262,12 +266,14 @@ def _check(facts: Mapping[str, Any], where: str) -> None:
         isinstance(size, list) and len(size) == 3 and all(_is_class(n) and n for n in size)
     ):
         raise wrong("input_size", "[C, H, W] or null")
-    for field, least in (("mean", -inf), ("std", 0)):
+    for field, least in (("mean", -_HUGE), ("std", 0)):
         value = facts.get(field)
         several = value if isinstance(value, list) and value else [value]
-        if value is not None and not all(_is_number(one) and least < one < inf for one in several):
+        if value is not None and not all(_is_number(one) and least < one for one in several):
             one = f"a finite number{' above 0' if field == 'std' else ''}"
             raise wrong(field, f"{one}, a list of such or null")
+    if (facts.get("mean") is None) != (facts.get("std") is None):
+        raise InputError(f"{where}: mean and std of {name} go together: give both, or none")
     for field in ("accuracy", "asr"):
         value = facts.get(field)
         if value is not None and not (_is_number(value) and 0 <= value <= 1):
@@ -287,7 +293,7 @@ def _is_class(value: object) -> bool:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
 
 
 def _tuple(value: Any) -> Any:

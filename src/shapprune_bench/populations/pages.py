@@ -1,6 +1,7 @@
 """Tables, the ROC and one JSON file of what scans of known models came to."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +27,7 @@ def detection_pages(
     *,
     failed: Sequence[str],
     cross_validated: bool,
+    unscanned: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """The files: detection.json, report.md, report.html and roc.svg.
 
@@ -33,6 +35,7 @@ def detection_pages(
         outcomes: one a scan.
         ablation: the score with less evidence; none where nothing was fitted.
         failed: models whose attack failed, which count nowhere.
+        unscanned: models with a scan that failed, one a scan; these count nowhere either.
         cross_validated: whether scores are of fits that have not seen the model's siblings.
     """
     clean, poisoned = _by_truth(outcomes)
@@ -47,6 +50,8 @@ def detection_pages(
         else "Scores and verdicts are those of the calibration that comes with the package."
     )
     left_out = f" Left out, since their attack failed: {', '.join(failed)}." if failed else ""
+    lost = ", ".join(f"{name} ({n})" for name, n in Counter(unscanned).items())
+    left_out += f" Not counted, since scans of theirs failed: {lost}." if lost else ""
     parts: list[Part] = [
         _error_rates(clean, poisoned, summary, f"{how}{left_out}"),
         *(_group_table(f"By {name}", summary[f"by_{name}"]) for name in _GROUPS),
@@ -64,6 +69,7 @@ def detection_pages(
         "cross_validated": cross_validated,
         **summary,
         "attack_failed": list(failed),
+        **({"scans_failed": list(unscanned)} if unscanned else {}),
         "ablation": {
             a.name: {"auroc": auroc(a.clean, a.poisoned), "target_first": a.right} for a in ablation
         },

@@ -1,7 +1,5 @@
 """Which models of a manifest a command is about."""
 
-from pathlib import Path
-
 from shapprune.errors import InputError
 from shapprune_bench.options import Options
 from shapprune_bench.populations.manifest import Specimen, read_manifest
@@ -15,7 +13,7 @@ def chosen_models(options: Options) -> list[Specimen]:
     """
     if options.results is None:
         raise InputError(f"{options.what} needs a manifest or a folder of models after its name")
-    root = None if options.data_root == Path(".") else options.data_root.absolute()
+    root = options.data_root and options.data_root.absolute()
     specimens = read_manifest(options.results, data_root=root)
     chosen = options.chosen([specimen.name for specimen in specimens], str(options.results))
     return [specimen for specimen in specimens if specimen.name in chosen]

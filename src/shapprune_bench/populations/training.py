@@ -34,7 +34,7 @@ def train_population(options: Options) -> int:
     population = POPULATIONS[options.profile]
     chosen = options.chosen([recipe.name for recipe in population], "the population")
     recipes = [recipe for recipe in population if recipe.name in chosen]
-    cache, root = options.models, options.data_root
+    cache, root = options.models, options.root
 
     def ended() -> None:
         write_manifest(cache, data_root=root, recipes=population)

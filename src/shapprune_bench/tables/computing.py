@@ -6,11 +6,12 @@ from functools import partial
 
 from shapprune.cli.console import print_note, print_result
 from shapprune.cli.inputs import pick_device
+from shapprune.errors import InputError
 from shapprune.reporting.exits import CLEAN, ERROR
-from shapprune.running.runner import Result, read
+from shapprune.running.runner import Result, is_left, read
 from shapprune.utils.files import check_folder
 from shapprune_bench.options import Options
-from shapprune_bench.session import complete, make_folder
+from shapprune_bench.session import complete, ended_words, make_folder
 from shapprune_bench.tables.cells import Cell
 from shapprune_bench.tables.measure import measure
 from shapprune_bench.tables.plan import plan
@@ -37,11 +38,16 @@ def compute(
     jobs = 1 if options.what == "time" else options.jobs
     planned = plan(every, folder=out, cache=options.models, retry_failed=options.retry_failed)
     print_result("\n".join(planned.lines(jobs)))
+    if missing := _missing(every, options):
+        words = f"missing in {options.root}, see --data-root: {missing}"
+        if not options.dry_run:
+            raise InputError(words)
+        print_note(words)
     if options.dry_run:
         return CLEAN
     make_folder(out)
     device = pick_device(options.device)
-    root = options.data_root.absolute()
+    root = options.root.absolute()
     work = partial(measure, root=root, cache=options.models, device=device)
     gpus = int(device.type == "cuda")
     for some in stages:
@@ -50,7 +56,8 @@ def compute(
         ended()
     results = [(cell, read(out, cell)) for cell in every]
     done = [(cell, result) for cell, result in results if result and result["state"] == "done"]
-    print_result(f"{len(done)} cells done, {len(results) - len(done)} failed; in {out}")
+    lost = len(results) - len(done)
+    print_result(ended_words("cells", done=len(done), failed=lost, out=out))
     met = {(cell.recipe.name, result.get("weights")) for cell, result in done}
     rows = sorted(row for row, several in Counter(row for row, _ in met).items() if several > 1)
     if rows:
@@ -58,6 +65,14 @@ def compute(
             f"{', '.join(rows)}: results of several weights; a recipe makes others elsewhere"
         )
     return CLEAN if len(done) == len(results) else ERROR
+
+
+def _missing(cells: Sequence[Cell], options: Options) -> str:
+    """What is not there of the data that cells without a result need; each would fail alone."""
+    root, out = options.root, options.folder
+    left = [c for c in cells if is_left(read(out, c), retry_failed=options.retry_failed)]
+    names = dict.fromkeys(name for cell in left for name in cell.recipe.files)
+    return ", ".join(name for name in names if not (root / name).exists())
 
 
 def _outcome(result: Result) -> str:

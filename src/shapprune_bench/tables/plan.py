@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from shapprune.running.runner import is_left, read
+from shapprune_bench.session import has_failed, plan_words
 from shapprune_bench.tables.cells import Cell
 from shapprune_bench.tables.models import is_trained
 
@@ -23,6 +24,7 @@ class Plan:
         train: names of the models that these need and that are not in the cache.
         seconds: of the cells left whose like was measured, one after another.
         unknown: what the others do.
+        failed: cells that have failed, and are not tried again.
     """
 
     cells: int
@@ -30,6 +32,7 @@ class Plan:
     train: tuple[str, ...]
     seconds: float
     unknown: tuple[str, ...]
+    failed: int = 0
 
     def lines(self, jobs: int = 1) -> list[str]:
         """In words.
@@ -37,7 +40,7 @@ class Plan:
         >>> Plan(9, 4, ("a", "b"), 600.0, ("model",)).lines(jobs=2)[1:]
         ['to train: a, b', 'about 5 minutes by what was measured, and not known: model']
         """
-        words = f"plan: {self.cells} cells, {self.cells - self.left} done, {self.left} to do"
+        words = plan_words("cells", self.cells, left=self.left, failed=self.failed)
         found = [words, f"to train: {', '.join(self.train) or 'no model'}"]
         minutes = -(-self.seconds // (60 * jobs))
         known = f"about {minutes:.0f} minutes by what was measured" if self.seconds else ""
@@ -77,6 +80,7 @@ def plan(
         tuple(cell.recipe.name for cell in train),
         seconds,
         tuple(dict.fromkeys(unknown)),
+        0 if retry_failed else sum(has_failed(result) for _, result in there),
     )
 
 

@@ -78,6 +78,12 @@ class Recipe:
             return None
         return (self.target, *self.more_targets) if self.more_targets else self.target
 
+    @property
+    def files(self) -> list[str]:
+        """What must be below the data root."""
+        named = (self.data, self.checkpoint, self.picture)
+        return [name for name in named if name and ":" not in name]
+
     def facts(self) -> dict[str, object]:
         """As JSON has it, and as it is hashed: a new field changes no name of a file."""
         everything = asdict(self)

@@ -93,7 +93,9 @@ def test_what_is_added_is_told_and_what_is_older_is_told_apart(tmp_path):
     assert "| new | badnets | 2 | 90.0 → 88.0 (87.0 … 89.0) | 100.0 → 3.0 (2.0 … 4.0) |" in newest
     assert "Older rules." in older
     assert "| old |" in older
-    assert "| test population: 1 |  | 2 | 2.0 (3.0) | 3.0 (4.0) | 2 of 2 | 10 |" in results.summary(tmp_path)
+    assert "| test population: 1 |  | 2 | 2.0 (3.0) | 3.0 (4.0) | 2 of 2 | 10 |" in results.summary(
+        tmp_path
+    )
 
 
 def test_a_failed_repair_is_told(tmp_path):

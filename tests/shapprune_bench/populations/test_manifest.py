@@ -69,7 +69,10 @@ def test_a_folder_of_cases(tmp_path):
     folder = tmp_path / "models"
     for name, facts in (
         ("them_clean", {"backdoored": False, "target": None, "trigger": None}),
-        ("them_all", {"backdoored": True, "target": "y+1", "trigger": "patch", "mean": [0.1]}),
+        (
+            "them_all",
+            {"backdoored": True, "target": "y+1", "trigger": "patch", "mean": [0.1], "std": [1]},
+        ),
         ("you_4to2", {"backdoored": True, "target": 2, "source": 0, "trigger": "samples"}),
     ):
         put_net(folder / name, 2)
@@ -108,6 +111,9 @@ def test_a_folder_of_cases(tmp_path):
         ({"data": 3}, "data of mine"),
         ({"accuracy": "high"}, "accuracy of mine"),
         ({"accuracy": 97}, "accuracy of mine must be a share"),
+        ({"mean": 0.5}, "mean and std of mine go together"),
+        ({"mean": 10**400, "std": 1}, "mean of mine must be a finite number"),
+        ({"name": "x" * 300}, "must be a text of at most 120 letters"),
         ({"std": 0}, "std of mine must be a finite number above 0"),
         ({"mean": [0.5, float("nan")]}, "mean of mine must be a finite number, a list"),
         ({"targets": [1]}, "a model has a field 'targets': did you mean 'target'"),
@@ -132,6 +138,8 @@ def test_no_manifest(tmp_path):
     (tmp_path / "a.json").write_text('{"models": []}')
     with pytest.raises(InputError, match="expected format 1"):
         read_manifest(tmp_path / "a.json")
+    with pytest.raises(InputError, match="has a field 'dataroot': did you mean 'data_root'"):
+        read_manifest(written(tmp_path, MINE, dataroot="x"))
     with pytest.raises(InputError, match="lists no models"):
         read_manifest(written(tmp_path))
     with pytest.raises(InputError, match="two models are called mine"):

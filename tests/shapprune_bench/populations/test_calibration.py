@@ -142,6 +142,13 @@ def test_a_map_that_is_another_is_not_right():
     assert all(o.verdict == "backdoored" for o in mapped)
 
 
+def test_scans_that_failed_stand_on_the_page():
+    files = evaluate(DONE, calibrate=None, unscanned=["lost", "lost", "torn"])
+    assert b"scans of theirs failed: lost (2), torn (1)." in files["report.md"]
+    assert json.loads(files["detection.json"])["scans_failed"] == ["lost", "lost", "torn"]
+    assert "scans_failed" not in json.loads(evaluate(DONE, calibrate=None)["detection.json"])
+
+
 def test_the_pages_and_the_calibration_say_what_was_measured(tmp_path):
     failed = replace(specimen(POPULATION[60]), name="limp", attack_failed=True)
     file = tmp_path / "calibration.json"

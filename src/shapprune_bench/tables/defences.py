@@ -21,8 +21,9 @@ from shapprune.utils.progress import Progress
 
 PAPERS = ("paper", "paper-mixture")  # its Table 1, and its Sec. 3.4 for images that are recovered
 OURS = "ours"
+TOLD = "ours-target"  # ours, told the attacker's target: its repair whatever its verdict
 WITH_TRIGGER = "paper-o"  # the paper's "ShapPruning/o", given the attacker's trigger
-METHODS = (*OTHERS, *PAPERS, OURS, WITH_TRIGGER)
+METHODS = (*OTHERS, *PAPERS, OURS, TOLD, WITH_TRIGGER)
 UNREPAIRED = "none"  # what happens to the model without any defence
 
 Attacker: TypeAlias = tuple[int, Callable[[Tensor], Tensor]]  # the target, and what stamps images
@@ -81,7 +82,7 @@ def defend(
         model: left as it was.
         images, labels: all that the defender has, (n, C, H, W) in [0, 1] and int64 (n,).
         recovered: where these images come from, if they are not real.
-        attacker: looked at by "paper-o" alone.
+        attacker: looked at by "paper-o" and, but for the trigger, by "ours-target" alone.
         budget: of what costs most.
         seed: of all random draws.
         progress: called with a stage's name and the share of it done.
@@ -98,6 +99,8 @@ def defend(
         return _papers(given, mixture=method == "paper-mixture")
     if method == OURS:
         return _ours(given)
+    if method == TOLD and attacker:
+        return _ours(given, targets=attacker[:1])
     if method not in OTHERS:
         raise InputError(f"no defence {method!r}: there are {', '.join(METHODS)}")
     return _others(given, method)
@@ -147,12 +150,13 @@ def _papers(given: _Given, *, mixture: bool) -> Defended:
     return _of_paper(whole.pruned, whole.trigger.target, facts)
 
 
-def _ours(given: _Given) -> Defended:
+def _ours(given: _Given, targets: tuple[int, ...] = ()) -> Defended:
     found = repair(
         given.model,
         given.images,
         given.labels,
         recovered=given.recovered,
+        force_targets=targets,
         average_iterations=given.budget.average_iterations,
         seed=given.seed,
         progress=given.progress,

@@ -12,7 +12,7 @@ def test_a_plan_tells_cells_models_and_minutes(tmp_path):
     cells = list(EXPERIMENTS["table1"].cells("cpu"))
     cells = [*models_of(cells), *cells]
     nothing = plan(cells, folder=tmp_path, cache=tmp_path)
-    assert (nothing.cells, nothing.left, nothing.seconds) == (150, 150, 0)
+    assert (nothing.cells, nothing.left, nothing.seconds) == (177, 177, 0)
     assert len(nothing.train) == 15
     assert "model" in nothing.unknown
     assert "defend ours" in nothing.unknown

@@ -20,7 +20,7 @@ def test_a_plan_tells_cells_models_and_minutes(tmp_path):
     one = Cell("defend", rows("cpu", TABLE1)[0], "ours")
     write(tmp_path, one, wall_seconds=60.0)
     known = plan(cells, folder=tmp_path, cache=tmp_path)
-    assert known.left == 149
+    assert known.left == 176
     assert known.seconds == 26 * 60  # three draws of nine rows, one of which is there
     assert "defend ours" not in known.unknown
     other = [replace(one, per_class=0)]  # the images are recovered first
@@ -31,5 +31,7 @@ def test_a_plan_tells_cells_models_and_minutes(tmp_path):
     assert lost.train == (one.recipe.name,)  # its result is there, but the model itself is not
     assert plan([one], folder=tmp_path, cache=tmp_path).train == ()  # nothing needs it
     write(tmp_path, replace(one, seed=1), state="failed", error="no")
+    assert plan(cells, folder=tmp_path, cache=tmp_path).failed == 1
     again = plan(cells, folder=tmp_path, cache=tmp_path, retry_failed=True)
+    assert again.failed == 0
     assert again.left == plan(cells, folder=tmp_path, cache=tmp_path).left + 1

@@ -50,7 +50,8 @@ def table1(results: Path) -> Table:
         "which leaves a model that it calls clean as it is; and told the target, which is its "
         f"repair alone: medians (least … most) of their draws, by rules {told_rules} "
         "(of the verdict / of the repair); the paper's method, median of its draws; the others "
-        "once. All were given the same models and images. "
+        "once: whoever seeks a target treats the class that stands out most, outlier or not. All "
+        "were given the same models and images. "
         "[All methods and the paper's own figures](../../benchmarks/results/cpu/report.md).",
         [
             *("row", "before", "ours, ACC", "ours, ASR", "told the target, ACC / ASR"),

@@ -202,8 +202,13 @@ def show_repaired(result: RepairResult, data: LabeledImages) -> None:
     repair = result.repair
     if result.unrepaired and result.scan.judgement.undecided:
         print_result("the weights are left as they are: no class stands out that could be repaired")
+    elif result.unrepaired:
+        print_result("the weights are left as they are: where it sends images could not be told")
     elif repair is None:
-        print_result("the weights are left as they are")
+        print_result(
+            "the weights are left as they are, since nothing was found: --force-target C repairs "
+            "class C all the same"
+        )
     else:
         if result.scan.verdict == "suspicious":
             print_result("repaired on suspicion: measure the repaired copy against the original")

@@ -51,7 +51,7 @@ def carry_out(study: Study[T], options: Options) -> int:
         raise InputError(f"{options.what}: none of the models is one that it measures")
     there = [(task, read(out, task)) for task in tasks]
     left = [t for t, result in there if is_left(result, retry_failed=options.retry_failed)]
-    failed = sum(has_failed(result) for task, result in there if task not in left)
+    failed = 0 if options.retry_failed else sum(has_failed(result) for _, result in there)
     print_result(plan_words(study.noun, len(tasks), left=len(left), failed=failed))
     for file in dict.fromkeys(file for task in left for file in study.needs(task)):
         if not file.exists():

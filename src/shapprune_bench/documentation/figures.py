@@ -26,6 +26,7 @@ def figures(root: Path) -> dict[str, str]:
         _verdicts(results),
         _costs(results),
         _repairs(results),
+        _table1(results),
         _retuned(results),
         _demo(root / DEMO),
     )
@@ -146,6 +147,18 @@ def _lost_and_left(name: str, models: Sequence[Sequence[Json]]) -> Figures:
         yield f"{name}.{what}", f"{median(middle):.1f}"
         yield f"{name}.{what}.least", f"{min(all_draws):.1f}"
         yield f"{name}.{what}.most", f"{max(all_draws):.1f}"
+
+
+def _table1(results: Path) -> Figures:
+    """``table1.METHOD.gone``: how many draws of all rows leave at most the tenth asked for."""
+    left: dict[str, list[float]] = {}
+    for file in sorted(results.glob("cpu/defend_cpu_*_1a_*.json")):
+        result = read_json(file)
+        if result["state"] == "done":
+            left.setdefault(result["cell"]["method"], []).append(result["after"]["asr"])
+    for method, rates in left.items():
+        gone = sum(rate <= SELECTION.asr for rate in rates)
+        yield f"table1.{method}.gone", f"{gone} of {len(rates)}"
 
 
 def _retuned(results: Path) -> Figures:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from scipy.stats import binom
 from torch import Tensor, nn
 
 from shapprune.model.classifier import Classifier
-from shapprune.model.recognition import better_way, recognise
+from shapprune.model.recognition import _at_least, better_way, recognise
 from toys import seeded
 
 CLASSES = 12
@@ -142,3 +143,12 @@ def test_few_images_are_tried():
     many = torch.cat([images()] * 20)
     better_way(model, many, (LABELS.repeat(20) * 5 + 3) % CLASSES, classes=CLASSES)
     assert model.seen <= 32 * 13
+
+
+@pytest.mark.parametrize("count", [10, 3_000, 50_000])
+def test_chance_of_any_number_of_images(count):
+    """Whose binomial coefficients are far above the largest float."""
+    for share in (0.0, 0.1, 1.0):
+        for hits in (0, 1, count // 10, count // 9, count):
+            expected = binom.sf(hits - 1, count, share)
+            assert _at_least(hits, count, share) == pytest.approx(expected, abs=1e-8)

@@ -34,6 +34,9 @@ Result: TypeAlias = Mapping[str, object]  # what a cell's file holds
 OnChange: TypeAlias = Callable[[Any, Result | None], None]  # a cell has begun (None) or ended
 
 _CLAIMS = ".claims"
+_FOLDERS = re.compile(
+    r'(?<=File ")[^"]*[/\\](?=[^/\\"]+")'
+)  # of a traceback: results are shown around
 
 
 def file_name(words: Sequence[str], facts: Mapping[str, object]) -> str:
@@ -80,7 +83,8 @@ def attempt(work: Work, cell: Task) -> Result:
     try:
         outcome: dict[str, object] = {"state": "done", **work(cell)}
     except Exception as error:
-        outcome = failure(describe(error)) | {"traceback": traceback.format_exc()}
+        trace = _FOLDERS.sub("", traceback.format_exc())
+        outcome = failure(describe(error)) | {"traceback": trace}
     result = plain(
         {
             "cell": cell.facts(),

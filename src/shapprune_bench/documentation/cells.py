@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from shapprune_bench.documentation.files import Json, read_json, spread
+from shapprune_bench.documentation.files import Json, done, spread
 from shapprune_bench.page import Table
 
 _OURS, _TOLD, _PAPER = "ours", "ours-target", "paper"
@@ -15,12 +15,10 @@ def table1(results: Path) -> Table:
     """ACC and ASR of ours beside the best of the other defences, a row a model."""
     found: dict[str, dict[str, list[Json]]] = {}
     rules: set[str] = set()
-    for file in sorted(results.glob("cpu/defend_cpu_*_1a_*.json")):
-        result = read_json(file)
-        if result["state"] == "done":
-            rules |= {r for r in [result["cell"].get("rules")] if r}
-            row = found.setdefault(result["cell"]["recipe"]["name"], {})
-            row.setdefault(result["cell"]["method"], []).append(result)
+    for result in done(results, "cpu/defend_cpu_*_1a_*.json"):
+        rules |= {r for r in [result["cell"].get("rules")] if r}
+        row = found.setdefault(result["cell"]["recipe"]["name"], {})
+        row.setdefault(result["cell"]["method"], []).append(result)
     rows = []
     for name, methods in found.items():
         ours = methods.pop(_OURS, [])
@@ -75,11 +73,9 @@ def _both(pair: Sequence[float]) -> str:
 def retuning(results: Path) -> Table:
     """What a repair leaves, and what comes back when the user trains on."""
     found: dict[str, dict[str, list[Json]]] = {}
-    for file in sorted(results.glob("*/retune_*.json")):
-        result = read_json(file)
-        if result["state"] == "done":
-            row = found.setdefault(result["cell"]["recipe"]["name"], {})
-            row.setdefault(result["cell"]["method"], []).append(result)
+    for result in done(results, "*/retune_*.json"):
+        row = found.setdefault(result["cell"]["recipe"]["name"], {})
+        row.setdefault(result["cell"]["method"], []).append(result)
     methods = sorted({m for row in found.values() for m in row}, key=_order)
     rows = [
         [name, *(_way(row[m]) if m in row else "" for m in methods)] for name, row in found.items()

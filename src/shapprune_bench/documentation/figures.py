@@ -10,7 +10,7 @@ from statistics import median
 
 from shapprune.method.settings import FALSE_ALARMS, SELECTION, SUSPICIOUS
 from shapprune_bench.documentation.estimators import estimators
-from shapprune_bench.documentation.files import Json, read_json
+from shapprune_bench.documentation.files import Json, done, read_json
 from shapprune_bench.documentation.repairs import medians, models_of, newest_rules, repairs
 from shapprune_bench.documentation.results import summary
 from shapprune_bench.documentation.verdicts import detections
@@ -152,10 +152,8 @@ def _lost_and_left(name: str, models: Sequence[Sequence[Json]]) -> Figures:
 def _table1(results: Path) -> Figures:
     """``table1.METHOD.gone``: how many draws of all rows leave at most the tenth asked for."""
     left: dict[str, list[float]] = {}
-    for file in sorted(results.glob("cpu/defend_cpu_*_1a_*.json")):
-        result = read_json(file)
-        if result["state"] == "done":
-            left.setdefault(result["cell"]["method"], []).append(result["after"]["asr"])
+    for result in done(results, "cpu/defend_cpu_*_1a_*.json"):
+        left.setdefault(result["cell"]["method"], []).append(result["after"]["asr"])
     for method, rates in left.items():
         gone = sum(rate <= SELECTION.asr for rate in rates)
         yield f"table1.{method}.gone", f"{gone} of {len(rates)}"
@@ -164,11 +162,9 @@ def _table1(results: Path) -> Figures:
 def _retuned(results: Path) -> Figures:
     """``retuning.MODEL.METHOD.WHEN.WHAT``: before, after (the repair), retuned; accuracy, asr."""
     found: dict[str, list[Json]] = {}
-    for file in sorted(results.glob("zoo/retune_*.json")):
-        result = read_json(file)
-        if result["state"] == "done":
-            cell = result["cell"]
-            found.setdefault(f"{cell['recipe']['name']}.{cell['method']}", []).append(result)
+    for result in done(results, "zoo/retune_*.json"):
+        cell = result["cell"]
+        found.setdefault(f"{cell['recipe']['name']}.{cell['method']}", []).append(result)
     for name, runs in found.items():
         for when in ("before", "after", "retuned"):
             for what in ("accuracy", "asr"):

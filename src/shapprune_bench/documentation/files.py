@@ -57,3 +57,9 @@ def spread(values: Sequence[float]) -> str:
     """
     middle, least, most = (f"{of(values):.1f}" for of in (median, min, max))
     return middle if least == most else f"{middle} ({least} … {most})"
+
+
+def done(results: Path, pattern: str) -> list[Json]:
+    """What files of a pattern hold, but for those of what failed."""
+    every = [read_json(file) for file in sorted(results.glob(pattern))]
+    return [result for result in every if result["state"] == "done"]

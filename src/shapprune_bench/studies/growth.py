@@ -24,7 +24,7 @@ from shapprune_bench.session import Study
 from shapprune_bench.studies.growth_page import report
 from shapprune_bench.studies.resnet50 import resnet50
 
-BUDGET = 3600.0  # seconds of a scan; what is not done by then is told from the passes until then
+BUDGET = 1800.0  # seconds of a scan; what is not done by then is told from the passes until then
 _BATCH = 32  # images that go forward at once before the scan
 
 

@@ -141,9 +141,20 @@ def test_what_is_found_or_suspected_is_repaired(net, monkeypatch, verdict):
     assert not result.unrepaired
     forced = repair(net, IMAGES, LABELS, pruned=1, force_targets=[3])
     assert forced.repair.targets == (3,)
+    first = repair(net, IMAGES, LABELS, pruned=1, force_targets=["first", 2])
+    assert first.repair.targets == (2,)  # of the two that the verdict names
 
 
-@pytest.mark.parametrize("forced", [[], ["y+1"], [(*range(1, CLASSES), 0)]])
+def test_what_stands_out_most_is_repaired_whatever_the_verdict(net, monkeypatch):
+    monkeypatch.setattr(scan_module, "judge", says("clean", ()))
+    result = repair(net, IMAGES, LABELS, pruned=1, force_targets=["first"])
+    assert result.scan.judgement.ranking[0] == TARGET
+    assert result.repair.targets == (TARGET,)
+    assert result.forced
+    assert repair(net, IMAGES, LABELS, pruned=1).repair is None
+
+
+@pytest.mark.parametrize("forced", [[], ["first"], ["y+1"], [(*range(1, CLASSES), 0)]])
 def test_what_is_repaired_is_a_map(net, monkeypatch, forced):
     mapping = (*range(1, CLASSES), 0)
     monkeypatch.setattr(scan_module, "judge", says("backdoored", (), mapping))

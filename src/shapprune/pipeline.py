@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from shapprune.method.attribution import Estimator, check_ways
-from shapprune.method.entry import enter, find_prunable, forced_maps
+from shapprune.method.entry import Forced, enter, find_prunable, forced_maps
 from shapprune.method.recovery import Recovery
 from shapprune.method.repair import Repair, repair_case
 from shapprune.method.scan import ScanResult, scan_case
 from shapprune.method.settings import FALSE_ALARMS
-from shapprune.method.triggers import Target
 from shapprune.model.adapted import unwrap
 from shapprune.model.inference import cast_like, searching
 from shapprune.utils.progress import Clock, Progress, Stage
@@ -94,7 +92,7 @@ def repair(
     labels: Tensor | None = None,
     *,
     recovered: Recovery | None = None,
-    force_targets: Sequence[Target | Literal["y+1"]] = (),
+    force_targets: Sequence[Forced] = (),
     false_alarms: float = FALSE_ALARMS,
     unlearn: bool = True,
     estimator: Estimator = "multilinear",
@@ -115,7 +113,8 @@ def repair(
         model, images, labels, recovered, false_alarms, seed, progress: see `scan`.
         force_targets: what to repair whatever the verdict: classes that images of all others are
             sent to, or maps, which say for each class where its images are sent, None where they
-            are left alone; "y+1" sends each to the next. None at all to trust the scan.
+            are left alone; "y+1" sends each to the next; "first" is what stands out most in the
+            scan, whatever its verdict. None at all to trust the scan.
         unlearn: whether fine-tuning also unlearns the inverted triggers; without it the recipe
             is the paper's plain one.
         estimator, average_iterations: of the Shapley values, see `estimate_shapley`.
@@ -129,7 +128,8 @@ def repair(
     forced = forced_maps(force_targets, case.classes)
     case, neurons = find_prunable(case, pruned=pruned, forced=bool(forced))
     scanned = scan_case(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
-    if not (maps := forced or scanned.maps) or neurons is None:
+    told = dict.fromkeys(scanned.foremost if to == "first" else to for to in forced)
+    if not (maps := tuple(told) or scanned.maps) or neurons is None:
         return RepairResult(model, scanned, None, scanned.stages)
     clock = Clock(progress)
     repaired = repair_case(

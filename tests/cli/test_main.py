@@ -484,6 +484,9 @@ def test_forced_targets_out_of_range(given, capsys, tmp_path):
     arguments = [*options(given, out=tmp_path / "o"), "--force-target", CLASSES]
     line = complaint(capsys, "repair", given / "net.safetensors", *arguments)
     assert "cannot be a target" in line
+    arguments[-1] = "frist"
+    line = complaint(capsys, "repair", given / "net.safetensors", *arguments)
+    assert "expected a class from 0, first or y+1, got 'frist'" in line
 
 
 def test_a_bug_shows_one_line(given, capsys, monkeypatch):

@@ -80,13 +80,13 @@ MOST = {
         "retry_failed": True,
     },
     f"repair {MODEL} --images i --false-alarms 0.1 --sarif s --out o --overwrite --force-target 2 "
-    "--force-target y+1 --no-unlearn --estimator algorithm1 --prune 4": {
+    "--force-target y+1 --force-target first --no-unlearn --estimator algorithm1 --prune 4": {
         **OF_MODEL,
         **OF_OUT,
         "images": "i",
         "false_alarms": 0.1,
         "sarif": Path("s"),
-        "force_target": (2, "y+1"),
+        "force_target": (2, "y+1", "first"),
         "unlearn": False,
         "estimator": "algorithm1",
         "pruned": 4,

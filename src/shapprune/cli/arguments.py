@@ -87,8 +87,8 @@ def add_repair(command: ArgumentParser) -> None:
         type=_target,
         action="append",
         metavar="C",
-        help="repair this class whatever the verdict, or y+1 where images of each class are sent "
-        "to the next; may be repeated",
+        help="repair this class whatever the verdict; first: the one that stands out most; y+1: "
+        "where images of each class are sent to the next; may be repeated",
     )
     command.add_argument(
         "--no-unlearn",
@@ -311,9 +311,15 @@ def _add_out(command: ArgumentParser, *, required: bool) -> None:
     command.add_argument("--overwrite", action="store_true", help="write into a folder that exists")
 
 
-def _target(text: str) -> int | Literal["y+1"]:
-    """A class, or where all go one further."""
-    return "y+1" if text == "y+1" else _at_least(0)(text)
+def _target(text: str) -> int | Literal["y+1", "first"]:
+    """A class, where all go one further, or what stands out most."""
+    if text == "y+1":
+        return "y+1"
+    if text == "first":
+        return "first"
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"expected a class from 0, first or y+1, got {text!r}")
+    return int(text)
 
 
 def _at_least(least: int, most: float = inf) -> Callable[[str], int]:

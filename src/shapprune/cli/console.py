@@ -207,7 +207,7 @@ def show_repaired(result: RepairResult, data: LabeledImages) -> None:
     elif repair is None:
         print_result(
             "the weights are left as they are, since nothing was found: --force-target C repairs "
-            "class C all the same"
+            "class C all the same, and --force-target first the one that stands out most"
         )
     else:
         if result.scan.verdict == "suspicious":

@@ -93,7 +93,7 @@ class RepairOptions(ModelOptions):
     overwrite: bool = False
     false_alarms: float = FALSE_ALARMS
     sarif: Path | None = None
-    force_target: tuple[int | Literal["y+1"], ...] = ()
+    force_target: tuple[int | Literal["y+1", "first"], ...] = ()
     unlearn: bool = True
     estimator: Estimator = "multilinear"
     pruned: int | None = None

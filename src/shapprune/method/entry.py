@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeAlias
 from warnings import warn
 
 from torch import Tensor, nn
@@ -14,6 +14,10 @@ from shapprune.method.triggers import Target, TargetMap, as_map
 from shapprune.model.checks import check_number
 from shapprune.model.inference import copy_of
 from shapprune.model.neurons import Neurons, find_neurons
+
+# What a repair may be told to take out: "y+1" sends each class to the next, "first" is what stands
+# out most in the scan.
+Forced: TypeAlias = Target | Literal["y+1", "first"]
 
 
 def enter(
@@ -35,15 +39,17 @@ def enter(
     return case
 
 
-def forced_maps(targets: Sequence[Target | Literal["y+1"]], classes: int) -> tuple[TargetMap, ...]:
-    """The maps that a repair is told to take out.
+def forced_maps(
+    targets: Sequence[Forced], classes: int
+) -> tuple[TargetMap | Literal["first"], ...]:
+    """The maps that a repair is told to take out; "first" is told by the scan alone.
 
     Raises:
         InputError: they are no list of such as `repair` takes.
     """
     if not isinstance(targets, Sequence) or isinstance(targets, str):
         raise InputError(f"force_targets must be a list, got {targets!r}")
-    return tuple(dict.fromkeys(as_map(target, classes) for target in targets))
+    return tuple(t if t == "first" else as_map(t, classes) for t in targets)
 
 
 def find_prunable(case: Case, *, pruned: int | None, forced: bool) -> tuple[Case, Neurons | None]:

@@ -62,6 +62,13 @@ class ScanResult:
             return (check_map(self.mapping, classes),)
         return tuple(all_to_one(target, classes) for target in self.targets)
 
+    @property
+    def foremost(self) -> TargetMap:
+        """What stands out most, whatever the verdict: the first of `maps`, or where there are none
+        every image to the class of the highest score."""
+        first, *_ = self.maps or [all_to_one(self.judgement.ranking[0], self.evidence.classes)]
+        return first
+
 
 def scan_case(
     case: Case,

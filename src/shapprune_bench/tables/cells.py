@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 from shapprune.method.settings import REPAIR_RULES, RULES
 from shapprune.running.runner import file_name
-from shapprune_bench.tables.defences import OURS, TOLD
+from shapprune_bench.tables.defences import OF_OURS
 from shapprune_bench.tables.recipes import Recipe
 
 # "model" trains it and measures ACC and ASR; "defend" measures a defended copy, and the network
@@ -45,6 +45,6 @@ class Cell:
 
     def facts(self) -> dict[str, object]:
         """As JSON has it; of our defence with its rules: results of others are not taken for it."""
-        ours = self.method in (OURS, TOLD) and self.kind != "rank"
+        ours = self.method in OF_OURS and self.kind != "rank"
         rules = {"rules": f"{RULES}/{REPAIR_RULES}"} if ours else {}
         return {**asdict(self), "recipe": self.recipe.facts(), **rules}

@@ -1,9 +1,9 @@
 """Every defence by its name, ours, the paper's and the others', as the experiments call them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,11 @@ from shapprune.utils.progress import Progress
 
 PAPERS = ("paper", "paper-mixture")  # its Table 1, and its Sec. 3.4 for images that are recovered
 OURS = "ours"
+FIRST = "ours-first"  # ours, of the class that stands out most, whatever its verdict
 TOLD = "ours-target"  # ours, told the attacker's target: its repair whatever its verdict
+OF_OURS = (OURS, FIRST, TOLD)
 WITH_TRIGGER = "paper-o"  # the paper's "ShapPruning/o", given the attacker's trigger
-METHODS = (*OTHERS, *PAPERS, OURS, TOLD, WITH_TRIGGER)
+METHODS = (*OTHERS, *PAPERS, *OF_OURS, WITH_TRIGGER)
 UNREPAIRED = "none"  # what happens to the model without any defence
 
 Attacker: TypeAlias = tuple[int, Callable[[Tensor], Tensor]]  # the target, and what stamps images
@@ -99,6 +101,8 @@ def defend(
         return _papers(given, mixture=method == "paper-mixture")
     if method == OURS:
         return _ours(given)
+    if method == FIRST:
+        return _ours(given, targets=["first"])
     if method == TOLD and attacker:
         return _ours(given, targets=attacker[:1])
     if method not in OTHERS:
@@ -150,7 +154,7 @@ def _papers(given: _Given, *, mixture: bool) -> Defended:
     return _of_paper(whole.pruned, whole.trigger.target, facts)
 
 
-def _ours(given: _Given, targets: tuple[int, ...] = ()) -> Defended:
+def _ours(given: _Given, targets: Sequence[int | Literal["first"]] = ()) -> Defended:
     found = repair(
         given.model,
         given.images,

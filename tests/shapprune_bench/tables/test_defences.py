@@ -17,6 +17,7 @@ from shapprune.pipeline import RepairResult, repair
 from shapprune.utils.progress import Stage
 from shapprune_bench.tables import rankings
 from shapprune_bench.tables.defences import (
+    OF_OURS,
     PAPERS,
     TOLD,
     UNREPAIRED,
@@ -59,7 +60,7 @@ def asr(model: torch.nn.Module) -> float:
     return attack_success_rate(model, *UNSEEN, stamp=true_trigger().stamp, target=TARGET)
 
 
-@pytest.mark.parametrize("name", ["ours", TOLD, *PAPERS, WITH_TRIGGER])
+@pytest.mark.parametrize("name", [*OF_OURS, *PAPERS, WITH_TRIGGER])
 def test_ours_and_the_papers_take_out_the_toys_backdoor(name):
     net, (images, labels) = backdoored_net(), toy_images(per_class=1)
     before, state, told = snapshot(net), torch.get_rng_state(), []

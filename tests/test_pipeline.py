@@ -142,7 +142,8 @@ def test_what_is_found_or_suspected_is_repaired(net, monkeypatch, verdict):
     forced = repair(net, IMAGES, LABELS, pruned=1, force_targets=[3])
     assert forced.repair.targets == (3,)
     first = repair(net, IMAGES, LABELS, pruned=1, force_targets=["first", 2])
-    assert first.repair.targets == (2,)  # of the two that the verdict names
+    assert first.repair.targets == (2, TARGET)
+    assert (forced.incomplete, first.incomplete) == (True, False)
 
 
 def test_what_stands_out_most_is_repaired_whatever_the_verdict(net, monkeypatch):
@@ -151,6 +152,7 @@ def test_what_stands_out_most_is_repaired_whatever_the_verdict(net, monkeypatch)
     assert result.scan.judgement.ranking[0] == TARGET
     assert result.repair.targets == (TARGET,)
     assert result.forced
+    assert not result.incomplete
     assert repair(net, IMAGES, LABELS, pruned=1).repair is None
 
 

@@ -43,6 +43,16 @@ class RepairResult:
         return set(self.repair.maps) != set(self.scan.maps)
 
     @property
+    def incomplete(self) -> bool:
+        """Whether the scan names something that was not repaired, since something else was asked
+        for: the copy still carries it."""
+        if not self.forced or self.scan.verdict == "clean" or self.scan.judgement.undecided:
+            return False
+        assert self.repair
+        named = self.scan.targets
+        return not named or not set(named) <= set(self.repair.targets)
+
+    @property
     def unrepaired(self) -> bool:
         """Whether the model is not clean, and yet was left as it is."""
         return self.scan.verdict != "clean" and self.repair is None
@@ -113,8 +123,8 @@ def repair(
         model, images, labels, recovered, false_alarms, seed, progress: see `scan`.
         force_targets: what to repair whatever the verdict: classes that images of all others are
             sent to, or maps, which say for each class where its images are sent, None where they
-            are left alone; "y+1" sends each to the next; "first" is what stands out most in the
-            scan, whatever its verdict. None at all to trust the scan.
+            are left alone; "y+1" sends each to the next; "first" is what the scan names, and where
+            it names nothing the class of the highest score. None at all to trust the scan.
         unlearn: whether fine-tuning also unlearns the inverted triggers; without it the recipe
             is the paper's plain one.
         estimator, average_iterations: of the Shapley values, see `estimate_shapley`.
@@ -128,8 +138,8 @@ def repair(
     forced = forced_maps(force_targets, case.classes)
     case, neurons = find_prunable(case, pruned=pruned, forced=bool(forced))
     scanned = scan_case(case, recovered, false_alarms=false_alarms, seed=seed, progress=progress)
-    told = dict.fromkeys(scanned.foremost if to == "first" else to for to in forced)
-    if not (maps := tuple(told) or scanned.maps) or neurons is None:
+    told = [to for one in forced for to in (scanned.foremost if one == "first" else (one,))]
+    if not (maps := tuple(dict.fromkeys(told)) or scanned.maps) or neurons is None:
         return RepairResult(model, scanned, None, scanned.stages)
     clock = Clock(progress)
     repaired = repair_case(

@@ -132,6 +132,8 @@ def test_a_repair_on_recovered_images_is_not_trusted():
         ("too few, repair", None, 3),
         ("forced, clean", True, 0),
         ("forced, clean", False, 3),
+        ("forced", True, 1),
+        ("forced, map", True, 1),
     ],
 )
 def test_exit_codes(case, sufficient, code):

@@ -87,8 +87,8 @@ def add_repair(command: ArgumentParser) -> None:
         type=_target,
         action="append",
         metavar="C",
-        help="repair this class whatever the verdict; first: the one that stands out most; y+1: "
-        "where images of each class are sent to the next; may be repeated",
+        help="repair this class whatever the verdict; first: what the scan names, else the class "
+        "of the highest score; y+1: all-to-all, each class to the next; may be repeated",
     )
     command.add_argument(
         "--no-unlearn",

@@ -220,6 +220,11 @@ def show_repaired(result: RepairResult, data: LabeledImages) -> None:
             f"accuracy on varied copies of the images {repair.before.accuracy.value:.0%} → "
             f"{repair.after.accuracy.value:.0%}"
         )
+        if result.incomplete:
+            print_note(
+                "warning: the copy still carries what the scan found: repair again without "
+                "--force-target"
+            )
         if not repair.sufficient:
             print_note(
                 "warning: the repair is not sufficient: the inverted trigger still works too often"

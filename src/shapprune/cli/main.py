@@ -58,8 +58,7 @@ from shapprune.utils.text import describe, printable
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    0 clean or done, 1 backdoored, 2 error, 3 suspicious; of `repair`, 1 and 3 where the model was
-    left as it was.
+    See `shapprune.reporting.exits`; 0 also where a command without a verdict is done.
     """
     with careful_output():
         return _main(list(sys.argv[1:] if argv is None else argv))

@@ -95,8 +95,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     whole = _Parser(
         prog="shapprune",
         description="Tells whether an image classifier carries a backdoor, and takes it out.",
-        epilog="Exit codes: 0 clean or done, 1 backdoored, 2 error, 3 suspicious (of repair, 1\n"
-        "and 3 where the model was left as it was).",
+        epilog="Exit codes: 0 clean, repaired or done, 1 backdoored, 2 error, 3 suspicious, 130\n"
+        "interrupted; of repair, 1 and 3 also where the repair is not sufficient.",
     )
     whole.add_argument("--version", action="version", version=f"shapprune {version('shapprune')}")
     added = whole.add_subparsers(required=True, metavar="COMMAND")

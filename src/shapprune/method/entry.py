@@ -15,8 +15,8 @@ from shapprune.model.checks import check_number
 from shapprune.model.inference import copy_of
 from shapprune.model.neurons import Neurons, find_neurons
 
-# What a repair may be told to take out: "y+1" sends each class to the next, "first" is what stands
-# out most in the scan.
+# What a repair may be told to take out: "y+1" sends each class to the next, "first" is what the
+# scan names, and where it names nothing the class of the highest score.
 Forced: TypeAlias = Target | Literal["y+1", "first"]
 
 

@@ -63,11 +63,10 @@ class ScanResult:
         return tuple(all_to_one(target, classes) for target in self.targets)
 
     @property
-    def foremost(self) -> TargetMap:
-        """What stands out most, whatever the verdict: the first of `maps`, or where there are none
-        every image to the class of the highest score."""
-        first, *_ = self.maps or [all_to_one(self.judgement.ranking[0], self.evidence.classes)]
-        return first
+    def foremost(self) -> tuple[TargetMap, ...]:
+        """What stands out most, whatever the verdict: `maps`, or where there are none every image
+        to the class of the highest score."""
+        return self.maps or (all_to_one(self.judgement.ranking[0], self.evidence.classes),)
 
 
 def scan_case(

@@ -128,7 +128,7 @@ def _ship_repaired(result: RepairResult, scan: ScanResult) -> list[str]:
         if on_suspicion
         else "A repaired copy is in `repaired.safetensors`."
     ]
-    if _still_carries(result):
+    if result.incomplete:
         sure = scan.verdict == "backdoored"
         what = "the backdoor that the scan found" if sure else "what the scan suspects"
         return [*said, f"It still carries {what}: do not use the copy either."]
@@ -141,14 +141,6 @@ def _ship_repaired(result: RepairResult, scan: ScanResult) -> list[str]:
             "can be more: measure the copy on data of your own before you use it.",
         ]
     return [*said, "Measure it against the original, on data of your own, before you use it."]
-
-
-def _still_carries(result: RepairResult) -> bool:
-    """Whether the repair was told to leave something that the scan names as it is."""
-    scan, repair = result.scan, result.repair
-    if repair is None or not result.forced or scan.verdict == "clean" or scan.judgement.undecided:
-        return False
-    return not scan.targets or any(c not in repair.targets for c in scan.targets)
 
 
 def error_rates(scan: ScanResult) -> dict[str, Rate]:
@@ -300,7 +292,7 @@ def _then(
             "Check the labels of the images, their order of classes, `--mean` and `--std`: the "
             f"model gives only {percent(scan.accuracy)} of the images their label."
         )
-    if isinstance(result, RepairResult) and _still_carries(result):
+    if isinstance(result, RepairResult) and result.incomplete:
         steps.append("Repair again without `--force-target`, which treats what the scan names.")
     elif repair:
         steps.append(

@@ -8,10 +8,16 @@ from shapprune.pipeline import RepairResult, ScanResult
 CLEAN, BACKDOORED, ERROR, SUSPICIOUS, INTERRUPTED = 0, 1, 2, 3, 130
 
 MEANINGS = {
-    CLEAN: ("clean", "clean, or repaired"),
-    BACKDOORED: ("backdoored", "backdoored, and left as it is, or the repair is not sufficient"),
+    CLEAN: ("clean", "clean, or sufficiently repaired"),
+    BACKDOORED: (
+        "backdoored",
+        "backdoored, and left as it is, not sufficiently repaired, or repaired of something else",
+    ),
     ERROR: ("an error, told in one line", "the same"),
-    SUSPICIOUS: ("suspicious", "suspicious, and left as it is, or the repair is not sufficient"),
+    SUSPICIOUS: (
+        "suspicious",
+        "suspicious, and the same; or clean, and a repair that was asked for is not sufficient",
+    ),
     INTERRUPTED: ("interrupted", "the same"),
 }
 """Of each code, what it says after `scan` and after `repair`."""
@@ -28,7 +34,7 @@ def exit_code(result: ScanResult | RepairResult) -> int:
     if isinstance(result, ScanResult):
         return _OF_VERDICTS[result.verdict]
     of_verdict = _OF_VERDICTS[result.scan.verdict]
-    if result.repair is not None and not result.repair.sufficient:
+    if result.repair is not None and (result.incomplete or not result.repair.sufficient):
         return of_verdict or SUSPICIOUS  # forced on what was called clean
     return of_verdict if result.unrepaired else CLEAN
 

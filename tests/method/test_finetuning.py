@@ -8,7 +8,7 @@ from torch import nn
 
 from shapprune.errors import InputError
 from shapprune.method.case import Case, check_case
-from shapprune.method.finetuning import Pool, StampStack, distillation_pool, fine_tune
+from shapprune.method.finetuning import Pool, StampStack, _reads, distillation_pool, fine_tune
 from shapprune.method.settings import PoolSettings, TuningSettings
 from shapprune.method.triggers import Perturbation, Trigger, all_to_one
 from shapprune.model.masking import remove_neurons
@@ -63,6 +63,44 @@ def tuned(case, pool, neurons, pruned, **options):
 
 
 # The pool
+
+
+class Windowed(nn.Module):
+    """An image becomes four rows of a layer, as in Swin; tokens come first, as in many
+    transformers; or a layer is called by keyword."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.inner = nn.Linear(8, 8)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, images):
+        tokens = self.conv(images).relu().flatten(2).transpose(1, 2)  # (n, H W, 8)
+        if self.way == "windows":
+            seen = self.inner(tokens.reshape(4 * len(images), -1, 8)).reshape(tokens.shape)
+        elif self.way == "tokens first":
+            seen = self.inner(tokens.transpose(0, 1)).transpose(0, 1)
+        else:
+            seen = self.inner(input=tokens)
+        return self.head(seen.relu().mean(1))
+
+
+@pytest.mark.parametrize("way", ["windows", "tokens first", "by keyword"])
+def test_a_layer_that_does_not_read_a_row_an_image_is_tuned_all_the_same(way):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Windowed(way).eval()
+    few = Case(net, IMAGES, LABELS, CLASSES, True)
+    made = pool_of(few, least=64)
+    assert [len(reads) for reads in made.reads] == [len(made.images)] * 2
+    # A row of each read is of one image alone.
+    _, reads = _reads(net, made.images[:3], made.dimensions)
+    for of_all, of_pool in zip(reads, made.reads, strict=True):
+        torch.testing.assert_close(of_all, of_pool[:3])
+    student = tuned(few, made, find_neurons(net, IMAGES), ())
+    assert any((a != b).any() for a, b in zip(student.parameters(), net.parameters(), strict=True))
 
 
 def test_the_pool_holds_what_the_teacher_says(case, pool):
@@ -189,4 +227,4 @@ def test_small_networks_get_more_steps(case, pool, neurons, operations, steps):
 
 def test_an_empty_pool(case, pool, neurons):
     with pytest.raises(InputError, match="needs images"):
-        tuned(case, Pool(pool.images[:0], pool.logits[:0], ()), neurons, ())
+        tuned(case, replace(pool, images=pool.images[:0]), neurons, ())

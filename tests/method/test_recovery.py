@@ -39,7 +39,7 @@ def small_net(**options: bool) -> nn.Sequential:
 
 
 def seen(net: nn.Module, images: torch.Tensor) -> float:
-    layers = statistics_layers(net)
+    layers = statistics_layers(net, images)
     with observed(layers) as moments, torch.no_grad():
         net(images)
     return float(divergence(layers, moments))
@@ -79,9 +79,19 @@ def test_norms_over_vectors_count_and_unused_ones_do_not():
             return self.used(x)
 
     net = Partly().eval()
-    assert len(statistics_layers(net)) == 2
     vectors = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])  # mean 0, variance 1, as a new layer says
+    assert statistics_layers(net, vectors) == [net.used]
     assert seen(net, vectors) == pytest.approx(0, abs=1e-6)
+
+
+def test_an_unused_norm_alone_is_none():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 5)).eval()
+    net[0].unused = nn.BatchNorm2d(3)
+    with pytest.raises(InputError, match="no BN layer"):
+        recover_images(net, input_size=SIZE, generator=seeded())
+    found = recover_images(net, input_size=SIZE, steps=1, prior_only=True, generator=seeded())
+    assert found.layers == 0
+    assert isnan(found.divergence)
 
 
 def test_a_dead_channel_keeps_the_divergence_finite():
@@ -106,7 +116,7 @@ def test_hooks_are_gone_after_an_exception():
     net.train()
     with pytest.raises(KeyboardInterrupt):
         recover_images(net, input_size=SIZE, generator=seeded(), progress=stop)
-    with pytest.raises(RuntimeError), observed(statistics_layers(net)):
+    with pytest.raises(RuntimeError), observed(statistics_layers(net, torch.zeros(1, *SIZE))):
         net(torch.zeros(1, 7, 3, 3))
     assert net.training
     assert not any(module._forward_pre_hooks for module in net.modules())

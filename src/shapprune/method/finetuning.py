@@ -19,7 +19,7 @@ from shapprune.model.cost import operations
 from shapprune.model.inference import CHUNK, copy_of, evaluating, searching
 from shapprune.model.masking import masked, zero_neurons
 from shapprune.model.metrics import predict
-from shapprune.model.neurons import PRODUCERS, Neurons, check_neurons
+from shapprune.model.neurons import PRODUCERS, Neurons, check_neurons, image_dimension
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +30,14 @@ class Pool:
         images: (p, C, H, W) in [0, 1].
         logits: (p, classes), the teacher's.
         reads: what each convolution and linear layer but the first reads, (p, …) a layer.
+        dimensions: in which each of all layers reads its images; None: it does not read them one
+            by one, and is left out of ``reads``.
     """
 
     images: Tensor
     logits: Tensor
     reads: tuple[Tensor, ...]
+    dimensions: tuple[int | None, ...]
 
 
 @searching()
@@ -60,7 +63,8 @@ def distillation_pool(
     images, labels, teacher = case.images, case.labels, case.model
     maps = [check_map(mapping, case.classes) for mapping in maps]
     with evaluating(teacher), torch.no_grad():
-        _, one = _reads(teacher, images[:1])
+        dimensions = _dimensions(teacher, images[:1])
+        _, one = _reads(teacher, images[:1], dimensions)
     bytes_each = sum(read.numel() * read.element_size() for read in one)
     size = max(settings.least, min(settings.images, settings.memory // max(1, bytes_each)))
     drawn = torch.randint(len(images), (2 * size,), generator=generator)
@@ -76,10 +80,11 @@ def distillation_pool(
     logits, reads = [], []
     with evaluating(teacher), torch.no_grad():
         for part in pool.split(CHUNK):
-            answer, read = _reads(teacher, part)
+            answer, read = _reads(teacher, part, dimensions)
             logits.append(answer)
             reads.append(read)
-    return Pool(pool, torch.cat(logits), tuple(map(torch.cat, zip(*reads, strict=True))))
+    stacked = tuple(map(torch.cat, zip(*reads, strict=True)))
+    return Pool(pool, torch.cat(logits), stacked, dimensions)
 
 
 @searching()
@@ -151,7 +156,7 @@ def fine_tune(
             keep[:, list(pruned)] = max(0.0, 1 - gone)
             descent.zero_grad()
             with masked(student, neurons, keep):  # also the backward pass: checkpoints run it again
-                logits, reads = _reads(student, inputs)
+                logits, reads = _reads(student, inputs, pool.dimensions)
                 loss = _divergence(logits, pool.logits[drawn], settings.temperature)
                 for read, aim, scale in zip(reads, pool.reads, scales, strict=True):
                     error = ((read - aim[drawn]) ** 2).mean() / scale
@@ -213,15 +218,35 @@ def _steps(model: nn.Module, images: Tensor, settings: TuningSettings) -> int:
     return max(settings.least, min(settings.most, round(affordable)))
 
 
-def _reads(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and what each convolution and linear layer reads, whatever activation is before."""
+def _reads(
+    model: nn.Module, images: Tensor, dimensions: Sequence[int | None]
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits (n, classes), and what each convolution and linear layer but the first reads, whatever
+    activation is before: (n, …) each, also where images are windows or come after tokens."""
+    logits, reads = _all_reads(model, images)
+    count = len(images)
+    by_image = [
+        read.movedim(dim, 0).unflatten(0, (count, -1)) if dim or len(read) != count else read
+        for read, dim in zip(reads, dimensions, strict=True)
+        if dim is not None
+    ]
+    return logits, by_image
+
+
+def _dimensions(model: nn.Module, image: Tensor) -> tuple[int | None, ...]:
+    """In which dimension each layer but the first reads its images; None where in none."""
+    (_, one), (_, two) = (_all_reads(model, image.repeat(n, 1, 1, 1)) for n in (1, 2))
+    return tuple(map(image_dimension, one, two))
+
+
+def _all_reads(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
     reads: list[Tensor] = []
 
-    def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        reads.append(inputs[0])
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        reads.append(inputs[0] if inputs else next(iter(named.values())))
 
     handles = [
-        module.register_forward_pre_hook(keep)
+        module.register_forward_pre_hook(keep, with_kwargs=True)
         for module in model.modules()
         if isinstance(module, PRODUCERS)
     ]

@@ -92,14 +92,14 @@ def recover_images(
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     blank = blank.to(like)
     classes = check_classifier(model, images=blank)
-    if not (statistics_layers(model) or prior_only):
+    if not (statistics_layers(model, blank) or prior_only):
         raise InputError(
             "no BN layer of the model keeps statistics, so that no images can be recovered: give "
             "clean ones, or use --prior-only (prior_only=True) and take the result for a hint"
         )
     noise = torch.rand((4, *input_size), generator=torch.Generator().manual_seed(0)).to(like)
     model = in_channels_last(examine(model, noise), blank)
-    layers = statistics_layers(model)
+    layers = statistics_layers(model, blank)
     count = per_class or -(-RECOVERY.wanted // classes)
     labels = torch.arange(classes).repeat(count).to(like.device)
     chunks = labels.tensor_split(-(-len(labels) // batch_size))
@@ -175,10 +175,14 @@ def variation(images: Tensor) -> Tensor:
     )
 
 
-def statistics_layers(model: nn.Module) -> list[nn.Module]:
-    """The BN layers that keep running statistics."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return [m for m in model.modules() if isinstance(m, kinds) and m.running_mean is not None]
+def statistics_layers(model: nn.Module, images: Tensor) -> list[nn.Module]:
+    """The BN layers that keep running statistics and are used for these images (n, C, H, W): what
+    a network holds and never calls tells nothing of what it was trained on."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    held = [m for m in model.modules() if isinstance(m, kinds) and m.running_mean is not None]
+    with evaluating(model), torch.no_grad(), observed(held) as moments:
+        model(images.clone())  # some write into what they are given
+    return [layer for layer in held if layer in moments]
 
 
 @contextmanager
@@ -189,12 +193,13 @@ def observed(layers: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Moments]]:
     """
     seen: dict[nn.Module, Moments] = {}
 
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        rest = [dim for dim in range(inputs[0].ndim) if dim != 1]
-        variance, mean = torch.var_mean(inputs[0], rest, correction=0)
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        given = inputs[0] if inputs else next(iter(named.values()))
+        rest = [dim for dim in range(given.ndim) if dim != 1]
+        variance, mean = torch.var_mean(given, rest, correction=0)
         seen[layer] = mean, variance
 
-    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
     try:
         yield seen
     finally:

@@ -153,7 +153,7 @@ def find_neurons(model: nn.Module, images: Tensor) -> Neurons:
     attentions = find_attentions(model, [c.module for c in calls if _produces(c.module)])
     layers: dict[str, Layer] = {}
     for site in _sites(calls, doubled, logits, attentions, names):
-        name, rows = names[site.module], _rows(site.one, site.two)
+        name, rows = names[site.module], image_dimension(site.one, site.two)
         if rows is None or name in layers:
             continue
         layer = Layer(name, site.size, site.one.ndim - 1 if site.last else 1, rows)
@@ -278,7 +278,7 @@ def _classifier_heads(producers: Sequence[_Call], logits: Tensor) -> set[nn.Modu
     return heads
 
 
-def _rows(one: Tensor, two: Tensor) -> int | None:
+def image_dimension(one: Tensor, two: Tensor) -> int | None:
     """The dimension in which two images take twice the place of one."""
     doubled = [d for d, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)) if b == 2 * a]
     return doubled[0] if doubled else None

@@ -107,6 +107,22 @@ def test_the_interval_is_that_of_a_bootstrap_over_images():
         assert share.high - share.low == pytest.approx(2 * 1.645 * 0.068, abs=0.04)
 
 
+def test_the_asr_of_each_map_where_there_are_several():
+    """Of two targets one trigger works: all together it is half."""
+    stamps = [Perturbation(torch.full((1, 4, 4), far)) for far in (0.9, 0.0)]
+    maps = [all_to_one(2, 3), all_to_one(1, 3)]
+    triggers = [
+        InvertedTrigger(mapping, stamp, 1.0, 1.0, 1)
+        for mapping, stamp in zip(maps, stamps, strict=True)
+    ]
+    dark = DARK_AND_BRIGHT[:1].repeat(20, 1, 1, 1)
+    case = Case(Answers(0, 2), dark, torch.zeros(20, dtype=torch.long), 3, True, False)
+    found = Evaluator(case, triggers, neurons=NEURONS, generator=seeded())(case.model)
+    assert [share.value for share in found.asr_by_map] == [1, 0]
+    assert found.asr.value == pytest.approx(0.5, abs=0.1)
+    assert evaluator(Answers(0, 2), [0, 0])(Answers(0, 2)).asr_by_map == ()
+
+
 def test_the_asr_of_each_trigger():
     """One makes dark images bright and the other nothing; a bright image goes there without."""
     nothing, light = Perturbation(torch.zeros(1, 4, 4)), Perturbation(torch.full((1, 4, 4), 0.9))

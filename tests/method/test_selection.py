@@ -1,6 +1,6 @@
 """The one rule, by hand."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
@@ -47,6 +47,24 @@ def test_triggers_that_do_not_work_show_nothing(asr, sufficient):
     original = candidate(1, asr, asr).proxies
     found = choose([candidate(0.9, 0, 0)], original=original, settings=SETTINGS)
     assert found == (0, sufficient)
+
+
+def several(*highs: float) -> Proxies:
+    """Of several maps: all together low, and each of its own."""
+    each = tuple(Share(0, 0, high) for high in highs)
+    return replace(candidate(0.9, 0, 0.04).proxies, asr_by_map=each)
+
+
+def test_each_of_several_maps_must_be_gone_and_have_been_there():
+    both, one = (
+        Candidate("tuned", 0, (), several(0.05, 0)),
+        Candidate("tuned", 0, (), several(0, 1)),
+    )
+    there = replace(WORKS, asr_by_map=(Share(1, 1, 1),) * 2)
+    assert choose([one, both], original=there, settings=SETTINGS) == (1, True)
+    assert choose([one], original=there, settings=SETTINGS) == (0, False)
+    half = replace(WORKS, asr_by_map=(Share(1, 1, 1), Share(0, 0, 0.05)))
+    assert choose([both], original=half, settings=SETTINGS) == (0, False)
 
 
 def test_candidates_are_not_written_over():

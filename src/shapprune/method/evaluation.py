@@ -47,6 +47,8 @@ class Proxies:
             any of its forms. These are up to three, the weakest to the strongest that work on the
             original: the attacker's is stronger than the smallest that works.
         asr_by_trigger: the same under each of the triggers alone, the shares only.
+        asr_by_map: where there are several maps, the same under the triggers of each: all of them
+            together hide one that is left. Else empty.
     """
 
     accuracy: Share
@@ -54,6 +56,7 @@ class Proxies:
     kept: Share
     asr: Share
     asr_by_trigger: tuple[float, ...]
+    asr_by_map: tuple[Share, ...] = ()
 
 
 class Evaluator:
@@ -133,6 +136,10 @@ class Evaluator:
         self._stamped, self._wanted = torch.cat(stamped), torch.cat(wanted)
         self._views = torch.cat(views)  # that each stamped image is made of
         self._rows = torch.cat(rows)  # of the views without a trigger
+        maps = [trigger.mapping for trigger in triggers]
+        of_map = [torch.full((n,), maps.index(m)) for m, n in zip(maps, self._parts, strict=True)]
+        self._of_map = torch.cat(of_map).to(labels.device)
+        self._maps = sorted(set(map(maps.index, maps))) if len(set(maps)) > 1 else []
         weights = torch.ones(count).expand(settings.resamples, count)
         drawn = torch.multinomial(weights, count, replacement=True, generator=generator)
         self._resamples = torch.stack([torch.bincount(row, minlength=count) for row in drawn])
@@ -175,6 +182,10 @@ class Evaluator:
             tuple(
                 float(part.float().mean()) if len(part) else 0.0 for part in hits.split(self._parts)
             ),
+            tuple(
+                self._share(hits[rows], self._sources[self._rows[rows]])
+                for rows in (self._of_map == number for number in self._maps)
+            ),
         )
 
     def _share(self, hits: Tensor, sources: Tensor) -> Share:
@@ -189,7 +200,7 @@ class Evaluator:
         )
         drawn = self._resamples.double() @ each.T
         shares = drawn[:, 0] / drawn[:, 1].clamp(min=1)
-        value = float(hits.float().mean())
+        value = float(hits.float().mean()) if len(hits) else 0.0
         if len(sources.unique()) < self._least_sources:
             return Share(value, 0.0, 1.0)
         return Share(value, *(float(shares.quantile(q)) for q in (0.05, 0.95)))

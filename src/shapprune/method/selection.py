@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from shapprune.method.evaluation import Proxies
+from shapprune.method.evaluation import Proxies, Share
 from shapprune.method.settings import SELECTION, SelectionSettings
 
 Way: TypeAlias = Literal["pruned", "tuned"]
@@ -28,8 +28,8 @@ class Candidate:
 
 
 def is_sufficient(proxies: Proxies, settings: SelectionSettings = SELECTION) -> bool:
-    """Whether the ASR is low enough, at the upper end of its interval."""
-    return proxies.asr.high <= settings.asr
+    """Whether the ASR is low enough, at the upper end of its interval; of several maps, each."""
+    return all(share.high <= settings.asr for share in _of_maps(proxies))
 
 
 def choose(
@@ -43,8 +43,8 @@ def choose(
 
     If none's is low enough, the one with the least ASR, at the upper end; where these are level,
     the one that loses least; then the earlier one. What keeps too few answers is no repair, and is
-    only taken where nothing else is there. Where the original's own ASR is low enough, the triggers
-    do not work on it and show nothing: then nothing is sufficient.
+    only taken where nothing else is there. Where the original's own ASR is low enough, of any map,
+    its triggers do not work on it and show nothing: then nothing is sufficient.
 
     Args:
         candidates: at least one.
@@ -60,8 +60,12 @@ def choose(
     enough = [i for i in places if is_sufficient(candidates[i].proxies, settings)]
     if enough:
         best = min(enough, key=lambda i: _lost(candidates[i].proxies))
-        return best, not is_sufficient(original, settings)
+        return best, all(share.high > settings.asr for share in _of_maps(original))
     return min(places, key=lambda i: _left(candidates[i].proxies)), False
+
+
+def _of_maps(proxies: Proxies) -> tuple[Share, ...]:
+    return proxies.asr_by_map or (proxies.asr,)
 
 
 def _left(proxies: Proxies) -> tuple[float, float]:

@@ -116,16 +116,14 @@ def _recovered(
     input_size: tuple[int, int, int] | None,
     generator: torch.Generator,
 ) -> Recovery:
-    stated = getattr(model.network, "pretrained_cfg", {})  # timm's say what they were trained on
-    size = input_size or stated.get("input_size")
-    if size is None:
+    if input_size is None:  # timm knows the network's default, and not what these weights take
         raise InputError("without --images, --input-size C H W must tell what the network takes")
-    blank = torch.zeros(1, *size)
+    blank = torch.zeros(1, *input_size)
     check_classifier(model, images=blank, num_classes=num_classes)
     with progress_shown() as progress:
         return recover_images(
             model,
-            input_size=tuple(size),
+            input_size=input_size,
             per_class=options.per_class,
             prior_only=options.prior_only,
             generator=generator,

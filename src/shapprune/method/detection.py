@@ -183,7 +183,7 @@ def judge(
             as of a network whose outputs overflow.
     """
     rules = calibration or shipped(basis)
-    bounds = rules.bound(min(SUSPICIOUS * false_alarms, 0.5)), rules.bound(false_alarms)
+    bounds = rules.bound(suspicious_rate(false_alarms)), rules.bound(false_alarms)
     rows = features(evidence)
     prior = log(evidence.classes / TEN_CLASSES)
     parts = {
@@ -220,6 +220,15 @@ def judge(
         basis,
         conclusive,
     )
+
+
+def suspicious_rate(false_alarms: float) -> float:
+    """The share of clean models that the bound of "suspicious" lets past, in [0, 1].
+
+    >>> suspicious_rate(0.02), suspicious_rate(0.3), suspicious_rate(0.7)
+    (0.05, 0.5, 0.7)
+    """
+    return max(false_alarms, min(SUSPICIOUS * false_alarms, 0.5))
 
 
 def verdict_on(

@@ -13,7 +13,7 @@ from torch.nn.functional import max_pool2d
 
 from shapprune.method import detection
 from shapprune.method.pruning import Pruning
-from shapprune.method.settings import RECOGNISED, SUSPICIOUS
+from shapprune.method.settings import RECOGNISED
 from shapprune.method.triggers import targets_of
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import charts, exits, findings, svg, words
@@ -146,7 +146,7 @@ def _evidence(
         "map_drawn": len(names) <= _MOST_MAPPED,
         "table": _table(scan),
         "start": findings.start(judgement),
-        "looser": min(SUSPICIOUS * judgement.false_alarms, 0.5),
+        "looser": detection.suspicious_rate(judgement.false_alarms),
         "attacks": [
             (name, attack_words(name), rate, rules.poisoned_above(judgement.backdoored, name))
             for name, rate in attack_rates(rules, judgement.suspicious).items()

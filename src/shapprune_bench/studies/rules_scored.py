@@ -149,5 +149,7 @@ def _candidate(row: Row) -> Candidate:
 
 
 def _proxies(row: Row) -> Proxies:
-    shares = {name: Share(**row[name]) for name in ("accuracy", "agreement", "kept", "asr")}
+    shares: dict[str, Any] = {
+        name: Share(**row[name]) for name in ("accuracy", "agreement", "kept", "asr")
+    }
     return Proxies(**shares, asr_by_trigger=tuple(row["asr_by_trigger"]))

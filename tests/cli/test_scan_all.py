@@ -18,7 +18,10 @@ from jsonschema import Draft202012Validator
 
 from invariants.hostile.building import CANARY, touch
 from shapprune.checkpoints.state_dict import save_weights
+from shapprune.cli.listing import Entry
 from shapprune.cli.main import main
+from shapprune.cli.options import ScanAllOptions
+from shapprune.cli.scan_task import task_of
 from toys import (
     BACKDOOR,
     CLASSES,
@@ -190,6 +193,29 @@ def test_what_changed_is_scanned_anew_and_what_failed_on_demand(done, mirror, im
     assert sorted(begun(capsys.readouterr().err)) == sorted(
         [" ".join(HOSTILE.split()), "broken.pt"]
     )
+
+
+def stamp(weights: Path) -> str:
+    options = ScanAllOptions(command="", models=weights, out=Path("out"))
+    return task_of(Entry("net", {"weights": str(weights)}), options).stamp
+
+
+@pytest.mark.parametrize("given", ["hub", "hub/model.safetensors.index.json", "hub/model.bin"])
+@pytest.mark.parametrize("kept", ["nothing", "size", "size and time"])
+def test_whatever_changes_in_the_weights_is_seen(given, kept, tmp_path):
+    hub, weights = tmp_path / "hub", tmp_path / "hub" / "model.bin"
+    hub.mkdir()
+    (hub / "README.md").symlink_to("nowhere")
+    (hub / "model.safetensors.index.json").write_text("{}")
+    weights.write_bytes(b"old")
+    before = stamp(tmp_path / given)
+    assert stamp(tmp_path / given) == before
+    times = weights.stat()
+    time.sleep(0.05)  # file systems' clocks are coarse
+    weights.write_bytes(b"longer" if kept == "nothing" else b"new")
+    if kept == "size and time":
+        os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert stamp(tmp_path / given) != before
 
 
 @pytest.fixture

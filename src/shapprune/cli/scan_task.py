@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
+from stat import S_ISDIR
 
 from shapprune.checkpoints.inspection import MALICIOUS, look_into
+from shapprune.checkpoints.shards import INDEX
 from shapprune.cli.listing import Entry
 from shapprune.cli.options import ScanAllOptions, ScanOptions
 from shapprune.cli.results import run_files
@@ -50,7 +52,7 @@ class ScanTask:
         return Path("models", self.name)
 
     def facts(self) -> dict[str, object]:
-        """All that the verdict depends on."""
+        """What the verdict depends on; images and code by their names, not by what they hold."""
         options = {name: v for name, v in asdict(self.options).items() if name not in _UNSEEN}
         return {"model": self.model.name, "stamp": self.stamp, "rules": RULES, **options}
 
@@ -75,16 +77,29 @@ def _absolute(name: str | None) -> str | None:
 
 
 def _stamp(weights: str) -> str:
-    """Of the names, sizes and times of a model's files; what cannot be looked at has none."""
+    """Of the names, sizes and times of a model's files; of one that cannot be looked at, the error.
+
+    The parts that an index names are files of its folder.
+    """
     path = Path(weights)
-    facts: list[object] = []
+    folder = path.parent if path.name.endswith(INDEX) else path
     try:
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            about = file.stat()
-            facts.append((file.name, about.st_size, about.st_mtime_ns))
+        files = sorted(folder.iterdir()) if folder.is_dir() else [path]
     except OSError:
-        pass  # the scan will say it
+        files = [path]  # the scan will say it
+    facts = [_about(file) for file in files]
     return sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _about(file: Path) -> tuple[object, ...]:
+    try:
+        about = file.stat()
+    except OSError as error:  # a link that leads nowhere may lie beside weights
+        return file.name, error.errno
+    if S_ISDIR(about.st_mode):  # its time changes with whatever is written into it
+        return (file.name,)
+    # Who keeps size and time of a file that changes cannot keep when the system saw it change.
+    return file.name, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
 def scan_one(task: ScanTask, *, out: Path) -> dict[str, object]:

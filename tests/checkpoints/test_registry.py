@@ -39,6 +39,11 @@ def test_a_hugging_face_folder_is_one_model(tmp_path):
     assert names(tmp_path / "o" / "n") == ["n", "checkpoint-5"]
 
 
+def test_a_folder_in_one_of_the_same_name_has_a_name_of_its_own(tmp_path):
+    touch(tmp_path, "net/model.safetensors", "net/net/model.safetensors")
+    assert names(tmp_path / "net") == [".", "net"]
+
+
 def test_shards_are_part_of_the_model(tmp_path):
     touch(tmp_path, "m/model-1-of-2.safetensors", "m/model-2-of-2.safetensors")
     places = '{"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}'

@@ -1,5 +1,6 @@
 """The models of a folder with all that is below it: a hub's mirror, a registry, a heap of files."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def find_models(folder: Path) -> tuple[list[Listed], int]:
     left = [(folder, False)]  # and whether it is below a Hugging Face folder
     while left:
         place, inside_hub = left.pop()
-        name = place.relative_to(folder).as_posix() if place != folder else place.resolve().name
+        name = place.relative_to(folder).as_posix() if place != folder else _own_name(folder)
         try:
             real = place.resolve()
             there = sorted(path for path in place.iterdir() if not path.name.startswith("."))
@@ -65,6 +66,12 @@ def find_models(folder: Path) -> tuple[list[Listed], int]:
             others += len(files) - len(mine)
         left += [(path, inside_hub) for path in reversed(folders)]
     return found, others
+
+
+def _own_name(folder: Path) -> str:
+    """Its name, unless something inside has the same."""
+    name = Path(os.path.realpath(folder)).name
+    return "." if not name or os.path.lexists(folder / name) else name
 
 
 def _beside(folder: Path, files: list[Path]) -> tuple[str, ...]:

@@ -152,7 +152,8 @@ def add_poison(command: ArgumentParser) -> None:
     command.add_argument(
         "--cover",
         type=float,
-        help="stamped images of the other classes with right labels, for each poisoned one (0)",
+        help="for each poisoned image, so many stamped ones of other classes that keep their right "
+        "label (0)",
     )
     command.add_argument("--rate", type=float, help="poisoning rate (0.1); 0: a clean twin")
     command.add_argument("--epochs", type=_at_least(1), help="(10)")
@@ -169,7 +170,9 @@ def add_poison(command: ArgumentParser) -> None:
 def add_bench(command: ArgumentParser) -> None:
     """Of ``shapprune bench``."""
     command.add_argument(
-        "what", metavar="WHAT", help="an experiment, a study, population, list or report"
+        "what",
+        metavar="WHAT",
+        help="list shows them all: an experiment, a study or population; or report",
     )
     command.add_argument(
         "results",
@@ -179,7 +182,11 @@ def add_bench(command: ArgumentParser) -> None:
         metavar="RESULTS",
         help="report: of what; studies of known models: a manifest or folder of models",
     )
-    command.add_argument("--profile", choices=get_args(Profile), help="(smoke)")
+    command.add_argument(
+        "--profile",
+        choices=get_args(Profile),
+        help="data and networks: smoke needs no data (smoke)",
+    )
     command.add_argument("--data-root", type=Path, help="folder of the data")
     command.add_argument("--out", type=Path, metavar="DIR", help="folder for the results")
     command.add_argument(
@@ -233,13 +240,13 @@ def _add_per_class(command: ArgumentParser) -> None:
         "--per-class",
         type=_at_least(1),
         metavar="N",
-        help="use at most so many images a class, drawn at random (10), or recover so many "
-        "(1, or more for 50 in all)",
+        help="clean images a class, at most, drawn at random (10); where images are recovered: so "
+        "many (1, or more for 50 in all)",
     )
     command.add_argument(
         "--prior-only",
         action="store_true",
-        help="recover images even if no batch norm guides it: a hint at most",
+        help="without images and batch norm, scan all the same: the verdict is never clean",
     )
 
 
@@ -283,7 +290,13 @@ def _add_network(command: ArgumentParser, *, required: bool) -> None:
         help="torchvision:NAME, timm:NAME, package.module:CALLABLE or file.py:CALLABLE; the last "
         "two run that code",
     )
-    command.add_argument("--num-classes", type=_at_least(2), required=required, metavar="N")
+    command.add_argument(
+        "--num-classes",
+        type=_at_least(2),
+        required=required,
+        metavar="N",
+        help="classes, at least 3 for a verdict",
+    )
     for name in ("mean", "std"):
         command.add_argument(
             f"--{name}",

@@ -24,7 +24,10 @@ def attacks(results: Path) -> Table:
         "The test population",
         "No rule was chosen on these models. One clean image a class. Right: called backdoored "
         "with the right target or map. The repair is told the attacker's target; ACC and ASR in "
-        "per cent on unseen images with the attacker's trigger, median over draws (least … most).",
+        "per cent on unseen images with the attacker's trigger, median over draws (least … most). "
+        "Sufficient: by the defender's own measure, the upper end of the ASR's interval is low "
+        "enough; that can be wrong where our trigger is unlike the attacker's. Trojans are in the "
+        "development population only.",
         [
             *("attack", "data", "model", "scans", "backdoored", "right", "suspicious"),
             *("repairs", "ACC", "ASR", "sufficient"),

@@ -10,7 +10,7 @@ from statistics import median
 
 from shapprune.method.settings import FALSE_ALARMS, SELECTION, SUSPICIOUS
 from shapprune_bench.documentation.estimators import estimators
-from shapprune_bench.documentation.files import Json, done, read_json
+from shapprune_bench.documentation.files import Json, done, known_as, read_json
 from shapprune_bench.documentation.repairs import medians, models_of, newest_rules, repairs
 from shapprune_bench.documentation.results import summary
 from shapprune_bench.documentation.verdicts import detections
@@ -56,7 +56,8 @@ def _verdicts(results: Path) -> Figures:
 
     ``detection.FOLDER.clean.VERDICT`` and ``….poisoned.VERDICT`` are scans of such a verdict,
     ``….scans`` all of them, ``….models`` their models, ``….accused_models`` those of which a scan
-    is called backdoored, and ``….right`` the scans so called with the right target or map.
+    is called backdoored, and ``….right`` the scans so called with the right target or map;
+    ``….share_backdoored`` and ``….share_flagged`` (or suspicious) are in per cent.
     """
     for folder, content in detections(results).items():
         if content["all"]["auroc"] is not None:
@@ -64,7 +65,11 @@ def _verdicts(results: Path) -> Figures:
         for kind in ("clean", "poisoned"):
             scans = [s for s in content["scans"] if s["backdoored"] == (kind == "poisoned")]
             accused = [s["model"] for s in scans if s["verdict"] == "backdoored"]
+            missed = sum(s["verdict"] == "clean" for s in scans)
             counts = {
+                "clean": missed,
+                "share_backdoored": round(100 * len(accused) / max(1, len(scans))),
+                "share_flagged": round(100 * (len(scans) - missed) / max(1, len(scans))),
                 "scans": len(scans),
                 "models": len({s["model"] for s in scans}),
                 "backdoored": len(accused),
@@ -116,19 +121,19 @@ def _repairs(results: Path) -> Figures:
     ``repairs.FOLDER.MODEL.lost`` is the accuracy lost, in points, and ``….asr`` the ASR left, in
     per cent: medians over draws; ``….lost.least``, ``….lost.most`` and so on; ``….sufficient`` is
     in how many draws the defender's own measure says that it suffices. Without ``.MODEL``, the
-    median model of the folder, and the least and the most of all draws. ``repairs.with.kept`` and
-    ``repairs.without.kept`` (images): of all repairs that are called sufficient, how many leave
-    more than the tenth asked for.
+    median model of the folder, and the least and the most of all draws. ``repairs.unseen.kept`` (on
+    models that no rule has seen), ``repairs.seen.kept`` and ``repairs.without.kept`` (images): of
+    all repairs that are called sufficient, how many leave more than the tenth asked for.
     """
     every = repairs(results)
-    for name, given in (("with", True), ("without", False)):
-        left = [
-            r["after"]["asr"]
-            for r in every
-            if r["state"] == "done" and r["sufficient"] and bool(r["cell"]["per_class"]) is given
-        ]
-        if left:
-            yield f"repairs.{name}.kept", f"{sum(a > SELECTION.asr for a in left)} of {len(left)}"
+    left: dict[str, list[float]] = {}
+    for result in every:
+        if result["state"] == "done" and result["sufficient"]:
+            known = "unseen" if known_as(result["folder"]) == "unseen" else "seen"
+            name = known if result["cell"]["per_class"] else "without"
+            left.setdefault(name, []).append(result["after"]["asr"])
+    for name, rates in left.items():
+        yield f"repairs.{name}.kept", f"{sum(r > SELECTION.asr for r in rates)} of {len(rates)}"
     for folder in sorted({r["folder"] for r in every}):
         models = models_of([r for r in every if r["folder"] == folder])
         newest = [[r for r in m if r["cell"]["rules"] == newest_rules(m)] for m in models]

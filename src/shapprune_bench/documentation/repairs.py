@@ -80,9 +80,10 @@ def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
         tables.append(
             Table(
                 title[:1].upper() + title[1:],
-                f"{note}{failures} {told} ACC and ASR in per cent on unseen images, with the "
-                "attacker's trigger; medians over draws (least … most). Answered rightly again: "
-                "under the trigger. Sufficient: by the defender's own measure.",
+                f"{note}{failures} {told} ACC and ASR in per cent on unseen images, the first "
+                "1,000 of the test part, with the attacker's trigger; medians over draws (least … "
+                "most). Answered rightly again: under the trigger. Sufficient: by the defender's "
+                "own measure, which can be wrong where our trigger is unlike the attacker's.",
                 [
                     *("model", "attack", "draws", "ACC", "ASR", "answered rightly again"),
                     *("sufficient", "seconds"),

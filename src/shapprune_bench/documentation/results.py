@@ -88,7 +88,7 @@ def summary(results: Path) -> str:
     note = (
         f"Of repairs by rules {rules}, told the attacker's target, the median model and in "
         "brackets the worst draw; accuracy and ASR in points of per cent, on unseen images with "
-        "the attacker's trigger."
+        "the attacker's trigger. Here strangers' `xai_*` models have a row of their own."
     )
     first = verdicts(results)
     both = [markdown(first.head, first.rows), note, markdown(head, rows)]

@@ -9,6 +9,11 @@ from shapprune_bench.documentation.files import SETS, Json, known_as, read_json,
 from shapprune_bench.page import Table
 from shapprune_bench.rates import rate_facts, rate_words
 
+_COLUMNS = (
+    "Found: called backdoored with the right target or map; missed: called clean; target first: "
+    "the true target has the highest score, whatever the verdict. In brackets 95 % intervals "
+    "(Wilson) of as many cases as there are models."
+)
 _FEW = 40  # models of a set that are told one by one
 
 
@@ -42,15 +47,16 @@ def verdicts(results: Path) -> Table:
         "Verdicts",
         f"Of scans by rules {rules}, {FALSE_ALARMS:.0%} false alarms asked for; right: called "
         "backdoored with the right target or map. Rules: whether they were chosen on these models, "
-        "made while these were seen, or have not seen them.",
+        "made while these were seen, or have not seen them. Of the strangers' 32 models 15 "
+        "(`xai_*`) are siblings of one base.",
         [
             "scans of",
             "rules",
-            "clean, accused",
-            "suspected",
+            "clean, called backdoored",
+            "suspicious",
             "poisoned, called backdoored",
             "right",
-            "suspected",
+            "suspicious",
             "AUROC",
         ],
         rows,
@@ -70,6 +76,7 @@ def by_kind(results: Path) -> list[Table]:
         every = content["all"]
         notes = [
             SETS.get(name, ("", ""))[1],
+            "" if tables else _COLUMNS,
             _told("Clean, called backdoored", every["false_alarms"]),
             _told("Target first, of all-to-one", every["all_to_one_right_first"]),
             f"[Every scan]({there}/report.md).",
@@ -142,7 +149,8 @@ def beside_others(results: Path) -> list[Table]:
             Table(
                 f"{title_of(name)[:1].upper()}{title_of(name)[1:]}, beside other detections",
                 "One clean image a class (MM-BD takes none), each by its published bound; ours "
-                "called backdoored. Target first: of backdoors with single targets.",
+                "called backdoored. Scans are of several draws a model. Target first: of backdoors "
+                "with single targets, be they of one source.",
                 [
                     *("detection", "scans", "AUROC", "clean, flagged", "poisoned, flagged"),
                     "target first",

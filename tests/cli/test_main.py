@@ -419,6 +419,52 @@ def test_options_that_do_not_go_together(given, tmp_path, capsys):
     assert "--all-to-all has no --target" in complaint(capsys, "poison", *poison)
 
 
+def test_a_scan_takes_no_weights_away(given, tmp_path, monkeypatch):
+    ship(monkeypatch, by(8e9, 9e9))
+    shutil.copy(given / "net.safetensors", tmp_path / "repaired.safetensors")
+    (tmp_path / "trigger_9.png").touch()
+    shown = options(given, out=tmp_path)
+    assert main(["scan", str(tmp_path / "repaired.safetensors"), *shown, "--overwrite"]) == 0
+    assert (tmp_path / "repaired.safetensors").exists()
+    assert not (tmp_path / "trigger_9.png").exists()
+
+
+@pytest.mark.parametrize("command", ["scan", "repair"])
+@pytest.mark.parametrize(
+    ("weights", "more"),
+    [
+        ("repaired.safetensors", []),
+        ("link.safetensors", []),
+        ("hub", []),
+        ("hub/model.safetensors.index.json", []),
+        ("result.json", []),
+        ("other.safetensors", ["--sarif", "other.safetensors"]),
+    ],
+)
+def test_what_is_examined_is_not_written_over(
+    given, tmp_path, capsys, monkeypatch, command, weights, more
+):
+    monkeypatch.chdir(tmp_path)
+    out = Path("hub" if weights.startswith("hub") else "out")
+    out.mkdir()
+    for name in ("out/repaired", "hub/model", "hub/whole", "other"):
+        Path(name).parent.mkdir(exist_ok=True)
+        shutil.copy(given / "net.safetensors", f"{name}.safetensors")
+    index = {"weight_map": dict.fromkeys(backdoored_net().state_dict(), "whole.safetensors")}
+    Path("hub/model.safetensors.index.json").write_text(json.dumps(index))
+    Path("hub/config.json").write_text('{"architecture": "resnet18", "num_classes": 4}')
+    Path("link.safetensors").symlink_to("out/repaired.safetensors")
+    Path("out/result.json").touch()
+    if weights.startswith(("repaired", "result")):
+        weights = f"out/{weights}"
+    there = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    refused = command == "repair" or weights in ("out/result.json", "other.safetensors")
+    monkeypatch.setattr("shapprune.cli.main.examine", lambda _: 1 / 0)
+    line = complaint(capsys, command, weights, *options(given, out=out), *more, "--overwrite")
+    assert ("would be removed or" in line or "name another file for --sarif" in line) == refused
+    assert there == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+
 def test_the_demo_takes_no_files_away(tmp_path, monkeypatch):
     """Of a folder that a user names; what it writes itself is written over."""
     (tmp_path / "repaired.pth").write_text("mine")

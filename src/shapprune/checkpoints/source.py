@@ -209,6 +209,26 @@ def _preprocessor(folder: Path, names: Iterable[str]) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else {}
 
 
+def files_read(weights: str | Path) -> list[Path]:
+    """The local files that `read_source` reads, which need not be there.
+
+    Raises:
+        InputError: see `weights_files`.
+    """
+    path = Path(weights)
+    try:
+        if path.name.endswith(INDEX):
+            folder, names = path.parent, part_names(path)
+        elif path.is_dir():
+            folder, names = path, weights_files(path)
+        else:
+            return [path]
+        configs = [name for name in _CONFIGS if (folder / name).is_file()]
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return [folder / name for name in (*names, *configs)]
+
+
 def weights_files(folder: Path) -> list[str]:
     """The files that a Hugging Face library would load.
 

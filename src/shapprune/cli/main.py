@@ -41,7 +41,15 @@ from shapprune.cli.options import (
     channels,
 )
 from shapprune.cli.parser import parse
-from shapprune.cli.results import OF_A_RUN, run_files, sarif_file, to_json, to_npz
+from shapprune.cli.results import (
+    OF_A_REPAIR,
+    OF_A_SCAN,
+    check_places,
+    run_files,
+    sarif_file,
+    to_json,
+    to_npz,
+)
 from shapprune.cli.scan import check_rate, examine
 from shapprune.cli.scan_all import scan_all
 from shapprune.data.loading import load_images
@@ -114,7 +122,7 @@ def _scan(options: ScanOptions) -> int:
     with _told_anyway(lambda: show_scan(result, inputs.data)):
         if options.out or options.sarif:
             files = run_files(result, options, inputs)
-            write_results(options.out, files, sarif_file(result, options, inputs), stale=OF_A_RUN)
+            write_results(options.out, files, sarif_file(result, options, inputs), stale=OF_A_SCAN)
     return exit_code(result)
 
 
@@ -130,13 +138,14 @@ def _told_anyway(tell: Callable[[], None]) -> Iterator[None]:
 
 
 def _check_options(options: ScanOptions | RepairOptions) -> None:
-    """Refuse before anything is searched a rate of false alarms that the bounds cannot hold, and a
-    file that cannot be written."""
+    """Refuse before anything is searched a rate of false alarms that the bounds cannot hold, a
+    file that cannot be written, and one that must stay."""
     if options.images and options.prior_only:
         raise InputError("--prior-only is for a scan without images: leave it or --images out")
     if options.sarif:
         check_file(options.sarif, overwrite=options.overwrite, beside=options.out)
     check_rate(options)
+    check_places(options)
 
 
 def _repair(options: RepairOptions) -> int:
@@ -159,7 +168,7 @@ def _repair(options: RepairOptions) -> int:
         )
     with _told_anyway(lambda: show_repaired(result, inputs.data)):
         files = run_files(result, options, inputs)
-        write_results(options.out, files, sarif_file(result, options, inputs), stale=OF_A_RUN)
+        write_results(options.out, files, sarif_file(result, options, inputs), stale=OF_A_REPAIR)
     return exit_code(result)
 
 

@@ -1,14 +1,19 @@
 """The files that a command leaves behind, as bytes."""
 
 import json
+import os
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from shapprune.checkpoints.source import files_read
 from shapprune.cli.inputs import Inputs, run_facts
 from shapprune.cli.options import ModelOptions, RepairOptions, ScanOptions
+from shapprune.errors import InputError
 from shapprune.model.classifier import Classifier
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting.html import render_report
@@ -17,7 +22,38 @@ from shapprune.reporting.sarif import sarif
 from shapprune.reporting.summary import summarise
 from shapprune.reporting.triggers import suspected_triggers
 
-OF_A_RUN = ("trigger_*.png", "repaired.*")  # files that not every run leaves behind
+# Files that not every run leaves behind: an earlier one's are taken away. A scan takes no weights.
+OF_A_SCAN = ("trigger_*.png",)
+OF_A_REPAIR = (*OF_A_SCAN, "repaired.*")
+_ALWAYS = ("report.html", "result.json")
+_OF_A_FOLDER = ("model.safetensors", "*config.json")  # written where one was repaired
+
+
+def check_places(options: ScanOptions | RepairOptions) -> None:
+    """Before long work: whether the run would remove or replace what it examines.
+
+    Raises:
+        InputError: it would; or what is examined is not there.
+    """
+    examined = files_read(options.weights)
+    names = [*_ALWAYS, *(OF_A_REPAIR if isinstance(options, RepairOptions) else OF_A_SCAN)]
+    if isinstance(options, RepairOptions) and examined != [Path(options.weights)]:
+        names += _OF_A_FOLDER
+    for file in (*examined, *([Path(options.images)] if options.images else [])):
+        real = Path(os.path.realpath(file))  # a link is lost with the file that it leads to
+        if any(_is_among(place, names, options.out) for place in (file, real)):
+            raise InputError(f"{file} would be removed or replaced by the run: name another --out")
+        if options.sarif and Path(os.path.realpath(options.sarif)) == real:
+            raise InputError(f"{file} is what is examined: name another file for --sarif")
+
+
+def _is_among(path: Path, names: Sequence[str], folder: Path | None) -> bool:
+    """Whether a file lies in a folder under a name like one of these."""
+    return (
+        folder is not None
+        and os.path.realpath(path.parent) == os.path.realpath(folder)
+        and any(fnmatchcase(path.name.lower(), name) for name in names)
+    )
 
 
 def run_files(

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import io
+import json
 import time
 
 import numpy as np
@@ -236,6 +237,45 @@ def test_the_loaders_choice_is_told(tmp_path):
     )
     asked = read_source(tmp_path / "m.pt", entry="state_dict_ema").notes
     assert "most loaders take 'state_dict'" in asked[1]
+
+
+def test_other_weights_at_another_level_are_told(tmp_path):
+    """Which of them a loader takes depends on its code: ``load_state_dict(…, strict=False)``."""
+    bad, clean, net = Net().state_dict(), Net().state_dict(), Net()
+    for content, entry, place in (
+        ({**bad, "state_dict": clean}, ".", "the top level"),
+        ({**bad, "epoch": 3, "model": clean}, ".", "the top level"),
+        ({"model": {**bad, "state_dict": clean}}, "model.", "model"),
+        ({"state_dict": clean, "a": {"b": {"c": {"d": bad}}}}, "a.b.c.d.", "a.b.c.d"),
+    ):
+        torch.save(content, tmp_path / "m.pt")
+        source = read_source(tmp_path / "m.pt")
+        assert torch.equal(source.weights["0.weight"], clean["0.weight"])
+        (warning,) = (note for note in source.notes_on(net) if note.startswith("warning: "))
+        assert f"weights in '{place}' differ from those that were examined" in warning
+        assert f"--entry '{entry}'," in warning
+        asked = read_source(tmp_path / "m.pt", entry=entry)
+        assert torch.equal(asked.weights["0.weight"], bad["0.weight"])
+        assert asked.entry == (entry.rstrip(".") or ".")
+        assert not any(note.startswith("warning: ") for note in asked.notes_on(net))
+        _, back = repaired(content, tmp_path / "m.pt", entry=entry)
+        assert similar(back, bad) == similar(back, clean) == []
+    torch.save({**bad, "state_dict": {k: v.clone() for k, v in bad.items()}}, tmp_path / "m.pt")
+    notes = read_source(tmp_path / "m.pt").notes_on(net)
+    assert notes == (
+        "other copies of the weights, 'the top level', get the repaired weights, too, if there is "
+        "a repair",
+    )
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
+def test_other_weights_at_another_level_are_refused_in_a_folder(name, tmp_path):
+    torch.save({**Net().state_dict(), "state_dict": Net().state_dict()}, tmp_path / name)
+    if "-" in name:
+        index = {"weight_map": dict.fromkeys(Net().state_dict(), name)}
+        (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="tensors at the top level and weights under 'state_dict'"):
+        read_source(tmp_path)
 
 
 def test_what_cannot_be_rewritten_is_refused():

@@ -7,7 +7,7 @@ network. What only looks like a copy, by its numbers, is taken out.
 
 import argparse
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from shapprune.checkpoints.entries import TOP
 from shapprune.checkpoints.naming import match, missing
 from shapprune.checkpoints.settings import RESEMBLANCE
 from shapprune.errors import InputError
@@ -34,6 +35,7 @@ class Copies:
         places: of each tensor to be replaced, the network's own name for it.
         taken: what goes, for its numbers resemble the weights'.
         averages: names of the whole copies beside the weights themselves.
+        different: of those elsewhere with other numbers, the names with the entry that picks them.
         removed: names of what goes.
         kept: names of other tensors' entries, which stay.
         optimizer: whether the state of an optimizer stays.
@@ -42,12 +44,24 @@ class Copies:
     places: Mapping[Path, str]
     taken: frozenset[Path]
     averages: tuple[str, ...]
+    different: Mapping[str, str]
     removed: tuple[str, ...]
     kept: tuple[str, ...]
     optimizer: bool
 
-    def notes(self) -> Iterator[str]:
-        """What becomes of them if the weights are repaired."""
+    def notes(self, told: Sequence[str] = ()) -> Iterator[str]:
+        """Which of them may be another network, and what becomes of them if there is a repair.
+
+        Args:
+            told: names of entries that the user knows not to be examined.
+        """
+        if untold := [name for name in self.different if name not in told]:
+            entry = quote(self.different[untold[0]]) if len(untold) == 1 else "NAME"
+            yield (
+                f"warning: whole sets of weights in {list_names(untold)} differ from those that "
+                "were examined, and a loader may take them: scan them too, with --entry "
+                f"{entry}, or from a file of their own"
+            )
         if self.averages:
             yield (
                 f"other copies of the weights, {list_names(self.averages)}, get the repaired "
@@ -80,6 +94,7 @@ def find_copies(
     """
     places: dict[Path, str] = {(*keys, given): name for name, given in names.items()}
     averages: list[str] = []
+    different: dict[str, str] = {}
     groups = []
     for path, node in _containers(content, (), ()):
         groups.append((path, node, _tensors(node)))
@@ -97,9 +112,12 @@ def find_copies(
         fits = not missing(own, found.names)
         if fits and all(own[o].shape == named[g].shape for o, g in found.names.items()):
             for prefix, copied in ((found.prefix, found.names), *found.copies.items()):
-                averages.append(_spoken(path, prefix if path == keys or found.copies else ""))
+                prefix = prefix if path == keys or found.copies else ""
+                averages.append(name := _spoken(path, prefix))
+                if path != keys and _differ(own, {o: named[g] for o, g in copied.items()}):
+                    different[name] = name if prefix else f"{'.'.join(map(str, path))}."
                 places |= {(*path, given): name for name, given in copied.items()}
-    return _with_resemblances(groups, places, own, averages)
+    return _with_resemblances(groups, places, own, averages, different)
 
 
 def _with_resemblances(
@@ -107,6 +125,7 @@ def _with_resemblances(
     places: dict[Path, str],
     own: Mapping[str, Tensor],
     averages: list[str],
+    different: dict[str, str],
 ) -> Copies:
     taken: set[Path] = set()
     kept: list[str] = []
@@ -135,7 +154,13 @@ def _with_resemblances(
             kept.append(_spoken(path, ""))
     removed = list(dict.fromkeys(_spoken(path, "") for path in taken))
     return Copies(
-        places, frozenset(taken), tuple(averages), tuple(sorted(removed)), tuple(kept), optimizer
+        places,
+        frozenset(taken),
+        tuple(averages),
+        different,
+        tuple(sorted(removed)),
+        tuple(kept),
+        optimizer,
     )
 
 
@@ -207,6 +232,11 @@ def _tensors(node: Any) -> dict[Any, Tensor]:
     return found
 
 
+def _differ(own: Mapping[str, Tensor], copied: Mapping[str, Tensor]) -> bool:
+    """Whether a copy has other numbers, rounded to its type."""
+    return any(not torch.equal(own[name].to(c.dtype), c) for name, c in copied.items())
+
+
 def _sampled(tensor: Tensor) -> Tensor:
     """Some of the numbers, as a vector of length 1."""
     flat = tensor.detach().flatten()
@@ -236,4 +266,4 @@ def _spoken(path: Path, prefix: str | None) -> str:
     >>> _spoken(("state_dict_ema", "module"), "ema.")
     'state_dict_ema.module.ema'
     """
-    return ".".join([*map(str, path), *filter(None, (prefix or "").split("."))])
+    return ".".join([*map(str, path), *filter(None, (prefix or "").split("."))]) or TOP

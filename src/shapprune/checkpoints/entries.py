@@ -23,6 +23,7 @@ _PREFERRED = {
     "ema": "ultralytics",
     "teacher": "DINO's evaluation",
 }
+TOP = "the top level"  # where a checkpoint has weights under no key
 _DEEPEST = 3
 _QUANTISED = re.compile(
     r"(\.|^)(qweight|qzeros|SCB|absmax|quant_map|quant_state.*|zero_point|weight_scale|"
@@ -38,6 +39,8 @@ def find_weights(
     Args:
         content: of a checkpoint.
         entry: its key, keys within keys joined by dots, or a prefix of names; None: the likeliest.
+            With a dot at its end it is that very level, and ``.`` the top one, where tensors stand
+            beside entries that hold weights, too.
 
     Raises:
         InputError: no named tensors, or none there; in words that follow the file's name.
@@ -73,7 +76,7 @@ def entry_notes(keys: tuple[str, ...], others: tuple[str, ...], *, asked: bool) 
     """What the user must know of a choice among several."""
     if not others:
         return
-    chosen = ".".join(keys)
+    chosen = ".".join(keys) or TOP
     yield (
         f"examined are the weights under {quote(chosen)} alone, not those under "
         f"{list_names(others)}: --entry NAME examines these"
@@ -99,7 +102,8 @@ def quantised_name(names: Mapping[str, Any]) -> str | None:
 def _named(
     content: Mapping[Any, Any], places: list[tuple[str, ...]], entry: str
 ) -> tuple[tuple[str, ...], str]:
-    keys, node, rest = [], content, entry
+    this_level, name = entry.endswith("."), entry.removesuffix(".")
+    keys, node, rest = [], content, name
     while rest and isinstance(node, Mapping):
         fits = [k for k in node if isinstance(k, str) and f"{rest}.".startswith(f"{k}.")]
         fits = [k for k in fits if isinstance(node[k], Mapping)]
@@ -110,13 +114,13 @@ def _named(
         node, rest = node[key], rest[len(key) + 1 :]
     if not rest:
         within = [place for place in places if place[: len(keys)] == tuple(keys)]
-        if within:
+        if within and not this_level:
             return within[0], ""
-        if _is_state_dict(node):
+        if _is_state_dict(node) or (this_level and any(map(_is_tensor, node.values()))):
             return tuple(keys), ""
     for place in [tuple(keys), *places]:
         names = inside(content, place)
-        prefix = (rest if place == tuple(keys) else entry) + "."
+        prefix = (rest if place == tuple(keys) else name) + "."
         if any(isinstance(n, str) and n.startswith(prefix) for n in names):
             return place, prefix
     known = [".".join(place) for place in places if place]
@@ -164,6 +168,10 @@ def _is_loosely_one(entry: Mapping[Any, Any]) -> bool:
         isinstance(k, str) and isinstance(v, Tensor) and "." in k and v.ndim > 0
         for k, v in entry.items()
     )
+
+
+def _is_tensor(entry: object) -> bool:
+    return isinstance(entry, Tensor)
 
 
 def _type(value: object) -> str:

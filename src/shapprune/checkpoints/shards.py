@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from shapprune.checkpoints.state_dict import read_weights_file
+from shapprune.checkpoints.state_dict import read_of_folder
 from shapprune.errors import InputError
 from shapprune.utils.files import read_json
 from shapprune.utils.text import quote
@@ -51,12 +51,12 @@ def read_parts(index: Path) -> dict[str, Tensor]:
     """The weights of all parts together, under the names of the index.
 
     Raises:
-        InputError: see `part_names` and `read_weights_file`; tensors that are not where the index
+        InputError: see `part_names` and `read_of_folder`; tensors that are not where the index
             says, or of which it says nothing.
     """
     weights: dict[str, Tensor] = {}
     for name, expected in sorted(_places(index).items()):
-        file = read_weights_file(index.parent / name)
+        file = read_of_folder(index.parent / name)
         part = {file.prefix + key: tensor for key, tensor in file.weights.items()}
         if twice := sorted(part.keys() & weights.keys()):
             raise InputError(f"{index.parent}: {quote(twice[0])} is in two parts")

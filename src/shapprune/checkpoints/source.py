@@ -19,7 +19,7 @@ from shapprune.checkpoints.kinds import foreign_folder
 from shapprune.checkpoints.metadata import Stated, stated_in_checkpoint, stated_in_config
 from shapprune.checkpoints.naming import Match, is_normalisation, match, own_normalisation
 from shapprune.checkpoints.shards import INDEX, is_part, part_names, read_parts, refuse_part
-from shapprune.checkpoints.state_dict import WeightsFile, read_weights_file
+from shapprune.checkpoints.state_dict import WeightsFile, read_of_folder, read_weights_file
 from shapprune.errors import InputError
 from shapprune.utils.files import Fingerprint, fingerprint, read_json, unreadable
 from shapprune.utils.text import describe, list_names, quote
@@ -58,12 +58,12 @@ class Source:
 
     @property
     def entry(self) -> str | None:
-        """Where in the file the weights are; None for a folder or a file that holds them alone."""
-        return (
-            ".".join((*self.file.keys, self.file.prefix.strip("."))).strip(".") or None
-            if self.file
-            else None
-        )
+        """Where in the file the weights are, see `find_weights`; None for a folder or a file that
+        holds them alone."""
+        if self.file is None:
+            return None
+        place = ".".join((*self.file.keys, self.file.prefix.strip("."))).strip(".")
+        return place or ("." if self.file.others else None)
 
     def match(self, network: nn.Module) -> Match:
         """Which of the weights are the network's."""
@@ -97,7 +97,7 @@ class Source:
                 ": --entry NAME examines these"
             )
         if copies := self.copies(network):
-            notes += copies.notes()
+            notes += copies.notes(self.file.others if self.file else ())
         return tuple(notes)
 
     def facts(self, network: nn.Module) -> dict[str, object]:
@@ -186,7 +186,9 @@ def _read_folder(folder: Path, index: str | None = None) -> Source:
     if first.endswith(INDEX):
         names, weights = part_names(file), read_parts(file)
     else:
-        names, weights = [first], read_weights_file(file).weights
+        read = read_of_folder(file)
+        names, weights = [first], read.weights
+        notes = (*notes, *entry_notes(read.keys, read.others, asked=False))
     configs = {name: (folder / name).read_bytes() for name in _CONFIGS if (folder / name).is_file()}
     stated = Stated()
     if "config.json" in configs:
@@ -197,8 +199,8 @@ def _read_folder(folder: Path, index: str | None = None) -> Source:
             )
         except InputError as error:
             raise InputError(f"{folder}: {error}") from error
-    read = tuple(fingerprint(folder / name) for name in (*names, *configs))
-    return Source(weights, stated, notes, None, configs, read)
+    files = tuple(fingerprint(folder / name) for name in (*names, *configs))
+    return Source(weights, stated, notes, None, configs, files)
 
 
 def _preprocessor(folder: Path, names: Iterable[str]) -> Mapping[str, Any]:

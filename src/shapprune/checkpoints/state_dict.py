@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from shapprune.checkpoints.entries import find_weights, inside, quantised_name
+from shapprune.checkpoints.entries import TOP, find_weights, inside, quantised_name
 from shapprune.checkpoints.inspection import look_into
 from shapprune.checkpoints.kinds import SAVE_ADVICE
 from shapprune.errors import InputError
@@ -96,6 +96,23 @@ def read_weights_file(path: Path, entry: str | None = None) -> WeightsFile:
     for name, tensor in weights.items():
         _check_tensor(path, name, tensor)
     return WeightsFile(weights, content, keys, prefix, others, metadata, path.suffix)
+
+
+def read_of_folder(path: Path) -> WeightsFile:
+    """The weights file of a Hugging Face folder, of which no ``entry`` can be named.
+
+    Raises:
+        InputError: see `read_weights_file`; it has tensors at the top, and weights in an entry, of
+            which libraries take one or the other.
+    """
+    file = read_weights_file(path)
+    top = inside(file.content, ())
+    if file.keys and any(isinstance(entry, Tensor) for entry in top.values()):
+        raise InputError(
+            f"{path} holds tensors at {TOP} and weights under {quote('.'.join(file.keys))}, and "
+            "libraries differ in which they take: scan both from files of their own"
+        )
+    return file
 
 
 def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:

@@ -227,8 +227,8 @@ def _add_model(command: ArgumentParser) -> None:
     command.add_argument(
         "--entry",
         metavar="NAME",
-        help="which weights of a file that holds several: a key such as state_dict_ema, or what "
-        "their names begin with",
+        help="which weights of a file that holds several: a key such as state_dict_ema, what "
+        "their names begin with, or . for those under no key",
     )
     _add_network(command, required=False)
     _add_per_class(command)

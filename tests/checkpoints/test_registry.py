@@ -44,6 +44,14 @@ def test_a_folder_in_one_of_the_same_name_has_a_name_of_its_own(tmp_path):
     assert names(tmp_path / "net") == [".", "net"]
 
 
+def test_pickles_beside_a_model_and_below_it_are_listed(tmp_path):
+    touch(tmp_path, "m/model.safetensors", "m/a.pkl", "m/b.PICKLE", "m/c.joblib", "m/sub/d.pkl")
+    assert find_models(tmp_path)[0] == [
+        Listed("m", tmp_path / "m", ("a.pkl", "b.PICKLE", "c.joblib")),
+        Listed("m/sub/d.pkl", tmp_path / "m/sub/d.pkl"),
+    ]
+
+
 def test_shards_are_part_of_the_model(tmp_path):
     touch(tmp_path, "m/model-1-of-2.safetensors", "m/model-2-of-2.safetensors")
     places = '{"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}'

@@ -285,15 +285,16 @@ def test_an_interrupted_run_says_one_line_and_keeps_what_is_done(several, tmp_pa
     assert "not scanned yet" in (out / "index.html").read_text()
 
 
-def test_a_malicious_file_beside_a_model_is_no_clean_model(images, tmp_path, capsys):
+@pytest.mark.parametrize("name", ["training_args.bin", "head.pkl"])
+def test_a_malicious_file_beside_a_model_is_no_clean_model(name, images, tmp_path):
     folder = tmp_path / "hub"
     folder.mkdir()
     save_weights(clean_net(), folder / "model.safetensors")
-    (folder / "training_args.bin").write_bytes(pickle.dumps(touch()))
+    (folder / name).write_bytes(pickle.dumps(touch()))
     assert main(command(folder, images, tmp_path / "out")) == 2
     (one,) = index(tmp_path / "out")["models"]
     assert one["name"] == "hub"
-    assert re.search(r"training_args.bin, beside the weights, is malicious", one["error"])
+    assert re.search(rf"{name}, beside the weights, is malicious", one["error"])
 
 
 @pytest.mark.parametrize(

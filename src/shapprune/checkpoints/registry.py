@@ -7,11 +7,12 @@ from pathlib import Path
 from shapprune.checkpoints.source import SUFFIXES, WEIGHTS, weights_files
 from shapprune.errors import InputError
 
+_PICKLES = (".pkl", ".pickle", ".joblib")  # which may hold a model, or code for who loads it
 # Models of other frameworks and wrappings, which a scan tells by their kind: each is a row with
 # its error, since who looks for their models must not take them for examined.
 _FOREIGN = (
-    *(".pkl", ".pickle", ".pt2", ".onnx", ".h5", ".hdf5", ".keras", ".gguf", ".ggml", ".tflite"),
-    *(".pb", ".msgpack", ".mlmodel", ".caffemodel", ".pdparams", ".engine", ".plan", ".joblib"),
+    *(*_PICKLES, ".pt2", ".onnx", ".h5", ".hdf5", ".keras", ".gguf", ".ggml", ".tflite"),
+    *(".pb", ".msgpack", ".mlmodel", ".caffemodel", ".pdparams", ".engine", ".plan"),
 )
 
 
@@ -22,7 +23,7 @@ class Listed:
     Attributes:
         name: its path below the folder, which tells it from all others.
         weights: a file, or a Hugging Face folder.
-        beside: weights files of such a folder that are no part of the model.
+        beside: weights files and pickles of such a folder that are no part of the model.
     """
 
     name: str
@@ -60,7 +61,7 @@ def find_models(folder: Path) -> tuple[list[Listed], int]:
             inside_hub = True
             found.append(Listed(name, place, _beside(place, files)))
         else:
-            ends = SUFFIXES if inside_hub else SUFFIXES + _FOREIGN
+            ends = SUFFIXES + (_PICKLES if inside_hub else _FOREIGN)
             mine = [path for path in files if path.suffix.lower() in ends]
             found += [Listed(path.relative_to(folder).as_posix(), path) for path in mine]
             others += len(files) - len(mine)
@@ -79,4 +80,5 @@ def _beside(folder: Path, files: list[Path]) -> tuple[str, ...]:
         own = weights_files(folder)
     except InputError:  # the scan will say it
         return ()
-    return tuple(p.name for p in files if p.suffix.lower() in SUFFIXES and p.name not in own)
+    ends = SUFFIXES + _PICKLES
+    return tuple(p.name for p in files if p.suffix.lower() in ends and p.name not in own)

@@ -80,6 +80,16 @@ def test_the_layout_comes_back(keys, prefix, tmp_path):
     assert same(load_file(out / "repaired.safetensors"), network.state_dict())
 
 
+@pytest.mark.parametrize("value", [np.dtype(">f4"), np.dtype("U5"), np.arange(3.0), np.int64(3)])
+def test_what_numpy_made_comes_back(value, tmp_path):
+    torch.save({"model": Net().state_dict(), "x": {"y": value}}, tmp_path / "model.pth")
+    _, out = written(tmp_path / "model.pth", arch=ARCH, num_classes=4)
+    read_weights_file(out / "repaired.pth")
+    back = torch.load(out / "repaired.pth", weights_only=False)["x"]["y"]
+    assert type(back) is type(value)
+    assert np.array_equal(back, value)
+
+
 def test_safetensors_keep_prefix_and_metadata(tmp_path):
     named = {f"module.{k}": v for k, v in Net().state_dict().items()}
     save_file(named, tmp_path / "a.safetensors", metadata={"format": "pt"})

@@ -185,6 +185,9 @@ class _Dtype:
         if state[1] in ("<", ">"):
             self.dtype = self.dtype.newbyteorder(state[1])
 
+    def __reduce__(self) -> Any:
+        return self.dtype.__reduce__()  # so that it is saved as what it stands for
+
 
 class _Array:
     """Stands in for ``numpy.ndarray`` in a pickle: numbers are copied, never taken for pointers."""
@@ -198,7 +201,7 @@ class _Array:
         self.array = flat.reshape(shape, order="F" if fortran else "C")
 
     def __reduce__(self) -> Any:
-        return self.array.__reduce__()  # so that it is saved as what it stands for
+        return self.array.__reduce__()
 
 
 def _reconstruct(*_: object) -> _Array:

@@ -308,3 +308,25 @@ def test_monstrous_files_take_seconds(kind, tmp_path):
     source, start = read_source(tmp_path / "m.pt"), time.process_time()
     source.notes_on(Net())
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("held", ["nothing", "a number", "weights"])
+def test_what_kilobytes_name_a_thousand_times_is_looked_at_once(held, tmp_path):
+    network = nn.Sequential(*(nn.Conv2d(1, 1, 1) for _ in range(30)))
+    weights = network.state_dict()
+    content: object = {
+        "nothing": {},
+        "a number": {"0.weight": torch.ones(1)},
+        "weights": {name: tensor + 1 for name, tensor in weights.items()},
+    }[held]
+    for _ in range(3):
+        content = [content] * (19 if held == "weights" else 60)
+    torch.save({"state_dict": weights, "x": content}, tmp_path / "m.pt")
+    size = (tmp_path / "m.pt").stat().st_size
+    assert size < 50_000
+    source, start = read_source(tmp_path / "m.pt"), time.process_time()
+    source.notes_on(network)
+    source.facts(turned(network))
+    files = source.repaired(network)
+    assert time.process_time() - start < 5
+    assert len(files["repaired.pt"]) < 2 * size

@@ -7,7 +7,7 @@ network. What only looks like a copy, by its numbers, is taken out.
 
 import argparse
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -32,6 +32,7 @@ class Copies:
     """Where a checkpoint holds a network's weights.
 
     Attributes:
+        keys: where the weights themselves are.
         places: of each tensor to be replaced, the network's own name for it.
         taken: what goes, for its numbers resemble the weights'.
         averages: names of the whole copies beside the weights themselves.
@@ -41,6 +42,7 @@ class Copies:
         optimizer: whether the state of an optimizer stays.
     """
 
+    keys: Path
     places: Mapping[Path, str]
     taken: frozenset[Path]
     averages: tuple[str, ...]
@@ -95,33 +97,70 @@ def find_copies(
     places: dict[Path, str] = {(*keys, given): name for name, given in names.items()}
     averages: list[str] = []
     different: dict[str, str] = {}
+    tensors: dict[int, dict[Any, Tensor] | None] = {}
+    _note_tensors(content, (), (), tensors)
     groups = []
-    for path, node in _containers(content, (), ()):
-        groups.append((path, node, _tensors(node)))
+    for path, node in _containers(content, (), tensors):
+        groups.append((path, node, tensors[id(node)] or {}))
         if len(groups) > _MOST_CONTAINERS:
             raise InputError(f"the file nests more than {_MOST_CONTAINERS} lists and dicts")
-    for path, node, tensors in groups:
+    known: dict[int, list[_Set]] = {}  # one object may stand in many places
+    for path, node, inside in groups:
         if not isinstance(node, Mapping):
             continue
-        named = {
-            key: tensor
-            for key, tensor in tensors.items()
-            if isinstance(key, str) and (*path, key) not in places and tensor is node[key]
-        }
-        found = match(own, named)
-        fits = not missing(own, found.names)
-        if fits and all(own[o].shape == named[g].shape for o, g in found.names.items()):
-            for prefix, copied in ((found.prefix, found.names), *found.copies.items()):
-                prefix = prefix if path == keys or found.copies else ""
-                averages.append(name := _spoken(path, prefix))
-                if path != keys and _differ(own, {o: named[g] for o, g in copied.items()}):
-                    different[name] = name if prefix else f"{'.'.join(map(str, path))}."
-                places |= {(*path, given): name for name, given in copied.items()}
-    return _with_resemblances(groups, places, own, averages, different)
+        if path == keys:
+            sets = _sets(own, node, inside, but=set(names.values()))
+        elif id(node) in known:
+            sets = known[id(node)]
+        else:
+            sets = known[id(node)] = _sets(own, node, inside)
+        for one in sets:
+            prefix = one.prefix if path == keys or len(sets) > 1 else ""
+            averages.append(name := _spoken(path, prefix))
+            if path != keys and one.is_different:
+                different[name] = name if prefix else f"{'.'.join(map(str, path))}."
+            places |= {(*path, given): name for name, given in one.names.items()}
+    return _with_resemblances(groups, keys, places, own, averages, different)
+
+
+@dataclass(frozen=True)
+class _Set:
+    """A whole set of a network's tensors in a dict: the dict's names by the network's, what stands
+    before them, and whether the numbers are others."""
+
+    names: Mapping[str, str]
+    prefix: str | None
+    is_different: bool
+
+
+def _sets(
+    own: Mapping[str, Tensor],
+    node: Mapping[Any, Any],
+    tensors: Mapping[Any, Tensor],
+    but: Set[str] = frozenset(),
+) -> list[_Set]:
+    """The whole sets in a dict, but for tensors of these names."""
+    named = {
+        key: tensor
+        for key, tensor in tensors.items()
+        if isinstance(key, str) and key not in but and tensor is node[key]
+    }
+    if len(named) < max(len(missing(own, ())), 1):
+        return []
+    found = match(own, named)
+    if missing(own, found.names) or any(
+        own[o].shape != named[g].shape for o, g in found.names.items()
+    ):
+        return []
+    return [
+        _Set(names, prefix, _differ(own, {o: named[g] for o, g in names.items()}))
+        for prefix, names in ((found.prefix, found.names), *found.copies.items())
+    ]
 
 
 def _with_resemblances(
     groups: list[tuple[Path, Any, dict[Any, Tensor]]],
+    keys: Path,
     places: dict[Path, str],
     own: Mapping[str, Tensor],
     averages: list[str],
@@ -136,12 +175,18 @@ def _with_resemblances(
     by_shape = {shape: torch.stack(several) for shape, several in sampled.items()}
     total = sum(tensor.numel() for tensor in own.values())
     optimizer = False
+    replaced = {place[:-1] for place in places}
+    known: dict[int, tuple[list[Any], int]] = {}  # one object may stand in many places
     for path, node, tensors in groups:
-        others = {k: t for k, t in tensors.items() if (*path, k) not in places}
-        judged = {k: t for k, t in others.items() if tuple(t.shape) in by_shape}
-        alike = [k for k, t in judged.items() if _resembles(t, by_shape[tuple(t.shape)])]
-        alike += [k for k, t in others.items() if _is_flat(t, total)]
-        whole = 2 * len(alike) > max(len(judged), 1) or not isinstance(node, Mapping)
+        others = tensors
+        if path in replaced:
+            others = {k: t for k, t in tensors.items() if (*path, k) not in places}
+            alike, judged = _alike(others, by_shape, total)
+        elif id(node) in known:
+            alike, judged = known[id(node)]
+        else:
+            alike, judged = known[id(node)] = _alike(others, by_shape, total)
+        whole = 2 * len(alike) > max(judged, 1) or not isinstance(node, Mapping)
         if alike and whole and path and len(others) == len(tensors):
             taken.add(path)
         else:
@@ -154,6 +199,7 @@ def _with_resemblances(
             kept.append(_spoken(path, ""))
     removed = list(dict.fromkeys(_spoken(path, "") for path in taken))
     return Copies(
+        keys,
         places,
         frozenset(taken),
         tuple(averages),
@@ -171,13 +217,22 @@ def rewritten(content: Any, copies: Copies, tensors: Mapping[str, Tensor]) -> An
         tensors: the new weights by the network's own names.
     """
     changed = (*copies.places, *copies.taken)
-    touched = {place[:length] for place in changed for length in range(len(place))}
+    holders = {place[:-1] for place in changed}
+    touched = {place[:length] for place in holders for length in range(len(place) + 1)}
+    done: dict[int, Any] = {}  # one object in many places stays one, or files would swell
 
     def rewrite(node: Any, path: Path) -> Any:
         if path in copies.places:
             return in_type_of(node, tensors[copies.places[path]])
         if path not in touched:
             return node
+        if path == copies.keys[: len(path)]:  # only here it matters where an object stands
+            return rewrite_container(node, path)
+        if id(node) not in done:
+            done[id(node)] = rewrite_container(node, path)
+        return done[id(node)]
+
+    def rewrite_container(node: Any, path: Path) -> Any:
         if isinstance(node, argparse.Namespace):
             return argparse.Namespace(**rewrite(vars(node), path))
         if isinstance(node, list | tuple):
@@ -202,28 +257,69 @@ def in_type_of(given: Tensor | None, tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _containers(node: Any, path: Path, above: tuple[int, ...]) -> Iterator[tuple[Path, Any]]:
-    """Everything in a checkpoint that can hold tensors, outermost first.
+def _alike(
+    tensors: Mapping[Any, Tensor], by_shape: Mapping[tuple[int, ...], Tensor], total: int
+) -> tuple[list[Any], int]:
+    """The keys of what resembles the weights, and how many have a shape of theirs."""
+    judged = {k: t for k, t in tensors.items() if tuple(t.shape) in by_shape}
+    alike = [k for k, t in judged.items() if _resembles(t, by_shape[tuple(t.shape)])]
+    return [*alike, *(k for k, t in tensors.items() if _is_flat(t, total))], len(judged)
+
+
+def _note_tensors(
+    node: Any, path: Path, above: tuple[int, ...], found: dict[int, dict[Any, Tensor] | None]
+) -> bool:
+    """Whether a container holds tensors at any depth; in ``found``, those right inside of each.
+
+    Each object is looked at once, wherever it stands: a file of kilobytes can name it a million
+    times. In ``found`` are None where there are no tensors at all.
 
     Raises:
         InputError: what holds itself, or is nested too deep to be rewritten.
     """
-    if isinstance(node, argparse.Namespace):
-        node = vars(node)
+    node = _plain(node)
     if not isinstance(node, Mapping | list | tuple):
-        return
+        return False
     if id(node) in above or len(path) > _DEEPEST:
         raise InputError(f"the file holds {quote(_spoken(path, ''))}, which is nested without end")
+    if id(node) not in found:
+        tensors, deeper = _tensors(node), False
+        for key, entry in _entries(node):
+            deeper |= _note_tensors(entry, (*path, key), (*above, id(node)), found)
+        found[id(node)] = tensors if tensors or deeper else None
+    return found[id(node)] is not None
+
+
+def _containers(
+    node: Any, path: Path, found: Mapping[int, dict[Any, Tensor] | None]
+) -> Iterator[tuple[Path, Any]]:
+    """Everything in a checkpoint that holds tensors, see `_note_tensors`, outermost first.
+
+    Raises:
+        InputError: what is nested too deep to be rewritten.
+    """
+    node = _plain(node)
+    if found.get(id(node)) is None:
+        return
+    if len(path) > _DEEPEST:
+        raise InputError(f"the file holds {quote(_spoken(path, ''))}, which is nested without end")
     yield path, node
-    for key, entry in node.items() if isinstance(node, Mapping) else enumerate(node):
-        yield from _containers(entry, (*path, key), (*above, id(node)))
+    for key, entry in _entries(node):
+        yield from _containers(entry, (*path, key), found)
+
+
+def _plain(node: Any) -> Any:
+    return vars(node) if isinstance(node, argparse.Namespace) else node
+
+
+def _entries(node: Any) -> Iterable[tuple[Any, Any]]:
+    return node.items() if isinstance(node, Mapping) else enumerate(node)
 
 
 def _tensors(node: Any) -> dict[Any, Tensor]:
     """The tensors right inside of a container, numpy's arrays among them."""
-    entries = node.items() if isinstance(node, Mapping) else enumerate(node)
     found = {}
-    for key, entry in entries:
+    for key, entry in _entries(node):
         array: Any = getattr(entry, "array", None)  # what stands in for numpy's, see `state_dict`
         if isinstance(entry, Tensor) and entry.layout == torch.strided and not entry.is_meta:
             found[key] = entry

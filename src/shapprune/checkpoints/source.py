@@ -3,7 +3,7 @@
 import importlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Source:
     file: WeightsFile | None
     configs: Mapping[str, bytes]
     files: tuple[Fingerprint, ...] = ()
+    _found: dict[tuple[tuple[str, str], ...], Copies] = field(default_factory=dict, init=False)
 
     @property
     def entry(self) -> str | None:
@@ -76,7 +77,10 @@ class Source:
         names = self.match(network).names
         own = {name: self.weights[given] for name, given in names.items()}
         inside_file = {name: self.file.prefix + given for name, given in names.items()}
-        return find_copies(self.file.content, self.file.keys, own, inside_file)
+        asked = tuple(inside_file.items())  # thrice in a run, and dear where a file holds much
+        if asked not in self._found:
+            self._found[asked] = find_copies(self.file.content, self.file.keys, own, inside_file)
+        return self._found[asked]
 
     def notes_on(self, network: nn.Module) -> tuple[str, ...]:
         """For the user: how the weights were fitted to the network, and what else is there."""

@@ -1,7 +1,10 @@
 """Names of wrappers, and what lies beside a network: found by names and shapes."""
 
+import tracemalloc
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from shapprune.checkpoints.loading import load_classifier
@@ -143,3 +146,19 @@ def test_two_sets_of_weights():
     assert found.prefix == "a."
     assert list(found.copies) == ["momentum_a."]
     assert found.ignored == found.foreign == ()
+
+
+@pytest.mark.parametrize("arch", [ARCH, None])
+def test_names_of_many_dots_take_little_memory(arch, tmp_path):
+    """Their ends together are hundreds of times as long as they are."""
+    names = ["a." * 490 + str(i) for i in range(2_000)]
+    save_file({name: torch.zeros(1) for name in names}, tmp_path / "m.safetensors")
+    source = read_source(tmp_path / "m.safetensors")
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError):
+            load_classifier(source, arch=arch, num_classes=4)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 20 * (tmp_path / "m.safetensors").stat().st_size

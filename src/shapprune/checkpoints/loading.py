@@ -188,7 +188,7 @@ def _archs(source: Source, arch: str | None) -> tuple[str, ...]:
     """What the network may be, likeliest first."""
     if arch:
         return (arch,)
-    there = {end for name in source.weights for _, end in ends(name)}
+    there = {end for name in source.weights for _, end in ends(name) if end in _BUILT_IN}
     heads = (name for name in _BUILT_IN if name in there)
     built_in = _BUILT_IN.get(next(heads, ""), ())
     return tuple(dict.fromkeys((*source.stated.archs, *built_in)))

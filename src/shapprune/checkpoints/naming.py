@@ -100,16 +100,24 @@ def missing(own: Iterable[str], names: Iterable[str]) -> list[str]:
     return [name for name in own if name not in there and not name.endswith(_COUNTER)]
 
 
-def ends(name: str) -> Iterator[tuple[str, str]]:
+def ends(name: str, dots: int = _LONGEST) -> Iterator[tuple[str, str]]:
     """A name's ends with what stands before them; of a monstrous name only itself.
+
+    Args:
+        dots: that an end has at most.
 
     >>> list(ends("net.fc.bias"))
     [('', 'net.fc.bias'), ('net.', 'fc.bias'), ('net.fc.', 'bias')]
+    >>> list(ends("net.fc.bias", 1))
+    [('net.', 'fc.bias'), ('net.fc.', 'bias')]
     """
-    yield "", name
-    if len(name) <= _LONGEST:
-        for place in (i for i, letter in enumerate(name) if letter == "."):
-            yield name[: place + 1], name[place + 1 :]
+    places = [i for i, letter in enumerate(name) if letter == "."] if len(name) <= _LONGEST else []
+    for start in (0, *(place + 1 for place in places))[max(0, len(places) - dots) :]:
+        yield name[:start], name[start:]
+
+
+def _most_dots(names: Iterable[str]) -> int:
+    return max((name.count(".") for name in names), default=0)
 
 
 def _by_plain_name(given: Iterable[str]) -> dict[str, str]:
@@ -134,8 +142,9 @@ def _common_prefix(names: Iterable[str]) -> str:
 def _prefixes(sought: Mapping[str, str], plain: Mapping[str, str]) -> Counter[str]:
     """Of each prefix, how many of the names sought stand behind it."""
     found: Counter[str] = Counter()
+    dots = _most_dots(sought)
     for name in plain:
-        for prefix, end in ends(name):
+        for prefix, end in ends(name, dots):
             if end in sought:
                 found[prefix] += 1
     return found
@@ -168,14 +177,17 @@ def _under(
 
 def _one_by_one(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str] | None:
     """Each tensor by the end of its name and its shape; None unless it is one to one."""
-    by_end: dict[str, list[str]] = {}
+    # As it is, and without what only the network has; the last part alone says too little.
+    sought = {name: [end for _, end in ends(plain_name(name)) if "." in end] for name in own}
+    by_end: dict[str, list[str]] = {end: [] for several in sought.values() for end in several}
+    dots = _most_dots(by_end)
     for name in given:
-        for _, end in ends(plain_name(name)):
-            by_end.setdefault(end, []).append(name)
+        for _, end in ends(plain_name(name), dots):
+            if end in by_end:
+                by_end[end].append(name)
     names: dict[str, str] = {}
     for name, tensor in own.items():
-        # As it is, and without what only the network has; the last part alone says too little.
-        several = [by_end.get(end, []) for _, end in ends(plain_name(name)) if "." in end]
+        several = [by_end[end] for end in sought[name]]
         same = [[there for there in some if given[there].shape == tensor.shape] for some in several]
         # Before the number of classes is known, the last layer is of another shape.
         alike = [[there for there in some if given[there].ndim == tensor.ndim] for some in several]

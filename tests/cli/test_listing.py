@@ -46,6 +46,21 @@ def test_a_json_list(tmp_path):
     ]
 
 
+def test_a_list_is_found_from_where_the_user_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = {"weights": "a.pth", "arch": "n.py:Net"}
+    content = {"data_root": "d", "models": [model | {"data": "x.npz"}]}
+    Path("lists").mkdir()
+    Path("lists/m.json").write_text(json.dumps(content))
+    files = {"weights": "lists/a.pth", "arch": "lists/n.py:Net", "images": "lists/d/x.npz"}
+    there = {name: str(Path(file)) for name, file in files.items()}
+    assert listed(Path("lists/m.json")) == [Entry("a.pth", there)]
+    Path("lists/m.json").write_text(json.dumps([model | {"images": "x.npz"}]))
+    assert listed(Path("lists/m.json")) == [
+        Entry("a.pth", {**there, "images": str(Path("lists/x.npz"))})
+    ]
+
+
 def test_a_manifest_of_the_bench_is_read_as_the_bench_reads_it(tmp_path):
     model = {
         **{"name": "mine-3", "weights": "mine-3.safetensors", "arch": "nets.py:Net?width=32"},

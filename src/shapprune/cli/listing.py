@@ -124,16 +124,16 @@ def _entry(said: object, file: Path, root: Path) -> Entry:
     name = facts.pop("name", facts.get("weights"))
     if not isinstance(name, str) or not name:
         raise InputError(f"{file}: a model needs weights, a text, got {facts.get('weights')!r}")
+    folder = file.parent
     if "data" in facts:
         facts["images"] = _below(root, facts.pop("data"))
+    elif "images" in facts:
+        facts["images"] = _below(folder, facts["images"])
     checked = _checked(facts, name, file)
     if "weights" not in checked:
         raise InputError(f"{file}: weights of {quote(name)} must be a text, got nothing")
-    folder = file.parent
     weights, arch = checked["weights"], checked.get("arch")
     checked["weights"] = weights if weights.startswith("hf:") else str(folder / weights)
-    if "images" in checked:
-        checked["images"] = _below(folder, checked["images"])
     if arch and arch.rpartition(":")[0].endswith(".py"):
         checked["arch"] = str(folder / arch)
     return Entry(name, checked)

@@ -265,7 +265,6 @@ def test_a_killed_run_goes_on(several, tmp_path):
     assert set(begins) == {f"{name}.safetensors" for name in "abc"}
     assert len(begins) <= 3 + 2  # one in hand at each kill
     assert begins.count("a.safetensors") == 1
-    assert not list(out.rglob("*.tmp"))
 
 
 def test_an_interrupted_run_says_one_line_and_keeps_what_is_done(several, tmp_path):

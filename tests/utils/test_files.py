@@ -67,6 +67,36 @@ def test_several_files_are_written_all_or_none(tmp_path, monkeypatch):
     assert not (tmp_path / "fresh").exists()
 
 
+def test_temporary_files_of_another_run_stay(tmp_path):
+    for name in (".a.tmp", ".b.tmp", "b.png"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / ".b.tmp", (0, 0))  # of a run that was killed
+    (tmp_path / ".c.tmp").symlink_to("nowhere")
+    write_folder(tmp_path, {}, stale=(".*.tmp", "*.png"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".a.tmp", ".c.tmp"]
+
+
+def test_what_another_run_takes_away_first_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / ".a.tmp").touch()
+    (tmp_path / "b.png").touch()
+    glob = Path.glob
+
+    def gone_by_then(folder: Path, pattern: str) -> list[Path]:
+        found = list(glob(folder, pattern))
+        for file in found:
+            file.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "glob", gone_by_then)
+    write_folder(tmp_path, {}, stale=(".*.tmp", "*.png"))
+
+
+def test_what_cannot_be_taken_away_is_told(tmp_path):
+    (tmp_path / "repaired.d").mkdir()
+    with fails("cannot remove .*repaired.d"):
+        write_folder(tmp_path, {}, stale=("repaired.*",))
+
+
 def test_folders_that_cannot_be_written_are_found_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     (tmp_path / "full").mkdir()

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from shapprune.utils.text import describe, suggest
 _MOST_JSON = 8 << 20  # bytes
 _MOST_NAMES = 10_000  # of a folder, that a missing one is compared with
 _ROOM = 1 << 20  # bytes that a report needs at least
+_TEMPORARY = ".tmp"  # ends what is being written
+_ABANDONED = 3600  # seconds after which nobody writes it any more
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     """
     # Not tempfile: its files are private to the user, and a result should follow the umask.
     waiting = {
-        path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in contents
+        path: path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+        for path in contents
     }
     path: Path | None = None
     try:
@@ -162,7 +166,7 @@ def check_file(path: Path, *, overwrite: bool, beside: Path | None = None) -> No
 
 
 def _try_to_write(folder: Path) -> None:
-    probe = folder / f".{secrets.token_hex(4)}.tmp"
+    probe = folder / f".{secrets.token_hex(4)}{_TEMPORARY}"
     try:
         with open(probe, "xb") as file:
             file.write(bytes(_ROOM))  # of a full disk, an empty file would say nothing
@@ -176,10 +180,12 @@ def write_folder(folder: Path, contents: Mapping[str, bytes], *, stale: Sequence
     """Write files into a folder, made if need be, all or none.
 
     Args:
-        stale: glob patterns of the files that an earlier run left and this one does not write.
+        stale: glob patterns of the files that an earlier run left and this one does not write. Of
+            temporary files only those are taken away that are an hour old: younger ones may be
+            those of another run that works on the same folder.
 
     Raises:
-        InputError: something cannot be written.
+        InputError: something cannot be written or taken away.
     """
     made = not folder.exists()
     try:
@@ -196,7 +202,19 @@ def write_folder(folder: Path, contents: Mapping[str, bytes], *, stale: Sequence
     for pattern in stale:
         for file in folder.glob(pattern):
             if file.name not in contents:
-                file.unlink()
+                _take_away(file)
+
+
+def _take_away(file: Path) -> None:
+    """Remove a file of an earlier run, unless another run may be writing it."""
+    try:
+        age = time.time() - file.lstat().st_mtime
+        if file.suffix != _TEMPORARY or age > _ABANDONED:
+            file.unlink()
+    except FileNotFoundError:
+        pass  # another run took it away, or gave it its name
+    except OSError as error:
+        raise InputError(f"cannot remove {file}: {error.strerror or error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

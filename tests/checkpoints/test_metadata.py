@@ -71,6 +71,32 @@ def test_classes_and_images():
         assert stated_in_checkpoint({"num_classes": lie}).num_classes is None
 
 
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"input_size": (224, 192), "img_size": 64}, (3, 224, 192)),
+        ({"input_size": (224, 192), "mean": [0.5], "std": [0.5]}, (1, 224, 192)),
+        ({"input_size": [], "img_size": 64}, (3, 64, 64)),
+        ({"input_size": [], "crop_pct": torch.ones(2)}, None),
+        (
+            {"input_size": (3, 32, 32), "interpolation": ["a"], "crop_mode": torch.ones(2)},
+            (3,) + (32,) * 2,
+        ),
+    ],
+)
+def test_sizes_in_other_ways(options, size):
+    assert stated_in_checkpoint({"args": argparse.Namespace(**options)}).input_size == size
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"img_size": 10**5000}, {"mean": [10**400]}, {"img_size": 9, "crop_pct": torch.ones(2)}],
+)
+def test_what_cannot_be_followed_is_one_line(options):
+    with pytest.raises(InputError, match=r"\A[^\n]*states[^\n]*\Z"):
+        stated_in_checkpoint({"args": options})
+
+
 def test_a_named_network_is_built(tmp_path):
     content = {"arch": "resnet18", "state_dict": resnet18(5).state_dict()}
     torch.save(content, tmp_path / "m.pth.tar")

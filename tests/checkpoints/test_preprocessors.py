@@ -124,14 +124,25 @@ def test_timm():
     usual = of_timm({"input_size": [3, 224, 224]}).spatial
     assert usual == Preprocessing((256, 256), "cover", "bicubic", (224, 224))
     odd = of_timm({**cfg, "crop_mode": "border", "interpolation": "random"}).unfollowed
-    assert "crop_mode border" in odd[0]
-    assert "interpolation random" in odd[1]
+    assert "crop_mode 'border'" in odd[0]
+    assert "interpolation 'random'" in odd[1]
     assert of_timm({"img_size": 64}, complete=False).spatial is None
+
+
+def test_what_is_not_of_the_kind_that_was_expected_is_told_or_left():
+    cfg = {"input_size": [3, 32, 32], "crop_mode": {}, "interpolation": ["bicubic"]}
+    assert of_timm(cfg).spatial == Preprocessing((36, 36), "exact", "bicubic", (32, 32))
+    assert len(of_timm(cfg).unfollowed) == 2
+    timm_default = of_timm({"input_size": [3, 32, 32], "interpolation": ""})
+    assert timm_default.spatial == Preprocessing((36, 36), "cover", "bicubic", (32, 32))
+    assert of_timm({"input_size": [3, 1, 1], "crop_pct": 2}).spatial.resize == (1, 1)
+    assert of_transformers(given(image_processor_type=10**5000)).size == (40, 40)
 
 
 @pytest.mark.parametrize(
     "more", [{"size": {"height": 0, "width": 4}}, {"size": 1 << 40}, {"image_mean": ["a"]},
-             {"rescale_factor": "x"}, {"rescale_factor": -1}, {"rescale_factor": float("nan")}]
+             {"rescale_factor": "x"}, {"rescale_factor": -1}, {"rescale_factor": float("nan")},
+             {"rescale_factor": 5e-324}, {"image_mean": [10**400]}, {"size": [10**5000] * 2}]
 )  # fmt: skip
 def test_lies_are_refused(more):
     with pytest.raises(InputError, match="states"):

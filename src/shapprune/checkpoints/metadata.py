@@ -9,7 +9,7 @@ from typing import Any
 from shapprune.checkpoints.preprocessors import Prepared, of_timm, of_transformers
 from shapprune.data.preprocessing import Preprocessing
 from shapprune.errors import InputError
-from shapprune.utils.text import quote
+from shapprune.utils.text import quote_value
 
 _BUILT_IN = ("preactresnet18", "preactresnet34", "resnet18", "resnet34")
 _MOST_SIDE = 2048  # pixels
@@ -103,7 +103,8 @@ def stated_in_checkpoint(content: object) -> Stated:
     cfg = {k: o[k] for o in reversed(options) for k in _IMAGE_KEYS if o.get(k) is not None}
     image = of_timm(cfg, complete=False)
     channels = len(image.mean) if image.mean and len(image.mean) in (1, 3) else 3
-    channels = cfg["input_size"][0] if isinstance(cfg.get("input_size"), list | tuple) else channels
+    size = cfg.get("input_size")
+    channels = size[0] if isinstance(size, list | tuple) and len(size) == 3 else channels
     return Stated(
         archs,
         classes,
@@ -122,7 +123,8 @@ def _backdoorbench(content: Mapping[str, Any]) -> Stated:
     name = content["model_name"].lower()
     # Its resnet18 is torchvision's, that of its forks the CIFAR kind.
     own = (f"shapprune.networks.cifar:{name}",) if name in _BUILT_IN else ()
-    mean, std = _BACKDOORBENCH.get(str(content.get("clean_data")), (None, None))
+    data = content["clean_data"]
+    mean, std = _BACKDOORBENCH.get(data if isinstance(data, str) else "", (None, None))
     size = content.get("img_size")  # height, width, channels
     size = size if isinstance(size, list | tuple) else ()
     return Stated(
@@ -223,7 +225,7 @@ def _count(value: object) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 2 <= value <= 1_000_000:
-        raise InputError(f"the file states {quote(str(value))} classes: expected 2 or more")
+        raise InputError(f"the file states {quote_value(value)} classes: expected 2 or more")
     return value
 
 
@@ -231,7 +233,7 @@ def _size(value: object) -> tuple[int, int, int] | None:
     if not isinstance(value, list | tuple) or len(value) != 3:
         return None
     if not all(isinstance(v, int) and 1 <= v <= _MOST_SIDE for v in value):
-        raise InputError(f"the file states an input of {quote(str(value))}: expected C, H, W")
+        raise InputError(f"the file states an input of {quote_value(value)}: expected C, H, W")
     return (value[0], value[1], value[2])
 
 

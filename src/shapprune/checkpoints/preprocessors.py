@@ -8,9 +8,10 @@ from typing import Any
 
 from shapprune.data.preprocessing import INTERPOLATIONS, Preprocessing
 from shapprune.errors import InputError
-from shapprune.utils.text import printable, quote
+from shapprune.utils.text import printable, quote_value
 
 _MOST_SIDE = 4096  # pixels
+_LARGEST = 1e30  # of mean and std, which become numbers of float32
 # What transformers' processors do where their configuration does not say it, by their names.
 # A lone number is the shorter side; with others it is both.
 _SHORTER_SIDE = {
@@ -56,23 +57,24 @@ def of_timm(cfg: Mapping[str, Any], *, complete: bool = True) -> Prepared:
         complete: what is left out is timm's default; else it is not known.
     """
     size = cfg.get("input_size")
-    size = _side(size[1:]) if isinstance(size, list | tuple) and len(size) == 3 else None
-    size = size or _side(cfg.get("img_size"))
+    size = size if isinstance(size, list | tuple) and len(size) in (2, 3) else ()
+    size = _side(size[-2:]) or _side(cfg.get("img_size"))  # the channels may stand before them
     mean, std = numbers(cfg.get("mean")), numbers(cfg.get("std"))
-    share = cfg.get("crop_pct") or (0.875 if complete else None)
+    share = _given(cfg, "crop_pct", 0.875 if complete else None)
     if size is None or share is None:
         return Prepared(size, None, mean, std)
     if not isinstance(share, int | float) or not 0.1 <= share <= 2:
-        raise InputError(f"the file states crop_pct {quote(str(share))}: expected a share")
+        raise InputError(f"the file states crop_pct {quote_value(share)}: expected a share")
     unfollowed = []
-    mode, name = cfg.get("crop_mode") or "center", cfg.get("interpolation") or "bicubic"
-    if mode not in ("center", "squash"):
-        unfollowed.append(f"crop_mode {printable(str(mode), 40)} (squash is used)")
-    if name not in INTERPOLATIONS:
-        unfollowed.append(f"interpolation {printable(str(name), 40)} (bicubic is used)")
+    mode, name = _given(cfg, "crop_mode", "center"), _given(cfg, "interpolation", "bicubic")
+    if not isinstance(mode, str) or mode not in ("center", "squash"):
+        unfollowed.append(f"crop_mode {quote_value(mode)} (squash is used)")
+        mode = "squash"
+    if not isinstance(name, str) or name not in INTERPOLATIONS:
+        unfollowed.append(f"interpolation {quote_value(name)} (bicubic is used)")
         name = "bicubic"
     spatial = Preprocessing(
-        (math.floor(size[0] / share), math.floor(size[1] / share)),
+        (_shared(size[0], share), _shared(size[1], share)),
         "cover" if mode == "center" else "exact",
         name,
         size,
@@ -86,11 +88,9 @@ def of_transformers(cfg: Mapping[str, Any], image_size: object = None) -> Prepar
     Args:
         image_size: what the network's own configuration says, where this one does not.
     """
-    kind = re.sub(
-        r"(ImageProcessor|FeatureExtractor)(Fast|Pil)?$",
-        "",
-        str(cfg.get("image_processor_type") or cfg.get("feature_extractor_type") or ""),
-    )
+    kind = cfg.get("image_processor_type") or cfg.get("feature_extractor_type")
+    kind = kind if isinstance(kind, str) else ""
+    kind = re.sub(r"(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", kind)
     flags = [k for k, v in cfg.items() if k.startswith("do_") and v is True and k not in _FOLLOWED]
     unfollowed = [printable(flag, 60) for flag in flags]
     spatial, size = None, None
@@ -121,18 +121,18 @@ def _spatial(cfg: Mapping[str, Any], kind: str) -> tuple[Preprocessing, list[str
     elif crop is None:
         crop = (256, 256) if kind == "MobileViT" else (224, 224)
     if isinstance(cfg.get("size"), Mapping) and resize is None and cfg.get("do_resize", True):
-        unfollowed.append(f"size {printable(str(cfg['size']), 60)}")
+        unfollowed.append(f"size {quote_value(cfg['size'])}")
     share = cfg.get("crop_pct")
     share = share if isinstance(share, int | float) and 0.1 <= share <= 2 else None
     if resize and kind.startswith("ConvNext") and fit == "cover":
         if resize[0] < 384:
             share = share or 224 / 256
-            resize, crop = (int(resize[0] / share),) * 2, resize
+            resize, crop = (_shared(resize[0], share),) * 2, resize
         else:
             fit = "exact"
     elif resize and kind == "PoolFormer":
         share, fit = share or 0.9, "cover"
-        resize = (int(resize[0] / share), int(resize[1] / share))
+        resize = (_shared(resize[0], share), _shared(resize[1], share))
     elif resize and kind == "Levit" and fit == "cover":
         resize = (int(256 / 224 * resize[0]),) * 2
     elif kind == "Perceiver" and crop and resize:
@@ -156,8 +156,8 @@ def _normalisation(
     factor = 1 / 255 if factor is None else factor
     if cfg.get("do_rescale") is False:
         factor = 1.0
-    if not isinstance(factor, int | float) or not 0 < factor <= 255:
-        raise InputError(f"the file states rescale_factor {quote(str(factor))}")
+    if not isinstance(factor, int | float) or not 1e-6 <= factor <= 255:
+        raise InputError(f"the file states rescale_factor {quote_value(factor)}")
     offset = 1.0 if cfg.get("rescale_offset") is True else 0.0
     scale = 255 * factor if cfg else 1.0
     if mean and std and kind == "EfficientNet" and cfg.get("include_top", True):
@@ -166,6 +166,18 @@ def _normalisation(
         return mean, std
     mean, std = mean or (0.0,), std or (1.0,)
     return tuple((m + offset) / scale for m in mean), tuple(s / scale for s in std)
+
+
+def _given(cfg: Mapping[str, Any], key: str, default: Any) -> Any:
+    """What a configuration says; nothing is said by None, 0 and an empty text."""
+    value = cfg.get(key)
+    empty = value is None or (isinstance(value, str | int | float) and not value)
+    return default if empty else value
+
+
+def _shared(side: int, share: float) -> int:
+    """The side of what is resized before this share of it is cut out."""
+    return max(1, math.floor(side / share))
 
 
 def _first(cfg: Mapping[str, Any], keys: tuple[str, ...], default: bool) -> bool:
@@ -187,7 +199,7 @@ def _side(value: object) -> tuple[int, int] | None:
     if not isinstance(value, list | tuple) or len(value) != 2 or None in value:
         return None
     if not all(isinstance(v, int) and 1 <= v <= _MOST_SIDE for v in value):
-        raise InputError(f"the file states an image of {quote(str(value))}: expected H, W")
+        raise InputError(f"the file states an image of {quote_value(value)}: expected H, W")
     return value[0], value[1]
 
 
@@ -201,6 +213,6 @@ def numbers(value: object) -> tuple[float, ...] | None:
         value = [value]
     if not isinstance(value, list | tuple) or not value:
         return None
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in value):
-        raise InputError(f"mean and std must be numbers, the file states {quote(str(value))}")
+    if not all(isinstance(v, int | float) and abs(v) <= _LARGEST for v in value):
+        raise InputError(f"mean and std must be numbers, the file states {quote_value(value)}")
     return tuple(float(v) for v in value)

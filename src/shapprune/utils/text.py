@@ -31,6 +31,18 @@ def quote(name: str) -> str:
     return f"'{printable(name, 80)}'"
 
 
+def quote_value(value: object) -> str:
+    """A stranger's value in quotes, whatever it is.
+
+    >>> quote_value([1, 2]), quote_value(10**5000)
+    ("'[1, 2]'", "'a value too long to be told'")
+    """
+    try:
+        return quote(str(value))
+    except (ValueError, RecursionError):  # thousands of digits, or of lists in each other
+        return quote("a value too long to be told")
+
+
 def list_names(names: Sequence[str]) -> str:
     """The first three names.
 

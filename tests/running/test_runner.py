@@ -10,7 +10,9 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -169,6 +171,19 @@ def test_a_killed_run_goes_on_where_it_was(folder, log):
     again = [s for s in lines(log, "begin") if lines(log, "begin").count(s) > 1]
     assert set(again) <= in_hand
     assert len(set(again)) <= 2  # those that the killed runner had in hand
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its pipes have no descriptors")
+@pytest.mark.parametrize("sent", [b"", b"\0\0", b"\0\0\1\0half an answer"])
+def test_a_process_that_dies_amid_its_answer_is_a_failed_cell(sent, log):
+    executor, cell = Processes(sleeping(log), 1), cells(1)[0]
+    mine, theirs = Pipe(duplex=False)
+    os.write(theirs.fileno(), sent)
+    theirs.close()
+    executor._running[mine] = (cell, SimpleNamespace(join=lambda: None, exitcode=-9))
+    ((ended, result),) = executor.ended(1)
+    assert ended is cell
+    assert result["error"] == "its process died (exit code -9)"
 
 
 def test_ctrl_c_leaves_whole_results_and_no_process(folder, log):

@@ -52,7 +52,7 @@ class Processes:
             cell, process = self._running.pop(connection)
             try:
                 result: Result = connection.recv()
-            except EOFError:
+            except (EOFError, OSError):  # OSError: killed amid its answer
                 process.join()
                 died = f"its process died (exit code {process.exitcode})"
                 result = {"cell": cell.facts(), **failure(died)}

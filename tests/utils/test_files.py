@@ -67,6 +67,15 @@ def test_several_files_are_written_all_or_none(tmp_path, monkeypatch):
     assert not (tmp_path / "fresh").exists()
 
 
+def test_a_name_that_a_folder_has_is_found_before_any_is_taken(tmp_path):
+    write_folder(tmp_path, {"a": b"old"}, stale=())
+    (tmp_path / "b").mkdir()
+    with fails("cannot write .*b: Is a directory"):
+        write_folder(tmp_path, {"a": b"new"}, stale=(), beside={tmp_path / "b": b"new"})
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b"]
+
+
 def test_temporary_files_of_another_run_stay(tmp_path):
     for name in (".a.tmp", ".b.tmp", "b.png"):
         (tmp_path / name).touch()

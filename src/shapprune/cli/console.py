@@ -22,7 +22,7 @@ from shapprune.errors import InputWarning
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import findings
 from shapprune.reporting.words import percent
-from shapprune.utils.files import write_folder, write_whole
+from shapprune.utils.files import write_folder, write_together
 from shapprune.utils.progress import Progress
 from shapprune.utils.text import printable
 
@@ -142,14 +142,16 @@ def write_results(
 
     Args:
         folder: where they go; None: nowhere.
-        beside: other files with a path of their own, which come last.
+        beside: other files, see `write_folder`.
         stale: patterns of files that an earlier run may have left, and that are taken away.
     """
-    if folder is not None:
-        write_folder(folder, files, stale=stale)
+    beside = beside or {}
+    if folder is None:
+        write_together(beside)
+    else:
+        write_folder(folder, files, stale=stale, beside=beside)
         print_result(f"written to {folder}: {', '.join(files)}")
-    for path, data in (beside or {}).items():
-        write_whole(path, data)
+    for path in beside:
         print_result(f"written: {path}")
 
 

@@ -30,7 +30,7 @@ _OF_A_FOLDER = ("model.safetensors", "*config.json")  # written where one was re
 
 
 def check_places(options: ScanOptions | RepairOptions) -> None:
-    """Before long work: whether the run would remove or replace what it examines.
+    """Before long work: whether the run would remove or replace what it examines or has written.
 
     Raises:
         InputError: it would; or what is examined is not there.
@@ -39,6 +39,8 @@ def check_places(options: ScanOptions | RepairOptions) -> None:
     names = [*_ALWAYS, *(OF_A_REPAIR if isinstance(options, RepairOptions) else OF_A_SCAN)]
     if isinstance(options, RepairOptions) and examined != [Path(options.weights)]:
         names += _OF_A_FOLDER
+    if options.sarif and _is_among(options.sarif, names, options.out):
+        raise InputError(f"{options.sarif} is one of the run's own files: name another for --sarif")
     for file in (*examined, *([Path(options.images)] if options.images else [])):
         real = Path(os.path.realpath(file))  # a link is lost with the file that it leads to
         if any(_is_among(place, names, options.out) for place in (file, real)):

@@ -1,5 +1,6 @@
 """Files: written whole or not at all, and errors of reading told in one line."""
 
+import errno
 import json
 import os
 import secrets
@@ -85,7 +86,8 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write files all or none: no name is taken before all the bytes are on the disk.
+    """Write files all or none: no name is taken before all the bytes are on the disk, and none that
+    a folder has.
 
     Raises:
         InputError: see `write_whole`.
@@ -97,6 +99,9 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     }
     path: Path | None = None
     try:
+        for path in contents:
+            if path.is_dir() and not path.is_symlink():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         for path, temporary in waiting.items():
             with open(temporary, "xb") as file:
                 file.write(contents[path])
@@ -176,10 +181,17 @@ def _try_to_write(folder: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
-def write_folder(folder: Path, contents: Mapping[str, bytes], *, stale: Sequence[str]) -> None:
+def write_folder(
+    folder: Path,
+    contents: Mapping[str, bytes],
+    *,
+    stale: Sequence[str],
+    beside: Mapping[Path, bytes] | None = None,
+) -> None:
     """Write files into a folder, made if need be, all or none.
 
     Args:
+        beside: other files with a path of their own, which come last.
         stale: glob patterns of the files that an earlier run left and this one does not write. Of
             temporary files only those are taken away that are an hour old: younger ones may be
             those of another run that works on the same folder.
@@ -193,7 +205,8 @@ def write_folder(folder: Path, contents: Mapping[str, bytes], *, stale: Sequence
     except OSError as error:
         raise InputError(f"cannot make {folder}: {error.strerror or error}") from error
     try:
-        write_together({folder / name: data for name, data in contents.items()})
+        inside = {folder / name: data for name, data in contents.items()}
+        write_together(inside | dict(beside or {}))
     except BaseException:
         if made:
             with suppress(OSError):

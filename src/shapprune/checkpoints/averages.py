@@ -7,24 +7,18 @@ network. What only looks like a copy, by its numbers, is taken out.
 
 import argparse
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from shapprune.checkpoints.entries import TOP
+from shapprune.checkpoints.containers import Path, containers, spoken
 from shapprune.checkpoints.naming import match, missing
 from shapprune.checkpoints.settings import RESEMBLANCE
-from shapprune.errors import InputError
 from shapprune.utils.text import list_names, quote
-
-_DEEPEST = 50
-_MOST_CONTAINERS = 500_000
-
-Path: TypeAlias = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -97,13 +91,7 @@ def find_copies(
     places: dict[Path, str] = {(*keys, given): name for name, given in names.items()}
     averages: list[str] = []
     different: dict[str, str] = {}
-    tensors: dict[int, dict[Any, Tensor] | None] = {}
-    _note_tensors(content, (), (), tensors)
-    groups = []
-    for path, node in _containers(content, (), tensors):
-        groups.append((path, node, tensors[id(node)] or {}))
-        if len(groups) > _MOST_CONTAINERS:
-            raise InputError(f"the file nests more than {_MOST_CONTAINERS} lists and dicts")
+    groups = containers(content)
     known: dict[int, list[_Set]] = {}  # one object may stand in many places
     for path, node, inside in groups:
         if not isinstance(node, Mapping):
@@ -116,7 +104,7 @@ def find_copies(
             sets = known[id(node)] = _sets(own, node, inside)
         for one in sets:
             prefix = one.prefix if path == keys or len(sets) > 1 else ""
-            averages.append(name := _spoken(path, prefix))
+            averages.append(name := spoken(path, prefix))
             if path != keys and one.is_different:
                 different[name] = name if prefix else f"{'.'.join(map(str, path))}."
             places |= {(*path, given): name for name, given in one.names.items()}
@@ -196,8 +184,8 @@ def _with_resemblances(
         optimizer |= bool(left) and is_optimizer
         is_apart = len(others) == len(tensors) and path
         if left and is_apart and not is_optimizer and any(t.ndim > 1 for t in others.values()):
-            kept.append(_spoken(path, ""))
-    removed = list(dict.fromkeys(_spoken(path, "") for path in taken))
+            kept.append(spoken(path, ""))
+    removed = list(dict.fromkeys(spoken(path, "") for path in taken))
     return Copies(
         keys,
         places,
@@ -266,68 +254,6 @@ def _alike(
     return [*alike, *(k for k, t in tensors.items() if _is_flat(t, total))], len(judged)
 
 
-def _note_tensors(
-    node: Any, path: Path, above: tuple[int, ...], found: dict[int, dict[Any, Tensor] | None]
-) -> bool:
-    """Whether a container holds tensors at any depth; in ``found``, those right inside of each.
-
-    Each object is looked at once, wherever it stands: a file of kilobytes can name it a million
-    times. In ``found`` are None where there are no tensors at all.
-
-    Raises:
-        InputError: what holds itself, or is nested too deep to be rewritten.
-    """
-    node = _plain(node)
-    if not isinstance(node, Mapping | list | tuple):
-        return False
-    if id(node) in above or len(path) > _DEEPEST:
-        raise InputError(f"the file holds {quote(_spoken(path, ''))}, which is nested without end")
-    if id(node) not in found:
-        tensors, deeper = _tensors(node), False
-        for key, entry in _entries(node):
-            deeper |= _note_tensors(entry, (*path, key), (*above, id(node)), found)
-        found[id(node)] = tensors if tensors or deeper else None
-    return found[id(node)] is not None
-
-
-def _containers(
-    node: Any, path: Path, found: Mapping[int, dict[Any, Tensor] | None]
-) -> Iterator[tuple[Path, Any]]:
-    """Everything in a checkpoint that holds tensors, see `_note_tensors`, outermost first.
-
-    Raises:
-        InputError: what is nested too deep to be rewritten.
-    """
-    node = _plain(node)
-    if found.get(id(node)) is None:
-        return
-    if len(path) > _DEEPEST:
-        raise InputError(f"the file holds {quote(_spoken(path, ''))}, which is nested without end")
-    yield path, node
-    for key, entry in _entries(node):
-        yield from _containers(entry, (*path, key), found)
-
-
-def _plain(node: Any) -> Any:
-    return vars(node) if isinstance(node, argparse.Namespace) else node
-
-
-def _entries(node: Any) -> Iterable[tuple[Any, Any]]:
-    return node.items() if isinstance(node, Mapping) else enumerate(node)
-
-
-def _tensors(node: Any) -> dict[Any, Tensor]:
-    """The tensors right inside of a container, numpy's arrays among them."""
-    found = {}
-    for key, entry in _entries(node):
-        array: Any = getattr(entry, "array", None)  # what stands in for numpy's, see `state_dict`
-        if isinstance(entry, Tensor) and entry.layout == torch.strided and not entry.is_meta:
-            found[key] = entry
-        elif getattr(getattr(array, "dtype", None), "kind", "") == "f":
-            found[key] = torch.from_numpy(array.astype("float32"))
-    return found
-
-
 def _differ(own: Mapping[str, Tensor], copied: Mapping[str, Tensor]) -> bool:
     """Whether a copy has other numbers, rounded to its type."""
     return any(not torch.equal(own[name].to(c.dtype), c) for name, c in copied.items())
@@ -355,11 +281,3 @@ def _is_flat(tensor: Tensor, total: int) -> bool:
         and tensor.ndim == 1
         and 2 * tensor.numel() >= total > RESEMBLANCE.least
     )
-
-
-def _spoken(path: Path, prefix: str | None) -> str:
-    """
-    >>> _spoken(("state_dict_ema", "module"), "ema.")
-    'state_dict_ema.module.ema'
-    """
-    return ".".join([*map(str, path), *filter(None, (prefix or "").split("."))]) or TOP

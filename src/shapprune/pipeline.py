@@ -1,7 +1,7 @@
 """The main path, the boxes of the paper's Figure 1 in order: `scan` and `repair`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -9,53 +9,15 @@ from torch import Tensor, nn
 from shapprune.method.attribution import Estimator, check_ways
 from shapprune.method.entry import Forced, enter, find_prunable, forced_maps
 from shapprune.method.recovery import Recovery
-from shapprune.method.repair import Repair, repair_case
+from shapprune.method.repair import repair_case
+from shapprune.method.repaired import RepairResult
 from shapprune.method.scan import ScanResult, scan_case
 from shapprune.method.settings import FALSE_ALARMS
 from shapprune.model.adapted import unwrap
 from shapprune.model.inference import cast_like, searching
-from shapprune.utils.progress import Clock, Progress, Stage
+from shapprune.utils.progress import Clock, Progress
 
 __all__ = ["RepairResult", "ScanResult", "repair", "scan"]
-
-
-@dataclass(frozen=True, eq=False)
-class RepairResult:
-    """A repaired classifier.
-
-    Attributes:
-        model: the repaired copy; the given model itself where nothing was repaired.
-        scan: the scan that came first.
-        repair: how it was repaired; None where nothing was.
-        stages: what was done and its cost, the scan's stages first.
-    """
-
-    model: nn.Module
-    scan: ScanResult
-    repair: Repair | None
-    stages: tuple[Stage, ...]
-
-    @property
-    def forced(self) -> bool:
-        """Whether something else was repaired than what the scan names."""
-        if self.repair is None:
-            return False
-        return set(self.repair.maps) != set(self.scan.maps)
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether the scan names something that was not repaired, since something else was asked
-        for: the copy still carries it."""
-        if not self.forced or self.scan.verdict == "clean" or self.scan.judgement.undecided:
-            return False
-        assert self.repair
-        named = self.scan.targets
-        return not named or not set(named) <= set(self.repair.targets)
-
-    @property
-    def unrepaired(self) -> bool:
-        """Whether the model is not clean, and yet was left as it is."""
-        return self.scan.verdict != "clean" and self.repair is None
 
 
 @searching()

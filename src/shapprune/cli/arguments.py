@@ -182,11 +182,7 @@ def add_bench(command: ArgumentParser) -> None:
         metavar="RESULTS",
         help="report: of what; studies of known models: a manifest or folder of models",
     )
-    command.add_argument(
-        "--profile",
-        choices=get_args(Profile),
-        help="data and networks: smoke needs no data (smoke)",
-    )
+    command.add_argument("--profile", choices=get_args(Profile), help="data and networks (smoke)")
     command.add_argument("--data-root", type=Path, help="folder of the data")
     command.add_argument("--out", type=Path, metavar="DIR", help="folder for the results")
     command.add_argument(

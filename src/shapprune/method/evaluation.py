@@ -104,8 +104,7 @@ class Evaluator:
         far = bend(warp(self._varied, generator=generator), generator=generator)
         answers = predict(original, far)
         trusted = believed([trigger.mapping for trigger in triggers], labels, answers)
-        if not bool(trusted.any()):
-            trusted = ~trusted
+        trusted = trusted if bool(trusted.any()) else ~trusted
         self._far, self._answers = far[trusted], answers[trusted]
         right = self._answers == labels[trusted]
         self._right = right if bool(right.any()) else ~right
@@ -136,10 +135,7 @@ class Evaluator:
         self._stamped, self._wanted = torch.cat(stamped), torch.cat(wanted)
         self._views = torch.cat(views)  # that each stamped image is made of
         self._rows = torch.cat(rows)  # of the views without a trigger
-        maps = [trigger.mapping for trigger in triggers]
-        of_map = [torch.full((n,), maps.index(m)) for m, n in zip(maps, self._parts, strict=True)]
-        self._of_map = torch.cat(of_map).to(labels.device)
-        self._maps = sorted(set(map(maps.index, maps))) if len(set(maps)) > 1 else []
+        self._by_map = _rows_by_map(triggers, self._parts)
         weights = torch.ones(count).expand(settings.resamples, count)
         drawn = torch.multinomial(weights, count, replacement=True, generator=generator)
         self._resamples = torch.stack([torch.bincount(row, minlength=count) for row in drawn])
@@ -182,10 +178,7 @@ class Evaluator:
             tuple(
                 float(part.float().mean()) if len(part) else 0.0 for part in hits.split(self._parts)
             ),
-            tuple(
-                self._share(hits[rows], self._sources[self._rows[rows]])
-                for rows in (self._of_map == number for number in self._maps)
-            ),
+            tuple(self._share(hits[r], self._sources[self._rows[r]]) for r in self._by_map),
         )
 
     def _share(self, hits: Tensor, sources: Tensor) -> Share:
@@ -204,6 +197,16 @@ class Evaluator:
         if len(sources.unique()) < self._least_sources:
             return Share(value, 0.0, 1.0)
         return Share(value, *(float(shares.quantile(q)) for q in (0.05, 0.95)))
+
+
+def _rows_by_map(triggers: Sequence[InvertedTrigger], parts: Sequence[int]) -> list[list[int]]:
+    """The rows of each of several maps, where a trigger has so many; none of a single map."""
+    rows: dict[TargetMap, list[int]] = {}
+    end = 0
+    for trigger, count in zip(triggers, parts, strict=True):
+        start, end = end, end + count
+        rows.setdefault(trigger.mapping, []).extend(range(start, end))
+    return list(rows.values()) if len(rows) > 1 else []
 
 
 def believed(maps: Sequence[TargetMap], labels: Tensor, answers: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ _HEAD = ("AUROC", "found", "at least suspicious", "missed", "target first")
 
 def by_kind(results: Path) -> list[Table]:
     """Tables of a set: rates by attack, after its ROC; of a large one by data and network, too."""
-    tables = []
+    tables: list[Table] = []
     for name, content in detections(results).items():
         title = title_of(name)[:1].upper() + title_of(name)[1:]
         there = f"../../benchmarks/results/detection/{name}"

@@ -152,6 +152,17 @@ def test_files_that_cannot_be_written_are_found_before_the_work(tmp_path, monkey
     assert [file.name for file in tmp_path.iterdir()] == ["log.sarif"]
 
 
+def test_links_and_devices_are_no_files_to_write_over(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (*(tmp_path / name for name in ("link", "dangling", "pipe")), Path(os.devnull)):
+        for overwrite in (False, True):
+            with fails("is a link or no plain file: name another file"):
+                check_file(path, overwrite=overwrite)
+
+
 def test_fingerprints(tmp_path):
     path = tmp_path / "net.pth"
     path.write_bytes(b"abc")

@@ -153,11 +153,15 @@ def check_file(path: Path, *, overwrite: bool, beside: Path | None = None) -> No
         beside: a folder that will be there when the file is written, see `check_folder`.
 
     Raises:
-        InputError: it is a folder, exists while ``overwrite`` is not set, or cannot be written.
+        InputError: it is a folder, a link or a device, exists while ``overwrite`` is not set, or
+            cannot be written.
     """
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder: expected the name of a file")
+        # What is written takes the place of what bears the name, and not of what that leads to.
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise InputError(f"{path} is a link or no plain file: name another file")
         if path.exists() and not overwrite:
             raise InputError(f"{path} exists already: add --overwrite, or name another file")
         folder = path.absolute().parent

@@ -167,7 +167,11 @@ def test_types_and_what_is_no_copy_stay(tmp_path):
         assert torch.equal(back["optimizer"]["state"][i]["exp_avg"], state["exp_avg"])
     source = read_source(tmp_path / "m.pt")
     notes = " ".join(source.notes_on(Net()))
-    for part in ("'ema', get the repaired", "stay as they are: 'discriminator'", "do not resume"):
+    for part in (
+        "'ema', are replaced by the repaired",
+        "stay as they are: 'discriminator'",
+        "do not resume",
+    ):
         assert part in notes
     facts = source.facts(Net())
     assert facts == {"entry": "model", "copies": ["ema"], "left_out_if_repaired": []}
@@ -260,11 +264,14 @@ def test_other_weights_at_another_level_are_told(tmp_path):
         assert not any(note.startswith("warning: ") for note in asked.notes_on(net))
         _, back = repaired(content, tmp_path / "m.pt", entry=entry)
         assert similar(back, bad) == similar(back, clean) == []
+    torch.save({"state_dict": clean, "list": [bad]}, tmp_path / "m.pt")
+    (warning,) = (n for n in read_source(tmp_path / "m.pt").notes_on(net) if n[:8] == "warning:")
+    assert warning.endswith("scan them too, from a file of their own")  # --entry goes through dicts
     torch.save({**bad, "state_dict": {k: v.clone() for k, v in bad.items()}}, tmp_path / "m.pt")
     notes = read_source(tmp_path / "m.pt").notes_on(net)
     assert notes == (
-        "other copies of the weights, 'the top level', get the repaired weights, too, if there is "
-        "a repair",
+        "other whole sets of the weights, 'the top level', are replaced by the repaired weights if "
+        "there is a repair",
     )
 
 

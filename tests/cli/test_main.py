@@ -248,7 +248,7 @@ def test_an_average_is_repaired_with_the_weights(given, tmp_path, capsys):
     assert (result["entry"], result["copies"]) == ("state_dict", ["state_dict_ema"])
     told = capsys.readouterr().err
     assert "timm's load_checkpoint takes 'state_dict_ema'" in told
-    assert "'state_dict_ema', get the repaired weights" in told
+    assert "'state_dict_ema', are replaced by the repaired weights" in told
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "state_dict_ema" in page
 

@@ -30,7 +30,8 @@ class Copies:
         places: of each tensor to be replaced, the network's own name for it.
         taken: what goes, for its numbers resemble the weights'.
         averages: names of the whole copies beside the weights themselves.
-        different: of those elsewhere with other numbers, the names with the entry that picks them.
+        different: of those elsewhere with other numbers, the names with the entry that picks them;
+            empty where none does.
         removed: names of what goes.
         kept: names of other tensors' entries, which stay.
         optimizer: whether the state of an optimizer stays.
@@ -52,16 +53,18 @@ class Copies:
             told: names of entries that the user knows not to be examined.
         """
         if untold := [name for name in self.different if name not in told]:
-            entry = quote(self.different[untold[0]]) if len(untold) == 1 else "NAME"
+            entries = [quote(entry) for name in untold if (entry := self.different[name])]
+            one = entries[0] if len(entries) == 1 else "NAME"
+            way = f"with --entry {one}, or " if entries else ""
             yield (
                 f"warning: whole sets of weights in {list_names(untold)} differ from those that "
-                "were examined, and a loader may take them: scan them too, with --entry "
-                f"{entry}, or from a file of their own"
+                f"were examined, and a loader may take them: scan them too, {way}from a file of "
+                "their own"
             )
         if self.averages:
             yield (
-                f"other copies of the weights, {list_names(self.averages)}, get the repaired "
-                "weights, too, if there is a repair"
+                f"other whole sets of the weights, {list_names(self.averages)}, are replaced by "
+                "the repaired weights if there is a repair"
             )
         if self.removed:
             yield (
@@ -106,9 +109,19 @@ def find_copies(
             prefix = one.prefix if path == keys or len(sets) > 1 else ""
             averages.append(name := spoken(path, prefix))
             if path != keys and one.is_different:
-                different[name] = name if prefix else f"{'.'.join(map(str, path))}."
+                entry = name if prefix else f"{'.'.join(map(str, path))}."
+                different[name] = entry if _is_reached(content, path) else ""
             places |= {(*path, given): name for name, given in one.names.items()}
     return _with_resemblances(groups, keys, places, own, averages, different)
+
+
+def _is_reached(content: object, path: Path) -> bool:
+    """Whether ``--entry`` can name the place: keys of text that lead from dict to dict."""
+    for key in path:
+        if not isinstance(content, Mapping) or not isinstance(key, str) or not key:
+            return False
+        content = content[key]
+    return True
 
 
 @dataclass(frozen=True)

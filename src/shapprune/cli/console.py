@@ -227,6 +227,10 @@ def show_repaired(result: RepairResult, data: LabeledImages) -> None:
                 "warning: the copy still carries what the scan found: repair again without "
                 "--force-target"
             )
+        if result.spoiled:
+            print_note(
+                f"warning: the copy keeps {repair.after.kept.value:.0%} of the right answers alone"
+            )
         if not repair.sufficient:
             print_note(
                 "warning: the repair is not sufficient: the inverted trigger still works too often"

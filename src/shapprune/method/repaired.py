@@ -6,6 +6,7 @@ from torch import nn
 
 from shapprune.method.repair import Repair
 from shapprune.method.scan import ScanResult
+from shapprune.method.settings import SELECTION
 from shapprune.utils.progress import Stage
 
 
@@ -39,8 +40,12 @@ class RepairResult:
         if not self.forced or self.scan.verdict == "clean" or self.scan.judgement.undecided:
             return False
         assert self.repair
-        named = self.scan.targets
-        return not named or not set(named) <= set(self.repair.targets)
+        return not self.scan.maps or not set(self.scan.maps) <= set(self.repair.maps)
+
+    @property
+    def spoiled(self) -> bool:
+        """Whether the copy keeps too few right answers to be of use (`SELECTION.least_kept`)."""
+        return self.repair is not None and self.repair.after.kept.value < SELECTION.least_kept
 
     @property
     def unrepaired(self) -> bool:

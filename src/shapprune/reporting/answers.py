@@ -134,6 +134,8 @@ def _ship_repaired(result: RepairResult, scan: ScanResult) -> list[str]:
         return [*said, f"It still carries {what}: do not use the copy either."]
     if not repair.sufficient:
         return [*said, "The repair is not sufficient: do not use the copy either."]
+    if result.spoiled:
+        return [*said, "It keeps too few of the right answers: do not use the copy."]
     if scan.recovered:
         return [
             *said,

@@ -34,7 +34,7 @@ def exit_code(result: ScanResult | RepairResult) -> int:
     if isinstance(result, ScanResult):
         return _OF_VERDICTS[result.verdict]
     of_verdict = _OF_VERDICTS[result.scan.verdict]
-    if result.repair is not None and (result.incomplete or not result.repair.sufficient):
+    if result.incomplete or result.spoiled or (result.repair and not result.repair.sufficient):
         return of_verdict or SUSPICIOUS  # forced on what was called clean
     return of_verdict if result.unrepaired else CLEAN
 

@@ -139,6 +139,9 @@ def test_files_that_cannot_be_written_are_found_before_the_work(tmp_path, monkey
     path, out = tmp_path / "log.sarif", tmp_path / "out"
     check_file(path, overwrite=False)
     check_file(out / "log.sarif", overwrite=False, beside=out)
+    check_file(out / "log.sarif", overwrite=False, beside=tmp_path / ".." / tmp_path.name / "out")
+    with fails("is a folder: expected the name of a file"):
+        check_file(out, overwrite=True, beside=tmp_path / ".." / tmp_path.name / "out")
     for wrong, message in ((out / "log.sarif", "make it first"), (tmp_path, "is a folder")):
         with fails(message):
             check_file(wrong, overwrite=True)

@@ -157,7 +157,8 @@ def check_file(path: Path, *, overwrite: bool, beside: Path | None = None) -> No
             cannot be written.
     """
     try:
-        if path.is_dir():
+        there = beside and os.path.realpath(beside)
+        if path.is_dir() or os.path.realpath(path) == there:
             raise InputError(f"{path} is a folder: expected the name of a file")
         # What is written takes the place of what bears the name, and not of what that leads to.
         if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -165,7 +166,7 @@ def check_file(path: Path, *, overwrite: bool, beside: Path | None = None) -> No
         if path.exists() and not overwrite:
             raise InputError(f"{path} exists already: add --overwrite, or name another file")
         folder = path.absolute().parent
-        if beside is not None and folder == beside.absolute():
+        if os.path.realpath(folder) == there:
             return
         if not folder.is_dir():
             raise InputError(f"{folder} does not exist: make it first, or name another folder")

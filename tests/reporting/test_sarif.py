@@ -81,6 +81,8 @@ def test_findings_are_the_same_in_every_run_and_others_of_other_files():
         ("model.safetensors", ["model.safetensors"]),
         ("a b/model.safetensors", ["a%20b/model.safetensors"]),
         ("/data/model.safetensors", ["file:///data/model.safetensors"]),
+        ("a\udcff/model.safetensors", ["a%FF/model.safetensors"]),  # a name that is not UTF-8
+        ("hf:a\udcff", ["hf:a%FF/model.safetensors"]),
         ("folder", ["folder/model.safetensors", "folder/config.json"]),
         ("hf:ORG/NAME", ["hf:ORG/NAME/model.safetensors", "hf:ORG/NAME/config.json"]),
     ],

@@ -4,6 +4,7 @@ A finding is of the weights file that was examined, also after a repair: that fi
 clean model has no findings.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
@@ -60,7 +61,7 @@ def sarif(
     }
     run: dict[str, object] = {
         "tool": {"driver": driver},
-        "automationDetails": {"id": f"shapprune/{quote(weights, safe='')}/"},
+        "automationDetails": {"id": f"shapprune/{quote(os.fsencode(weights), safe='')}/"},
         "invocations": [_invocation(result, about)],
         "artifacts": artifacts,
         "results": [_finding(*found, answers, artifacts[0]) for found in _found(scan, names)],
@@ -149,9 +150,10 @@ def _artifacts(files: Sequence[Mapping[str, Any]], weights: str) -> list[dict[st
 
 def _uri(place: str) -> str:
     if place.startswith("hf:"):
-        return "hf:" + quote(place[3:])
+        return "hf:" + quote(os.fsencode(place[3:]))
     path = PurePath(place)
-    return path.as_uri() if path.is_absolute() else quote(path.as_posix())
+    # By its bytes, as `as_uri` has it, too: a name need not be UTF-8.
+    return path.as_uri() if path.is_absolute() else quote(os.fsencode(path.as_posix()))
 
 
 def _invocation(

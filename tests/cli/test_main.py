@@ -466,6 +466,17 @@ def test_what_is_examined_is_not_written_over(
     assert there == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
 
+@pytest.mark.parametrize("out", ["images", "images/2", "link/new"])
+def test_nothing_is_written_among_the_images(given, tmp_path, capsys, out):
+    (tmp_path / "images" / "2").mkdir(parents=True)
+    (tmp_path / "images" / "2" / "trigger_a.png").touch()
+    (tmp_path / "link").symlink_to("images")
+    shown = options(given, images=tmp_path / "images", out=tmp_path / out)
+    line = complaint(capsys, "scan", given / "net.safetensors", *shown, "--overwrite")
+    assert "lies in --images" in line
+    assert (tmp_path / "images" / "2" / "trigger_a.png").exists()
+
+
 def test_the_demo_takes_no_files_away(tmp_path, monkeypatch):
     """Of a folder that a user names; what it writes itself is written over."""
     (tmp_path / "repaired.pth").write_text("mine")

@@ -39,6 +39,10 @@ def check_places(options: ScanOptions | RepairOptions) -> None:
     names = [*_ALWAYS, *(OF_A_REPAIR if isinstance(options, RepairOptions) else OF_A_SCAN)]
     if isinstance(options, RepairOptions) and examined != [Path(options.weights)]:
         names += _OF_A_FOLDER
+    if options.out and options.images and Path(options.images).is_dir():
+        out, images = (Path(os.path.realpath(p)) for p in (options.out, options.images))
+        if out.is_relative_to(images):
+            raise InputError(f"{options.out} lies in --images {options.images}: name another --out")
     if options.sarif and _is_among(options.sarif, names, options.out):
         raise InputError(f"{options.sarif} is one of the run's own files: name another for --sarif")
     for file in (*examined, *([Path(options.images)] if options.images else [])):

@@ -94,7 +94,7 @@ def recover_images(
     classes = check_classifier(model, images=blank)
     if not (statistics_layers(model, blank) or prior_only):
         raise InputError(
-            "no BN layer of the model keeps statistics, so that no images can be recovered: give "
+            "no BN layer that the model calls keeps statistics: no images can be recovered; give "
             "clean ones, or use --prior-only (prior_only=True) and take the result for a hint"
         )
     noise = torch.rand((4, *input_size), generator=torch.Generator().manual_seed(0)).to(like)

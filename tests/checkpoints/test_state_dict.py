@@ -72,6 +72,49 @@ def test_reads_checkpoints(wrap, zipped, weights, tmp_path):
     assert_same(read_weights_file(path).weights, weights)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_empty_bytes_are_read_and_no_others_are_made(zipped, weights, tmp_path):
+    """Protocol 2 has no empty bytes: it calls bytes, which of a number would take its memory."""
+    path, legacy = tmp_path / "model.pth", {"_use_new_zipfile_serialization": zipped}
+    torch.save({"net": weights, "idx": np.array([]), "b": b"", "s": np.str_("")}, path, **legacy)
+    file = read_weights_file(path)
+    assert_same(file.weights, weights)
+    assert isinstance(file.content, dict)
+    assert file.content["b"] == b""
+    assert file.content["s"] == ""
+    torch.save(file.content, path)
+    back = torch.load(path, weights_only=False)["idx"]
+    assert (back.shape, back.dtype) == ((0,), np.float64)
+    for arguments in ((5,), ("x", "utf-8"), ([1, 2],)):
+        torch.save({"net": weights, "b": Made(arguments)}, path, **legacy)
+        with fails("a call of __builtin__.bytes with what no weights have"):
+            read_weights_file(path)
+
+
+class Made:
+    """Bytes that a pickle makes of something."""
+
+    def __init__(self, arguments: tuple[object, ...]) -> None:
+        self.arguments = arguments
+
+    def __reduce__(self):
+        return bytes, self.arguments
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (np.array(["2026-01-01"], "M8[D]"), "holds numpy values of type datetime64: expected real"),
+        (np.zeros(2, [("a", "f4")]), r"holds numpy values of type \|V4: expected real numbers"),
+        (np.array(["a", None], dtype=object), "a numpy array of objects"),
+    ],
+)
+def test_numpy_values_that_are_not_read_are_told_by_their_type(value, reason, weights, tmp_path):
+    torch.save({"net": weights, "extra": value}, tmp_path / "model.pth")
+    with fails(reason):
+        read_weights_file(tmp_path / "model.pth")
+
+
 def test_reads_safetensors_under_any_name(weights, tmp_path):
     for name in ("model.safetensors", "model.bin"):
         save_file({f"module.{k}": v for k, v in weights.items()}, tmp_path / name)

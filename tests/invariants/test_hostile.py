@@ -37,6 +37,7 @@ BOOKKEEPING = {"argparse.Namespace", "numpy.dtype", "numpy.ndarray"} | {
     for core in ("core", "_core")
     for name in ("_reconstruct", "scalar")
 }
+BOOKKEEPING |= {"builtins.bytes", "__builtin__.bytes"}  # called without arguments
 ARCH = f"{Path(__file__).parents[1] / 'toys.py'}:backdoored_net"
 SECONDS, BYTES = 10, 1 << 30
 

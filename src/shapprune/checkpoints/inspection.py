@@ -40,6 +40,7 @@ _ALLOWED = {
     *("collections.OrderedDict", "collections.Counter", "torch.nn.parameter.Parameter"),
     *("torch.serialization._get_layout", "torch.Size", "torch.Tensor", "torch.device"),
     *("builtins.set", "builtins.complex", "__builtin__.set", "__builtin__.complex"),
+    *("builtins.bytes", "__builtin__.bytes"),
     *("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"),
     *("torch._utils._rebuild_tensor_v3", "torch.per_channel_affine"),
     *("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"),

@@ -61,7 +61,8 @@ def _call_faults(pickle: Pickle, length: int) -> Iterator[str]:
     for target, state in pickle.builds:
         name = name_of(target.function) if isinstance(target, Call) else ""
         if name not in _STATES or not _STATES[name](state):
-            yield f"a state for {printable(name, 80) or 'what has none'} that no weights have"
+            what = f"a state for {printable(name, 80) or 'what has none'} that no weights have"
+            yield "a numpy array of objects" if _is_of_objects(state) else what
             return
 
 
@@ -208,7 +209,7 @@ def _is_latin(arguments: tuple[Any, ...]) -> bool:
 
 def _is_bytes(value: object) -> bool:
     return isinstance(value, bytes) or (
-        isinstance(value, Call) and name_of(value.function) == "_codecs.encode"
+        isinstance(value, Call) and name_of(value.function) in ("_codecs.encode", *_NO_BYTES)
     )
 
 
@@ -232,12 +233,18 @@ def _is_array_state(state: object) -> bool:
     return False
 
 
+def _is_of_objects(state: object) -> bool:
+    """Numpy saves them as a list, in which anything may stand."""
+    return isinstance(state, tuple) and len(state) == 5 and isinstance(state[4], list)
+
+
 def _has_names(state: object) -> bool:
     return isinstance(state, dict) and all(
         isinstance(key, str) and not key.startswith("__") for key in state
     )
 
 
+_NO_BYTES = ("builtins.bytes", "__builtin__.bytes")  # called: what protocol 2 makes of b""
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _CALLS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
     "collections.OrderedDict": _is_pairs,
@@ -251,6 +258,7 @@ _CALLS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
         f"{module}.complex": lambda a: len(a) == 2 and all(map(_is_plain, a))
         for module in ("builtins", "__builtin__")
     },
+    **{name: lambda a: a == () for name in _NO_BYTES},
     **{name: _is_tensor for name in STRIDED},
     "torch._utils._rebuild_qtensor": _is_quantised,
     "torch._utils._rebuild_parameter": _is_parameter,

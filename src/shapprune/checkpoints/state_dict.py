@@ -165,6 +165,8 @@ def _read_pickle(path: Path) -> object:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_BOOKKEEPING):
             warnings.simplefilter("ignore")
             content: object = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError as error:
+        raise InputError(f"{path} {error}") from error
     except Exception as error:  # a damaged file can raise anything
         raise InputError(
             f"{path} is not a whole weights file: expected safetensors, or what torch.save makes "
@@ -179,7 +181,9 @@ class _Dtype:
     def __init__(self, code: str, *_: object) -> None:
         self.dtype = np.dtype(code)
         if self.dtype.kind not in "biufUS":
-            raise ValueError(f"numpy values of kind {self.dtype}")
+            raise InputError(
+                f"holds numpy values of type {self.dtype}: expected real numbers or text"
+            )
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if state[1] in ("<", ">"):
@@ -209,7 +213,13 @@ def _reconstruct(*_: object) -> _Array:
 
 
 def _scalar(dtype: _Dtype, data: bytes) -> Any:
+    if not dtype.dtype.itemsize:  # an empty text
+        return dtype.dtype.type()
     return np.frombuffer(data, dtype.dtype)[0]
+
+
+def _no_bytes() -> bytes:
+    return b""
 
 
 # The bookkeeping that checkpoints carry beside the weights (`args`, `best_acc`, BackdoorBench's
@@ -220,4 +230,5 @@ _BOOKKEEPING: list[Any] = [
     (_Array, "numpy.ndarray"),
     *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_no_bytes, f"{module}.bytes") for module in ("builtins", "__builtin__")),
 ]

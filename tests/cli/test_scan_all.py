@@ -312,6 +312,19 @@ def test_no_models_are_told_before_anything_is_made(tmp_path, images, capsys, mo
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["index.json", "INDEX.json", "link.json"])
+def test_the_list_itself_is_not_written_over(name, mirror, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models = tmp_path / ("index.json" if name == "link.json" else name)
+    models.write_text(json.dumps([str(mirror / "clean.pth")]))
+    if name == "link.json":
+        Path(name).symlink_to("index.json")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert main(command(Path(name), images, Path())) == 2
+    assert "would be replaced by the run: name another --out" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_rate_that_no_bound_holds_is_told_first(mirror, images, tmp_path, capsys):
     assert main(command(mirror, images, tmp_path / "out", "--false-alarms", 0.001)) == 2
     assert "false alarms must be a share from" in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """``shapprune scan-all``: many models, each once, and one page of them all."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from shapprune.checkpoints.inspection import MALICIOUS
@@ -12,6 +14,7 @@ from shapprune.cli.options import ScanAllOptions
 from shapprune.cli.results import to_json
 from shapprune.cli.scan import check_rate
 from shapprune.cli.scan_task import ScanTask, scan_one, task_of
+from shapprune.errors import InputError
 from shapprune.method.settings import RULES
 from shapprune.reporting.exits import INTERRUPTED, exit_code_of_all
 from shapprune.reporting.overview import Line, render_overview, tally, worst_first
@@ -35,6 +38,7 @@ def scan_all(options: ScanAllOptions) -> int:
     for one in {(t.options.images, t.options.prior_only): t for t in tasks}.values():
         check_rate(one.options)
     out = options.out
+    _check_list(tasks, options)
     check_folder(out, overwrite=True)
     if not options.ray:
         pick_device(options.device)
@@ -54,6 +58,15 @@ def scan_all(options: ScanAllOptions) -> int:
     if failed:
         print_note(f"note: {failed} failed: --retry-failed scans them again")
     return exit_code_of_all(line.state for line in lines)
+
+
+def _check_list(tasks: Sequence[ScanTask], options: ScanAllOptions) -> None:
+    """Before long work: whether the run would write over the list that it was given."""
+    written = {"index.json", *(f"{task.name}.json" for task in tasks)}
+    out, models = os.path.realpath(options.out), options.models
+    for place in (models, Path(os.path.realpath(models))):  # a link, and what it leads to
+        if os.path.realpath(place.parent) == out and place.name.lower() in written:
+            raise InputError(f"{models} would be replaced by the run: name another --out")
 
 
 def _complete(tasks: Sequence[ScanTask], options: ScanAllOptions) -> None:

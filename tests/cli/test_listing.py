@@ -138,3 +138,12 @@ def test_of_a_folder_nothing_is_followed_but_the_weights(tmp_path):
     for arch in (None, "nets.py", "nets.py:Net"):
         (entry,) = listed(tmp_path, arch=arch)
         assert entry == Entry("one", {"weights": str(tmp_path / "one")})
+
+
+def test_what_lies_beside_a_listed_folders_weights_is_seen(tmp_path):
+    (tmp_path / "hub" / "sub.bin").mkdir(parents=True)
+    for name in ("model.safetensors", "training_args.bin", ".hidden.bin", "config.json"):
+        (tmp_path / "hub" / name).touch()
+    (tmp_path / "list.json").write_text('["hub", "hub/model.safetensors", "missing"]')
+    found = listed(tmp_path / "list.json")
+    assert [entry.beside for entry in found] == [("training_args.bin",), (), ()]

@@ -284,13 +284,16 @@ def test_an_interrupted_run_says_one_line_and_keeps_what_is_done(several, tmp_pa
     assert "not scanned yet" in (out / "index.html").read_text()
 
 
+@pytest.mark.parametrize("listed", [False, True])
 @pytest.mark.parametrize("name", ["training_args.bin", "head.pkl"])
-def test_a_malicious_file_beside_a_model_is_no_clean_model(name, images, tmp_path):
+def test_a_malicious_file_beside_a_model_is_no_clean_model(name, listed, images, tmp_path):
     folder = tmp_path / "hub"
     folder.mkdir()
     save_weights(clean_net(), folder / "model.safetensors")
     (folder / name).write_bytes(pickle.dumps(touch()))
-    assert main(command(folder, images, tmp_path / "out")) == 2
+    (tmp_path / "list.json").write_text('["hub"]')
+    models = tmp_path / "list.json" if listed else folder
+    assert main(command(models, images, tmp_path / "out")) == 2
     (one,) = index(tmp_path / "out")["models"]
     assert one["name"] == "hub"
     assert re.search(rf"{name}, beside the weights, is malicious", one["error"])

@@ -59,7 +59,7 @@ def find_models(folder: Path) -> tuple[list[Listed], int]:
         files = [path for path in there if path not in folders]
         if any(path.name in WEIGHTS for path in files):
             inside_hub = True
-            found.append(Listed(name, place, _beside(place, files)))
+            found.append(Listed(name, place, lies_beside(place)))
         else:
             ends = SUFFIXES + (_PICKLES if inside_hub else _FOREIGN)
             mine = [path for path in files if path.suffix.lower() in ends]
@@ -75,10 +75,16 @@ def _own_name(folder: Path) -> str:
     return "." if not name or os.path.lexists(folder / name) else name
 
 
-def _beside(folder: Path, files: list[Path]) -> tuple[str, ...]:
+def lies_beside(folder: Path) -> tuple[str, ...]:
+    """The weights files and pickles of a Hugging Face folder that are no part of its model."""
     try:
         own = weights_files(folder)
-    except InputError:  # the scan will say it
+        there = sorted(path for path in folder.iterdir() if not path.is_dir())
+    except (InputError, OSError):  # the scan will say it
         return ()
     ends = SUFFIXES + _PICKLES
-    return tuple(p.name for p in files if p.suffix.lower() in ends and p.name not in own)
+    return tuple(
+        path.name
+        for path in there
+        if path.suffix.lower() in ends and path.name not in own and not path.name.startswith(".")
+    )

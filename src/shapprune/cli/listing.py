@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shapprune.checkpoints.registry import find_models
+from shapprune.checkpoints.registry import find_models, lies_beside
 from shapprune.cli.console import print_note
 from shapprune.cli.options import ScanAllOptions
 from shapprune.errors import InputError
@@ -133,10 +133,13 @@ def _entry(said: object, file: Path, root: Path) -> Entry:
     if "weights" not in checked:
         raise InputError(f"{file}: weights of {quote(name)} must be a text, got nothing")
     weights, arch = checked["weights"], checked.get("arch")
-    checked["weights"] = weights if weights.startswith("hf:") else str(folder / weights)
     if arch and arch.rpartition(":")[0].endswith(".py"):
         checked["arch"] = str(folder / arch)
-    return Entry(name, checked)
+    if weights.startswith("hf:"):
+        return Entry(name, checked)
+    place = folder / weights
+    checked["weights"] = str(place)
+    return Entry(name, checked, lies_beside(place) if place.is_dir() else ())
 
 
 def _below(folder: Path, images: Any) -> Any:

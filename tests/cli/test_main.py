@@ -402,6 +402,7 @@ def test_hostile_weights_in_the_shell(given, tmp_path):
         ({"seed": 2**32}, "from 0 to 4294967295"),
         ({"per-class": 0}, "whole number from 1"),
         ({"device": "toaster"}, "toaster"),
+        ({"device": "meta"}, "device 'meta' cannot be used"),
         ({"seed": "x"}, "seed"),
         ({"out": "/nowhere/at/all"}, "does not exist"),
     ],
@@ -417,6 +418,8 @@ def test_options_that_do_not_go_together(given, tmp_path, capsys):
     poison = ["--attack", "badnets", "--data", "x.npz", "--arch", ARCH, "--num-classes", CLASSES]
     poison += ["--out", tmp_path / "made", "--all-to-all", "--target", 1]
     assert "--all-to-all has no --target" in complaint(capsys, "poison", *poison)
+    poison += ["--input-size", 1, 999999, 999999]
+    assert "is too large" in complaint(capsys, "poison", *poison)
 
 
 def test_a_scan_takes_no_weights_away(given, tmp_path, monkeypatch):
@@ -510,7 +513,13 @@ def test_bad_files(given, tmp_path, capsys):
 def test_what_recovery_needs(given, tmp_path, capsys):
     network = [given / "net.safetensors", "--arch", ARCH, "--num-classes"]
     line = complaint(capsys, "scan", *network, CLASSES)
-    assert "--input-size" in line
+    assert "without --images, --input-size C H W must tell" in line
+    line = complaint(capsys, "recover", *network, CLASSES, "--out", tmp_path / "new")
+    assert line.endswith("error: --input-size C H W must tell what the network takes")
+    for more in ([], ["--images", given / "images"]):
+        huge = ["--input-size", 1, 999999, 999999, *more]
+        line = complaint(capsys, "scan", *network, CLASSES, *huge)
+        assert "an input size of 1 x 999999 x 999999 is too large" in line
     line = complaint(capsys, "scan", *network, CLASSES, "--input-size", 3, 2, 0)
     assert "whole number from 1" in line
     line = complaint(capsys, "scan", *network, CLASSES, "--input-size", 1, SIDE, SIDE)

@@ -1,5 +1,6 @@
 """What the options of a command name: the model, the images, the device."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,7 +9,7 @@ from shapprune.checkpoints.loading import count_classes, load_classifier
 from shapprune.checkpoints.metadata import Stated
 from shapprune.checkpoints.source import Source, read_source
 from shapprune.cli.console import print_note, progress_shown
-from shapprune.cli.options import ModelOptions, PoisonOptions, channels
+from shapprune.cli.options import ModelOptions, PoisonOptions, RecoverOptions, channels
 from shapprune.data.dataset import LabeledImages
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
@@ -17,6 +18,7 @@ from shapprune.model.classifier import Classifier, check_classifier
 from shapprune.utils.text import describe
 
 _PER_CLASS = 10
+_MOST_NUMBERS = 75_000_000  # of an image: what the largest that is read from a file has
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,7 @@ def load(options: ModelOptions) -> Inputs:
     check_normalisation(options, stated)
     num_classes = options.num_classes or count_classes(source, arch=options.arch)
     input_size = options.input_size or stated.input_size
+    check_size(input_size)
     model = load_classifier(
         source,
         arch=options.arch,
@@ -109,6 +112,19 @@ def check_normalisation(
             raise InputError(f"--{name} needs --{other} beside it, and none is stated")
 
 
+def check_size(input_size: tuple[int, int, int] | None) -> None:
+    """Before an image is made: whether it fits into memory.
+
+    Raises:
+        InputError: it does not.
+    """
+    if input_size and math.prod(input_size) > _MOST_NUMBERS:
+        raise InputError(
+            f"an input size of {' x '.join(map(str, input_size))} is too large: expected at most "
+            f"{_MOST_NUMBERS} numbers an image"
+        )
+
+
 def _recovered(
     options: ModelOptions,
     model: Classifier,
@@ -117,7 +133,8 @@ def _recovered(
     generator: torch.Generator,
 ) -> Recovery:
     if input_size is None:  # timm knows the network's default, and not what these weights take
-        raise InputError("without --images, --input-size C H W must tell what the network takes")
+        without = "" if isinstance(options, RecoverOptions) else "without --images, "
+        raise InputError(f"{without}--input-size C H W must tell what the network takes")
     blank = torch.zeros(1, *input_size)
     check_classifier(model, images=blank, num_classes=num_classes)
     with progress_shown() as progress:
@@ -162,7 +179,7 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # which the device meta has not
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {name!r} cannot be used: {describe(error)}") from error
     return device

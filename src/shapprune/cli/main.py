@@ -26,7 +26,7 @@ from shapprune.cli.console import (
     show_warning,
     write_results,
 )
-from shapprune.cli.inputs import check_normalisation, load, pick_device, run_facts
+from shapprune.cli.inputs import check_normalisation, check_size, load, pick_device, run_facts
 from shapprune.cli.options import (
     BenchOptions,
     Command,
@@ -278,6 +278,7 @@ def _inspect(options: InspectOptions) -> int:
 def _poison(options: PoisonOptions) -> int:
     check_folder(options.out, overwrite=options.overwrite)
     check_normalisation(options)
+    check_size(options.input_size)
     if options.all_to_all and options.target != PoisonOptions.target:
         raise InputError("--all-to-all has no --target: leave one of them out")
     attack = choose_attack(options.attack, options.attack_options)

@@ -179,7 +179,9 @@ def test_a_path_that_leads_nowhere_is_told_with_what_is_like_it(tmp_path):
     (tmp_path / "models").mkdir()
     for name in ("net.pth", "weights.bin", "ünïcode.pt"):
         (tmp_path / "models" / name).touch()
+    (tmp_path / "models" / "away.pth").symlink_to("nowhere")
     told = {
+        "models/away.pth": "",
         "models/nett.pt": ": did you mean 'net.pth'?",
         "models/NET.PTH": ": did you mean 'net.pth'?",
         "models/unicode.pt": ": did you mean 'ünïcode.pt'?",

@@ -68,7 +68,8 @@ def similar_file(path: Path) -> str:
         there = next(folder for folder in path.parents if folder.is_dir())
         wanted = path.relative_to(there).parts[0]
         with os.scandir(there) as entries:
-            return suggest(wanted, [entry.name for entry in islice(entries, _MOST_NAMES)])
+            names = [entry.name for entry in islice(entries, _MOST_NAMES)]
+        return suggest(wanted, [name for name in names if name != wanted])  # a link into nowhere
     except (OSError, StopIteration):
         return ""
 

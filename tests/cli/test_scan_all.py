@@ -328,7 +328,14 @@ def test_the_list_itself_is_not_written_over(name, mirror, images, tmp_path, cap
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_rate_that_no_bound_holds_is_told_first(mirror, images, tmp_path, capsys):
-    assert main(command(mirror, images, tmp_path / "out", "--false-alarms", 0.001)) == 2
-    assert "false alarms must be a share from" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--false-alarms", 0.001], "false alarms must be a share from"),
+        (["--prior-only"], "--prior-only is for a scan without images"),
+    ],
+)
+def test_options_that_do_not_fit_are_told_first(more, says, mirror, images, tmp_path, capsys):
+    assert main(command(mirror, images, tmp_path / "out", *more)) == 2
+    assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

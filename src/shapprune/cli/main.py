@@ -50,7 +50,7 @@ from shapprune.cli.results import (
     to_json,
     to_npz,
 )
-from shapprune.cli.scan import check_rate, examine
+from shapprune.cli.scan import check_prior, check_rate, examine
 from shapprune.cli.scan_all import scan_all
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError, InputWarning
@@ -140,8 +140,7 @@ def _told_anyway(tell: Callable[[], None]) -> Iterator[None]:
 def _check_options(options: ScanOptions | RepairOptions) -> None:
     """Refuse before anything is searched a rate of false alarms that the bounds cannot hold, a
     file that cannot be written, and one that must stay."""
-    if options.images and options.prior_only:
-        raise InputError("--prior-only is for a scan without images: leave it or --images out")
+    check_prior(options)
     if options.sarif:
         check_file(options.sarif, overwrite=options.overwrite, beside=options.out)
     check_rate(options)

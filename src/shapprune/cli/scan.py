@@ -4,9 +4,16 @@ from shapprune import pipeline
 from shapprune.cli.console import progress_shown
 from shapprune.cli.inputs import Inputs, load
 from shapprune.cli.options import RepairOptions, ScanAllOptions, ScanOptions
+from shapprune.errors import InputError
 from shapprune.method import detection
 from shapprune.method.detection import Basis
 from shapprune.pipeline import ScanResult
+
+
+def check_prior(options: ScanOptions | ScanAllOptions | RepairOptions) -> None:
+    """Refuse --prior-only with --images, which it is to do without."""
+    if options.images and options.prior_only:
+        raise InputError("--prior-only is for a scan without images: leave it or --images out")
 
 
 def check_rate(options: ScanOptions | ScanAllOptions | RepairOptions) -> None:

@@ -12,7 +12,7 @@ from shapprune.cli.inputs import pick_device
 from shapprune.cli.listing import entries
 from shapprune.cli.options import ScanAllOptions
 from shapprune.cli.results import to_json
-from shapprune.cli.scan import check_rate
+from shapprune.cli.scan import check_prior, check_rate
 from shapprune.cli.scan_task import ScanTask, scan_one, task_of
 from shapprune.errors import InputError
 from shapprune.method.settings import RULES
@@ -34,6 +34,7 @@ def scan_all(options: ScanAllOptions) -> int:
     Raises:
         InputError: the models, the folder or the cluster cannot be used, in one line.
     """
+    check_prior(options)
     tasks = [task_of(entry, options) for entry in entries(options)]
     for one in {(t.options.images, t.options.prior_only): t for t in tasks}.values():
         check_rate(one.options)

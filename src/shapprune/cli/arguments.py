@@ -326,7 +326,7 @@ def _target(text: str) -> int | Literal["y+1", "first"]:
         return "y+1"
     if text == "first":
         return "first"
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal()):
         raise ArgumentTypeError(f"expected a class from 0, first or y+1, got {text!r}")
     return int(text)
 

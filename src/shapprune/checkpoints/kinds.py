@@ -36,7 +36,7 @@ class Kind(NamedTuple):
 
 
 def _kind(name: str, advice: str, what: str = "") -> Kind:
-    article = "an" if (what or name)[0] in "AEIOU" else "a"
+    article = "an" if (what or name)[0].lower() in "aeioux" else "a"  # an xz archive, an XML text
     return Kind(name, f"is {article} {what or name}, no PyTorch weights: {advice}")
 
 

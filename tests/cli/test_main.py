@@ -85,9 +85,10 @@ def test_scan_finds_the_backdoor_and_exits_with_1(given):
 def test_labels_that_do_not_fit_are_told_before_the_search(given, tmp_path, capsys, monkeypatch):
     ship(monkeypatch, by(8e9, 9e9))  # else clean
     for label in range(CLASSES):
-        shutil.copytree(given / "images" / str(label), tmp_path / str((label + 1) % CLASSES))
+        moved = tmp_path / "images" / str((label + 1) % CLASSES)
+        shutil.copytree(given / "images" / str(label), moved)
     out = tmp_path / "out"
-    shown = options(given, images=tmp_path, out=out)
+    shown = options(given, images=tmp_path / "images", out=out)
     assert main(["scan", str(given / "net.safetensors"), *shown]) == 3
     verdict, told = capsys.readouterr()
     warning = "warning: the model gives only 0 of 16 images their label: with labels one lower"

@@ -96,10 +96,8 @@ def _costs(results: Path) -> Figures:
     ``neural_cleanse.MODEL.passes`` and ``….seconds`` of ``bench detection-cost``: in all, or at
     least where it was stopped.
     """
-    by_number = results.glob("growth-verdict/[0-9]*.json")  # before the study had other axes
-    for file in [*sorted(by_number), *sorted(results.glob("growth-verdict/classes-*.json"))]:
-        result = read_json(file)
-        if result["state"] == "done" and "stages" in result:
+    for result in done(results, "growth/classes-*.json"):
+        if "stages" in result:
             classes = f"passes.{result['cell']['classes']}"
             yield classes, f"{result['passes']:,}"
             for stage in result["stages"]:

@@ -105,8 +105,7 @@ def test_figures_of_verdicts_and_costs_counted_by_hand(known):
     accused = [s["model"] for s in scans if not s["backdoored"] and s["verdict"] == "backdoored"]
     assert known["detection.dev.clean.backdoored"] == str(len(accused))
     assert known["detection.dev.clean.accused_models"] == str(len(set(accused)))
-    newest = sorted((MEASURED / "growth-verdict").glob("*10.json"))[-1]  # classes-10, or 10
-    growth = json.loads(newest.read_text())
+    growth = json.loads((MEASURED / "growth" / "classes-10.json").read_text())
     assert known["passes.10"] == f"{growth['passes']:,}"
     cost = json.loads((MEASURED / "detection_cost" / "verazuo_mnist.json").read_text())
     times = cost["neural_cleanse"]["passes_in_all"] / cost["scan"]["passes"]

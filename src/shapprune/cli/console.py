@@ -229,7 +229,7 @@ def show_repaired(result: RepairResult, data: LabeledImages) -> None:
             )
         if result.spoiled:
             print_note(
-                f"warning: the copy keeps {repair.after.kept.value:.0%} of the right answers alone"
+                f"warning: the copy keeps only {repair.after.kept.value:.0%} of the right answers"
             )
         if not repair.sufficient:
             print_note(

@@ -11,6 +11,7 @@ from shapprune.checkpoints.source import Source, read_source
 from shapprune.cli.console import print_note, progress_shown
 from shapprune.cli.options import ModelOptions, PoisonOptions, RecoverOptions, channels
 from shapprune.data.dataset import LabeledImages
+from shapprune.data.folders import MOST_PIXELS
 from shapprune.data.loading import load_images
 from shapprune.errors import InputError
 from shapprune.method.recovery import Recovery, recover_images
@@ -18,7 +19,7 @@ from shapprune.model.classifier import Classifier, check_classifier
 from shapprune.utils.text import describe
 
 _PER_CLASS = 10
-_MOST_NUMBERS = 75_000_000  # of an image: what the largest that is read from a file has
+_MOST_NUMBERS = 3 * MOST_PIXELS  # of an image: what the largest that is read from a file has
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
@@ -43,22 +43,25 @@ def check_places(options: ScanOptions | RepairOptions) -> None:
         out, images = (Path(os.path.realpath(p)) for p in (options.out, options.images))
         if out.is_relative_to(images):
             raise InputError(f"{options.out} lies in --images {options.images}: name another --out")
-    if options.sarif and _is_among(options.sarif, names, options.out):
+    if options.sarif and options.out and _is_among(options.sarif, names, options.out):
         raise InputError(f"{options.sarif} is one of the run's own files: name another for --sarif")
     for file in (*examined, *([Path(options.images)] if options.images else [])):
-        real = Path(os.path.realpath(file))  # a link is lost with the file that it leads to
-        if any(_is_among(place, names, options.out) for place in (file, real)):
+        if options.out and would_be_lost(file, names, options.out):
             raise InputError(f"{file} would be removed or replaced by the run: name another --out")
-        if options.sarif and Path(os.path.realpath(options.sarif)) == real:
+        if options.sarif and os.path.realpath(options.sarif) == os.path.realpath(file):
             raise InputError(f"{file} is what is examined: name another file for --sarif")
 
 
-def _is_among(path: Path, names: Sequence[str], folder: Path | None) -> bool:
+def would_be_lost(file: Path, names: Iterable[str], folder: Path) -> bool:
+    """Whether a run that writes or removes names like these in a folder takes a file, or what it
+    leads to: a link is lost with its target."""
+    return any(_is_among(place, names, folder) for place in (file, Path(os.path.realpath(file))))
+
+
+def _is_among(path: Path, names: Iterable[str], folder: Path) -> bool:
     """Whether a file lies in a folder under a name like one of these."""
-    return (
-        folder is not None
-        and os.path.realpath(path.parent) == os.path.realpath(folder)
-        and any(fnmatchcase(path.name.lower(), name) for name in names)
+    return os.path.realpath(path.parent) == os.path.realpath(folder) and any(
+        fnmatchcase(path.name.lower(), name) for name in names
     )
 
 

@@ -1,9 +1,7 @@
 """``shapprune scan-all``: many models, each once, and one page of them all."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from shapprune.checkpoints.inspection import MALICIOUS
@@ -11,7 +9,7 @@ from shapprune.cli.console import print_note, print_result
 from shapprune.cli.inputs import pick_device
 from shapprune.cli.listing import entries
 from shapprune.cli.options import ScanAllOptions
-from shapprune.cli.results import to_json
+from shapprune.cli.results import to_json, would_be_lost
 from shapprune.cli.scan import check_prior, check_rate
 from shapprune.cli.scan_task import ScanTask, scan_one, task_of
 from shapprune.errors import InputError
@@ -64,10 +62,8 @@ def scan_all(options: ScanAllOptions) -> int:
 def _check_list(tasks: Sequence[ScanTask], options: ScanAllOptions) -> None:
     """Before long work: whether the run would write over the list that it was given."""
     written = {"index.json", *(f"{task.name}.json" for task in tasks)}
-    out, models = os.path.realpath(options.out), options.models
-    for place in (models, Path(os.path.realpath(models))):  # a link, and what it leads to
-        if os.path.realpath(place.parent) == out and place.name.lower() in written:
-            raise InputError(f"{models} would be replaced by the run: name another --out")
+    if would_be_lost(options.models, written, options.out):
+        raise InputError(f"{options.models} would be replaced by the run: name another --out")
 
 
 def _complete(tasks: Sequence[ScanTask], options: ScanAllOptions) -> None:

@@ -23,7 +23,7 @@ _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 _SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif")
 )
-_MOST_PIXELS = 25_000_000  # of an image: its bytes and three channels of floats take 0.6 GB
+MOST_PIXELS = 25_000_000  # of an image: its bytes and three channels of floats take 0.6 GB
 _MOST_SCANS = 100  # of a progressive JPEG; ten are usual, and each passes over all pixels
 _MOST_UNSAID = 1 << 20  # pixels that the first image may set the input size to
 _PARTS = frozenset(("train", "test", "val", "valid", "validation"))
@@ -191,7 +191,7 @@ def _read_image(file: Path) -> tuple[Tensor, bool]:
             image: Image.Image = opened
             if image.format == "JPEG" and file.read_bytes().count(b"\xff\xda") > _MOST_SCANS:
                 raise ValueError("too many scans")
-            if image.width * image.height > _MOST_PIXELS:
+            if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             if turned := _is_turned(image):
                 image = ImageOps.exif_transpose(image)

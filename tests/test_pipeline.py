@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from shapprune import pipeline
-from shapprune.errors import InputError
+from shapprune.errors import InputError, InputWarning
 from shapprune.method import attribution, case, inversion
 from shapprune.method import repair as repair_module
 from shapprune.method import scan as scan_module
@@ -153,6 +153,18 @@ def test_what_stands_out_most_is_repaired_whatever_the_verdict(net, monkeypatch)
     assert result.forced
     assert not result.incomplete
     assert repair(net, IMAGES, LABELS, pruned=1).repair is None
+
+
+@pytest.mark.parametrize("cut", [RuntimeError("no memory"), KeyboardInterrupt()])
+def test_a_repair_that_is_cut_short_tells_the_verdict(net, monkeypatch, cut):
+    def die(*_, **__):
+        raise cut
+
+    monkeypatch.setattr(scan_module, "judge", says("backdoored", (TARGET,)))
+    monkeypatch.setattr(pipeline, "repair_case", die)
+    said = rf"^not repaired; the scan before it said: backdoored, class {TARGET}$"
+    with pytest.warns(InputWarning, match=said), pytest.raises(type(cut)):
+        repair(net, IMAGES, LABELS)
 
 
 @pytest.mark.parametrize("forced", [[], ["first"], ["y+1"], [(*range(1, CLASSES), 0)]])

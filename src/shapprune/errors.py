@@ -11,5 +11,6 @@ class InputError(ValueError):
 class InputWarning(UserWarning):
     """Input that was worked with, and does not seem to fit: one line, told before the search.
 
-    Results hold it too (`ScanResult.warnings`); the command line prints it.
+    Results hold it too (`ScanResult.warnings`); the command line prints it. Where a repair is cut
+    short, one tells the verdict of the scan before it, which has no result to stand in.
     """

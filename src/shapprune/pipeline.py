@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
 
+from shapprune.errors import InputWarning
 from shapprune.method.attribution import Estimator, check_ways
 from shapprune.method.entry import Forced, enter, find_prunable, forced_maps
 from shapprune.method.recovery import Recovery
@@ -104,18 +106,22 @@ def repair(
     if not (maps := tuple(dict.fromkeys(told)) or scanned.maps) or neurons is None:
         return RepairResult(model, scanned, None, scanned.stages)
     clock = Clock(progress)
-    repaired = repair_case(
-        case,
-        maps,
-        neurons=neurons,
-        evidence=scanned.evidence,
-        unlearn=unlearn,
-        estimator=estimator,
-        average_iterations=average_iterations,
-        pruned=pruned,
-        seed=seed,
-        clock=clock,
-    )
+    try:
+        repaired = repair_case(
+            case,
+            maps,
+            neurons=neurons,
+            evidence=scanned.evidence,
+            unlearn=unlearn,
+            estimator=estimator,
+            average_iterations=average_iterations,
+            pruned=pruned,
+            seed=seed,
+            clock=clock,
+        )
+    except BaseException:  # Ctrl-C, too: the scan's verdict is not lost with the repair
+        warn(f"not repaired; the scan before it said: {scanned.told}", InputWarning, stacklevel=3)
+        raise
     repaired.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     repaired = replace(repaired, model=unwrap(repaired.model))
     cast_like(repaired.model, model)

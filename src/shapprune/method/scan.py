@@ -6,7 +6,7 @@ from shapprune.method.case import Case
 from shapprune.method.detection import Basis, Judgement, Verdict, judge, shipped
 from shapprune.method.evidence import Evidence, gather
 from shapprune.method.recovery import Recovery
-from shapprune.method.triggers import TargetMap, all_to_one, check_map
+from shapprune.method.triggers import TargetMap, all_to_one, check_map, name_classes
 from shapprune.model.checks import check_number
 from shapprune.utils.progress import Clock, Progress, Stage
 
@@ -61,6 +61,11 @@ class ScanResult:
         if self.mapping and any(to is not None for to in self.mapping):
             return (check_map(self.mapping, classes),)
         return tuple(all_to_one(target, classes) for target in self.targets)
+
+    @property
+    def told(self) -> str:
+        """The verdict and its targets, in a few words."""
+        return f"{self.verdict}, {name_classes(self.targets)}" if self.targets else self.verdict
 
     @property
     def foremost(self) -> tuple[TargetMap, ...]:

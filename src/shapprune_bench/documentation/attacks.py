@@ -3,26 +3,32 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from shapprune_bench.documentation.files import Json
+from shapprune_bench.documentation.files import SETS, Json
 from shapprune_bench.documentation.repairs import models_of, newest_rules, repairs, way
 from shapprune_bench.documentation.verdicts import detections
 from shapprune_bench.page import Table
 
-_SET = "test"
+_SETS = ("test", "test_again")
 
 
-def attacks(results: Path) -> Table:
-    """A row a poisoned model, sorted by attack and data."""
-    own = [r for r in repairs(results) if r["folder"] == _SET]
+def attacks(results: Path) -> list[Table]:
+    """A table a set, and in it a row a poisoned model, sorted by attack and data."""
+    there = detections(results)
+    return [_of_set(name, there[name]["scans"], results) for name in _SETS if name in there]
+
+
+def _of_set(name: str, every: Sequence[Json], results: Path) -> Table:
+    own = [r for r in repairs(results) if r["folder"] == name]
     own = [r for r in own if r["cell"]["rules"] == newest_rules(own)]
     repaired = {runs[0]["cell"]["specimen"]["name"]: runs for runs in models_of(own)}
     scans: dict[str, list[Json]] = {}
-    for scan in detections(results).get(_SET, {"scans": []})["scans"]:
+    for scan in every:
         if scan["backdoored"]:
             scans.setdefault(scan["model"], []).append(scan)
+    title, known = SETS[name]
     return Table(
-        "The test population",
-        "No rule was chosen on these models. One clean image a class. Right: called backdoored "
+        title[:1].upper() + title[1:],
+        f"{known} One clean image a class. Right: called backdoored "
         "with the right target or map. The repair is told the attacker's target; ACC and ASR in "
         "per cent on unseen images with the attacker's trigger, median over draws (least … most). "
         "Sufficient: by the defender's own measure, the upper end of the ASR's interval is low "

@@ -13,6 +13,11 @@ _SEEN = "Seen while the rules were made; no bound was fitted to them."
 # A title for a folder of results, and what the rules had to do with its models.
 SETS = {
     "test": ("test population", "No rule was chosen on these."),
+    "test_again": (
+        "test population, part of it trained again",
+        "No rule was chosen on these: recipes of the test population, trained on another kind of "
+        "processor, which gives other weights.",
+    ),
     "dev": ("development population", "The verdict's rules were chosen on these."),
     "zoo_and_demo": ("the zoo and the demo", _SEEN),
     "zoo_without_images": ("the zoo and the demo", _SEEN),
@@ -26,7 +31,7 @@ SETS = {
 
 
 # For tables: were the rules chosen on these models, made while they were seen, or neither?
-_WORDS = {"dev": "chosen on these", "test": "unseen"}
+_WORDS = {"dev": "chosen on these", "test": "unseen", "test_again": "unseen"}
 
 
 def known_as(folder: str) -> str:

@@ -43,7 +43,7 @@ def result_pages(results: Path) -> dict[str, str]:
                 *by_model(results),
             ],
         ),
-        "attacks.md": _page("Attacks, one by one", [attacks(results)]),
+        "attacks.md": _page("Attacks, one by one", attacks(results)),
         "repair.md": _page(
             "Repairs",
             [

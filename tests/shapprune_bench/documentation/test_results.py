@@ -153,9 +153,11 @@ def test_verdicts_and_repairs_of_an_attack_stand_in_one_row(tmp_path):
     file = tmp_path / "detection" / "test" / "detection.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"scans": scans}))
-    (unrepaired,) = attacks(tmp_path).rows
+    (table,) = attacks(tmp_path)
+    (unrepaired,) = table.rows
     assert unrepaired == ["sig", "mnist", "net", "3", "2", "1", "1", "", "", "", ""]
     for seed, (rules, asr) in enumerate([("2.3", 0.9), ("2.4", 0.1), ("2.4", 0.2), ("2.4", 0.3)]):
         repair_file(tmp_path / "repairs" / "test", "net", seed, rules, 0.01, asr)
-    (row,) = attacks(tmp_path).rows
+    (table,) = attacks(tmp_path)
+    (row,) = table.rows
     assert row[-4:] == ["3", "90.0 → 89.0", "100.0 → 20.0 (10.0 … 30.0)", "3"]

@@ -1,12 +1,13 @@
 """Tables of verdicts, from the files that ``bench detection`` writes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
 from shapprune.method.settings import FALSE_ALARMS
 from shapprune_bench.documentation.files import SETS, Json, known_as, read_json, title_of
 from shapprune_bench.page import Table
+from shapprune_bench.populations.pages import auroc
 from shapprune_bench.rates import rate_facts, rate_words
 
 _COLUMNS = (
@@ -116,49 +117,57 @@ def _cells(rates: Json) -> list[str]:
 
 
 def beside_others(results: Path) -> list[Table]:
-    """A table a set on which other detections were measured, ours in the first row."""
+    """A table for each folder of other detections, below rivals/SET: ours first, on the same
+    models."""
     tables = []
     for name, content in detections(results).items():
-        file = results / "rivals" / name / "rivals.json"
-        if not file.exists():
-            continue
-        poisoned = [s for s in content["scans"] if s["backdoored"]]
-        single = [s for s in poisoned if s["target"] != "y+1"]
-        ours = {
-            "scans": len(content["scans"]),
-            "auroc": content["all"]["auroc"],
-            "clean_flagged": content["all"]["false_alarms"],
-            "poisoned_flagged": rate_facts(
-                (s["verdict"] == "backdoored" for s in poisoned), cases=_models(poisoned)
-            ),
-            "target_first": rate_facts((s["right"] for s in single), cases=_models(single)),
-        }
-        rows = [
-            [
-                detection,
-                str(facts["scans"]),
-                _auroc(facts),
-                *(
-                    rate_words(facts[k])
-                    for k in ("clean_flagged", "poisoned_flagged", "target_first")
-                ),
-            ]
-            for detection, facts in {"**shapprune**": ours, **read_json(file)}.items()
-        ]
-        tables.append(
-            Table(
-                f"{title_of(name)[:1].upper()}{title_of(name)[1:]}, beside other detections",
-                "One clean image a class (MM-BD takes none), each by its published bound; ours "
-                "called backdoored. Scans are of several draws a model. Target first: of backdoors "
-                "with single targets, be they of one source.",
-                [
-                    *("detection", "scans", "AUROC", "clean, flagged", "poisoned, flagged"),
-                    "target first",
-                ],
-                rows,
+        for file in sorted((results / "rivals" / name).glob("**/rivals.json")):
+            searches = [read_json(search)["cell"] for search in file.parent.glob("rival_*.json")]
+            examined = {search["specimen"]["name"] for search in searches}
+            part = " ".join(file.parent.relative_to(results / "rivals" / name).parts)
+            scans = [s for s in content["scans"] if s["model"] in examined]
+            rows = {"**shapprune**": _flags(scans), **read_json(file)}
+            tables.append(
+                Table(
+                    f"{title_of(name)[:1].upper()}{title_of(name)[1:]}, beside other detections"
+                    + (f": {part.replace('_', ' ')}" if part else ""),
+                    "One clean image a class (MM-BD takes none), each by its published bound; ours "
+                    "called backdoored. Scans may be of several draws a model. Target first: "
+                    "of backdoors with single targets, be they of one source.",
+                    [
+                        *("detection", "scans", "AUROC", "clean, flagged", "poisoned, flagged"),
+                        "target first",
+                    ],
+                    [_beside(detection, facts) for detection, facts in rows.items()],
+                )
             )
-        )
     return tables
+
+
+_FLAGS = ("clean_flagged", "poisoned_flagged", "target_first")
+
+
+def _flags(scans: Sequence[Json]) -> Json:
+    """Of our scans, what `rival-detectors` tells of another's."""
+    clean = [s for s in scans if not s["backdoored"]]
+    poisoned = [s for s in scans if s["backdoored"]]
+    single = [s for s in poisoned if s["target"] != "y+1"]
+
+    def share(some: Sequence[Json], hits: Iterable[bool]) -> Json:
+        return rate_facts(hits, cases=_models(some))
+
+    return {
+        "scans": len(scans),
+        "auroc": auroc([s["score"] for s in clean], [s["score"] for s in poisoned]),
+        "clean_flagged": share(clean, (s["verdict"] == "backdoored" for s in clean)),
+        "poisoned_flagged": share(poisoned, (s["verdict"] == "backdoored" for s in poisoned)),
+        "target_first": share(single, (s["right"] for s in single)),
+    }
+
+
+def _beside(detection: str, facts: Json) -> list[str]:
+    rates = (rate_words(facts[key]) for key in _FLAGS)
+    return [detection, str(facts["scans"]), _auroc(facts), *rates]
 
 
 def by_model(results: Path) -> list[Table]:

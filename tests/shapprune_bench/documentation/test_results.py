@@ -111,35 +111,43 @@ def test_a_failed_repair_is_told(tmp_path):
     assert "| some: none (1 failed) |" in results.summary(tmp_path)
 
 
-def test_other_detections_stand_beside_ours(tmp_path):
+def test_other_detections_stand_beside_ours_on_the_same_models(tmp_path):
     rate = {"hits": 1, "of": 2, "low": 0.1, "high": 0.9}
     theirs = dict.fromkeys(("clean_flagged", "poisoned_flagged", "target_first"), rate)
+
+    def scan(model, verdict, score, target=None, right=True):
+        facts = {"model": model, "backdoored": target is not None, "target": target}
+        return {**facts, "verdict": verdict, "score": score, "right": right}
+
     scans = [
-        {"model": "a", "backdoored": False, "verdict": "clean", "right": True, "target": None},
-        {"model": "b", "backdoored": True, "verdict": "backdoored", "right": True, "target": 1},
-        {
-            "model": "c",
-            "backdoored": True,
-            "verdict": "backdoored",
-            "right": False,
-            "target": "y+1",
-        },
+        scan("a", "clean", 0.5),
+        scan("b", "backdoored", 2.0, target=1),
+        scan("c", "backdoored", 0.1, target="y+1", right=False),
+        scan("d", "clean", 0.2, target=3, right=False),
     ]
-    every = {"auroc": 0.9, "false_alarms": {"hits": 0, "of": 1, "low": 0, "high": 0.8}}
-    for folder, name, content in (
-        ("detection", "detection.json", {"all": every, "scans": scans}),
-        ("rivals", "rivals.json", {"MM-BD": {"scans": 3, "auroc": None, **theirs}}),
-    ):
-        file = tmp_path / folder / "test" / name
-        file.parent.mkdir(parents=True)
-        file.write_text(json.dumps(content))
-    (table,) = beside_others(tmp_path)
-    assert table.title == "Test population, beside other detections"
-    ours, other = table.rows
+    rates = {"auroc": 0.9, "false_alarms": {"hits": 0, "of": 1, "low": 0, "high": 0.8}}
+    write_json(tmp_path / "detection" / "test" / "detection.json", {"all": rates, "scans": scans})
+    for part, models in (("", "abc"), ("few/", "ad")):
+        folder = tmp_path / "rivals" / "test" / part
+        write_json(folder / "rivals.json", {"MM-BD": {"scans": 3, "auroc": None, **theirs}})
+        for model in models:
+            write_json(folder / f"rival_{model}.json", {"cell": {"specimen": {"name": model}}})
+    few, whole = sorted(beside_others(tmp_path), key=lambda table: -len(table.title))
+    assert whole.title == "Test population, beside other detections"
+    assert few.title == "Test population, beside other detections: few"
+    ours, other = whole.rows
     assert [cell.split(" (")[0] for cell in ours] == [
-        *("**shapprune**", "3", "0.90", "0 of 1", "2 of 2", "1 of 1")
+        *("**shapprune**", "3", "0.50", "0 of 1", "2 of 2", "1 of 1")
     ]
     assert other == ["MM-BD", "3", "", *["1 of 2 (10% to 90%)"] * 3]
+    assert [cell.split(" (")[0] for cell in few.rows[0]] == [
+        *("**shapprune**", "2", "0.00", "0 of 1", "0 of 1", "0 of 1")
+    ]
+
+
+def write_json(file, content):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
 
 
 def test_verdicts_and_repairs_of_an_attack_stand_in_one_row(tmp_path):

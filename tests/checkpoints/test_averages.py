@@ -260,7 +260,8 @@ def test_other_weights_at_another_level_are_told(tmp_path):
         assert f"--entry '{entry}'," in warning
         asked = read_source(tmp_path / "m.pt", entry=entry)
         assert torch.equal(asked.weights["0.weight"], bad["0.weight"])
-        assert asked.entry == (entry.rstrip(".") or ".")
+        again = read_source(tmp_path / "m.pt", entry=asked.entry)  # as the report names it
+        assert torch.equal(again.weights["0.weight"], bad["0.weight"])
         assert not any(note.startswith("warning: ") for note in asked.notes_on(net))
         _, back = repaired(content, tmp_path / "m.pt", entry=entry)
         assert similar(back, bad) == similar(back, clean) == []
@@ -337,3 +338,29 @@ def test_what_kilobytes_name_a_thousand_times_is_looked_at_once(held, tmp_path):
     files = source.repaired(network)
     assert time.process_time() - start < 5
     assert len(files["repaired.pt"]) < 2 * size
+
+
+def test_what_lies_around_the_weights_is_not_taken_with_what_resembles_them(tmp_path):
+    weights = Net().state_dict()
+    inner = {"state_dict": weights, "prototypes": weights["3.weight"].clone(), "epoch": 3}
+    new, content = repaired({"checkpoint": inner}, tmp_path / "m.pth")
+    assert content["checkpoint"].keys() == {"state_dict", "epoch"}
+    assert all(torch.equal(content["checkpoint"]["state_dict"][n], t) for n, t in new.items())
+
+
+@pytest.mark.parametrize("name", ["model", "ema"])
+def test_other_weights_in_the_file_of_a_folder_are_told(name, tmp_path):
+    content = {**Net().state_dict(), name: {**Net().state_dict(), "step": 5}}
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    (warning,) = read_source(tmp_path).notes_on(Net())
+    assert f"weights in '{name}' differ from those that were examined" in warning
+    assert warning.endswith("scan them too, from a file of their own")  # a folder has no --entry
+
+
+def test_the_loaders_choice_is_told_in_a_folder(tmp_path):
+    old = Net().state_dict()
+    content = {"state_dict": old, "state_dict_ema": lagging(old), "epoch": torch.tensor(5)}
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    notes = read_source(tmp_path).notes
+    assert "timm's load_checkpoint takes 'state_dict_ema'" in notes[1]
+    assert "--entry" not in " ".join(notes)

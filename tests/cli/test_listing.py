@@ -100,6 +100,7 @@ def test_a_manifest_of_the_bench_is_read_as_the_bench_reads_it(tmp_path):
         ('[{"weights": "a", "num_classes": true}]', "num_classes of 'a' must be a whole number"),
         ('[{"weights": "a", "input_size": [3, 0, 2]}]', "three numbers C H W, got [3, 0, 2]"),
         ('[{"weights": "a", "mean": ["x"]}]', "mean of 'a' must be a number or several, got"),
+        ('[{"weights": "a", "images": ""}]', "images of 'a' must be a text, got ''"),
         ('["a", "a"]', "two models are called 'a': give each a name"),
         ("[" * 100_000, "cannot read"),
     ],
@@ -147,3 +148,8 @@ def test_what_lies_beside_a_listed_folders_weights_is_seen(tmp_path):
     (tmp_path / "list.json").write_text('["hub", "hub/model.safetensors", "missing"]')
     found = listed(tmp_path / "list.json")
     assert [entry.beside for entry in found] == [("training_args.bin",), (), ()]
+
+
+def test_a_name_that_no_file_can_have_is_one_models_error(tmp_path):
+    (tmp_path / "list.json").write_text(json.dumps(["a.pth", "b" * 300, "c\0"]))
+    assert [len(entry.beside) for entry in listed(tmp_path / "list.json")] == [0, 0, 0]

@@ -433,6 +433,9 @@ def test_a_scan_takes_no_weights_away(given, tmp_path, monkeypatch):
     assert not (tmp_path / "trigger_9.png").exists()
 
 
+INDEXED = "hub/model.safetensors.index.json"
+
+
 @pytest.mark.parametrize("command", ["scan", "repair"])
 @pytest.mark.parametrize(
     ("weights", "more"),
@@ -440,10 +443,11 @@ def test_a_scan_takes_no_weights_away(given, tmp_path, monkeypatch):
         ("repaired.safetensors", []),
         ("link.safetensors", []),
         ("hub", []),
-        ("hub/model.safetensors.index.json", []),
+        (INDEXED, []),
         ("result.json", []),
         ("other.safetensors", ["--sarif", "other.safetensors"]),
         ("other.safetensors", ["--sarif", "out/../out/result.json"]),
+        (INDEXED, ["--sarif", INDEXED]),
     ],
 )
 def test_what_is_examined_is_not_written_over(
@@ -463,10 +467,11 @@ def test_what_is_examined_is_not_written_over(
     if weights.startswith(("repaired", "result")):
         weights = f"out/{weights}"
     there = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    refused = command == "repair" or weights in ("out/result.json", "other.safetensors")
+    refused = command == "repair" or weights in ("out/result.json", "other.safetensors") or more
     monkeypatch.setattr("shapprune.cli.main.examine", lambda _: 1 / 0)
     line = complaint(capsys, command, weights, *options(given, out=out), *more, "--overwrite")
-    assert bool(re.search("would be removed or|name another (file )?for --sarif", line)) == refused
+    told = re.search("would be removed or|name another (file )?for --sarif", line)
+    assert bool(told) == bool(refused)
     assert there == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
 
@@ -478,6 +483,10 @@ def test_nothing_is_written_among_the_images(given, tmp_path, capsys, out):
     shown = options(given, images=tmp_path / "images", out=tmp_path / out)
     line = complaint(capsys, "scan", given / "net.safetensors", *shown, "--overwrite")
     assert "lies in --images" in line
+    shown = options(given, images=tmp_path / "images", out=tmp_path / "new")
+    log = ["--sarif", tmp_path / "images" / "2" / "trigger_a.png"]
+    line = complaint(capsys, "scan", given / "net.safetensors", *shown, *log, "--overwrite")
+    assert line.endswith("name another --sarif")
     assert (tmp_path / "images" / "2" / "trigger_a.png").exists()
 
 

@@ -339,3 +339,10 @@ def test_options_that_do_not_fit_are_told_first(more, says, mirror, images, tmp_
     assert main(command(mirror, images, tmp_path / "out", *more)) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_among_the_images(mirror, tmp_path, capsys):
+    (tmp_path / "images" / "0").mkdir(parents=True)
+    assert main(command(mirror, tmp_path / "images", tmp_path / "images" / "scans")) == 2
+    assert "lies in --images" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["0"]

@@ -12,9 +12,11 @@ from shapprune.reporting.exits import exit_code
 SEVEN, TWO, NEXT = all_to_one(7, 10), all_to_one(2, 10), all_to_all(10)
 
 
-def result(verdict: str, named: list, repaired: list, kept: float = 0.95) -> RepairResult:
+def result(
+    verdict: str, named: list, repaired: list, kept: float = 0.95, undecided: bool = False
+) -> RepairResult:
     """A sufficient repair of some maps, after a scan that names others."""
-    judgement = SimpleNamespace(undecided=False)
+    judgement = SimpleNamespace(undecided=undecided)
     scan = SimpleNamespace(verdict=verdict, maps=tuple(named), judgement=judgement)
     after = SimpleNamespace(kept=SimpleNamespace(value=kept))
     repair = SimpleNamespace(maps=tuple(repaired), sufficient=True, after=after)
@@ -44,3 +46,9 @@ def test_a_copy_that_forgot_is_no_repair(kept, code):
     found = result("backdoored", [SEVEN], [SEVEN], kept)
     assert found.spoiled == bool(code)
     assert exit_code(found) == code
+
+
+def test_what_was_too_little_to_judge_by_is_not_clean_after_a_repair():
+    found = result("suspicious", [], [TWO], undecided=True)
+    assert not found.incomplete
+    assert exit_code(found) == 3

@@ -102,6 +102,9 @@ def test_of_repaired_copies():
     assert answers_of(good).ship[-1].startswith("Measure it against the original")
     assert answers_of(bad).ship[-1].endswith("do not use the copy either.")
     assert "Give more images a class and repair again" in answers_of(bad).then[0]
+    forgot = replace(good, repair=replace(good.repair, after=proxies(0.5, 0.4, 0.0)))
+    assert "do not use the copy" in answers_of(forgot).ship[-1]
+    assert "Give more images a class and repair again" in answers_of(forgot).then[0]
     for case in ("forced", "forced, map"):
         forced = answers_of(result_of(case))
         assert "still carries the backdoor that the scan found" in forced.ship[-1]

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from results import ABOUT, CASES, HOSTILE, page_of, proxies, result_of, summary_of, verdict_of
+from shapprune.method.evaluation import Share
+from shapprune.pipeline import RepairResult
 from shapprune.reporting import findings
 from shapprune.reporting.exits import MEANINGS
 from shapprune.reporting.html import render_report
@@ -259,13 +261,28 @@ def test_images_that_a_model_does_not_know_are_told():
 def test_bad_repairs_are_told():
     result = result_of("repair")
     bad = replace(result.repair, after=proxies(0.5, 0.6, 0.4, 0.5), sufficient=False)
-    images, labels = toy_images()
-    page = render_report(
-        replace(result, repair=bad), images=images, labels=labels, about={}, class_names=None
-    )
-    assert "The repair is not sufficient" in page
+    page = shown(replace(result, repair=bad))
+    assert "still works on 40.0% of the images, and it may be 50.0%" in page
     assert "The repair cost much" in page
     assert "The repair is not sufficient" not in page_of("repair")
+
+
+def test_why_a_repair_is_not_sufficient():
+    """All maps together hide one that is left; and triggers that never worked show nothing."""
+    result = result_of("repair")
+    by_map = (Share(0.01, 0, 0.02), Share(0.08, 0.04, 0.14))
+    after = replace(result.repair.after, asr_by_map=by_map)
+    page = shown(replace(result, repair=replace(result.repair, after=after, sufficient=False)))
+    assert "of one target still works on 8.0% of the images, and it may be 14.0%" in page
+    page = shown(replace(result, repair=replace(result.repair, sufficient=False)))
+    assert "The trigger that was found hardly worked before the repair either" in page
+
+
+def shown(result: RepairResult) -> str:
+    """The words of its report, spaces made one."""
+    images, labels = toy_images()
+    page = render_report(result, images=images, labels=labels, about={}, class_names=None)
+    return " ".join(Page(page).words.split())
 
 
 FILE = {"name": "net.pth", "bytes": 44_812_345, "sha256": "ab" * 32}

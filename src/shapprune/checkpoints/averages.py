@@ -46,21 +46,30 @@ class Copies:
     kept: tuple[str, ...]
     optimizer: bool
 
-    def notes(self, told: Sequence[str] = ()) -> Iterator[str]:
-        """Which of them may be another network, and what becomes of them if there is a repair.
+    def warnings(self, told: Sequence[str] = (), *, named: bool = True) -> Iterator[str]:
+        """Which of them may be another network.
 
         Args:
             told: names of entries that the user knows not to be examined.
+            named: whether ``--entry`` can name one.
         """
         if untold := [name for name in self.different if name not in told]:
             entries = [quote(entry) for name in untold if (entry := self.different[name])]
             one = entries[0] if len(entries) == 1 else "NAME"
-            way = f"with --entry {one}, or " if entries else ""
+            way = f"with --entry {one}, or " if entries and named else ""
             yield (
                 f"warning: whole sets of weights in {list_names(untold)} differ from those that "
                 f"were examined, and a loader may take them: scan them too, {way}from a file of "
                 "their own"
             )
+
+    def notes(self, told: Sequence[str] = ()) -> Iterator[str]:
+        """Which of them may be another network, and what becomes of them if there is a repair.
+
+        Args:
+            told: see `warnings`.
+        """
+        yield from self.warnings(told)
         if self.averages:
             yield (
                 f"other whole sets of the weights, {list_names(self.averages)}, are replaced by "
@@ -177,6 +186,7 @@ def _with_resemblances(
     total = sum(tensor.numel() for tensor in own.values())
     optimizer = False
     replaced = {place[:-1] for place in places}
+    around = {place[:length] for place in places for length in range(len(place))}
     known: dict[int, tuple[list[Any], int]] = {}  # one object may stand in many places
     for path, node, tensors in groups:
         others = tensors
@@ -188,7 +198,7 @@ def _with_resemblances(
         else:
             alike, judged = known[id(node)] = _alike(others, by_shape, total)
         whole = 2 * len(alike) > max(judged, 1) or not isinstance(node, Mapping)
-        if alike and whole and path and len(others) == len(tensors):
+        if alike and whole and path and path not in around:
             taken.add(path)
         else:
             taken |= {(*path, key) for key in alike}

@@ -72,20 +72,31 @@ def inside(content: Any, keys: tuple[str, ...]) -> Mapping[str, Any]:
     return content
 
 
-def entry_notes(keys: tuple[str, ...], others: tuple[str, ...], *, asked: bool) -> Iterator[str]:
-    """What the user must know of a choice among several."""
+def entry_notes(
+    keys: tuple[str, ...], others: tuple[str, ...], *, asked: bool | None
+) -> Iterator[str]:
+    """What the user must know of a choice among several.
+
+    Args:
+        keys: of what is examined.
+        others: where other weights are.
+        asked: whether ``--entry`` named it; None where it can name nothing, in a folder.
+    """
     if not others:
         return
     chosen = ".".join(keys) or TOP
+    alone = asked is None
     yield (
         f"examined are the weights under {quote(chosen)} alone, not those under "
-        f"{list_names(others)}: --entry NAME examines these"
+        f"{list_names(others)}: "
+        + ("scan these from a file of their own" if alone else "--entry NAME examines these")
     )
     for other in others:
         if (loader := _PREFERRED.get(other)) and chosen not in _PREFERRED:
+            way = "from a file of its own" if alone else f"with --entry {other}"
             yield (
                 f"warning: {loader} takes {quote(other)} if not told otherwise, which is not what "
-                f"was examined: scan it too, with --entry {other}"
+                f"was examined: scan it too, {way}"
             )
     if asked and others and words(chosen) & AVERAGES and not words(others[0]) & AVERAGES:
         yield (

@@ -46,6 +46,7 @@ class Source:
         notes: for the user.
         file: the file read; None for a folder.
         configs: a folder's small files by name.
+        inner: of a folder whose weights are one file, that file.
         files: what was read, for the record.
     """
 
@@ -55,6 +56,7 @@ class Source:
     file: WeightsFile | None
     configs: Mapping[str, bytes]
     files: tuple[Fingerprint, ...] = ()
+    inner: WeightsFile | None = None
     _found: dict[tuple[tuple[str, str], ...], Copies] = field(default_factory=dict, init=False)
 
     @property
@@ -64,22 +66,24 @@ class Source:
         if self.file is None:
             return None
         place = ".".join((*self.file.keys, self.file.prefix.strip("."))).strip(".")
-        return place or ("." if self.file.others else None)
+        below = any(other.startswith(f"{place}.") for other in self.file.others)
+        return f"{place}." if below else place or ("." if self.file.others else None)
 
     def match(self, network: nn.Module) -> Match:
         """Which of the weights are the network's."""
         return match(saved_names(network), self.weights)
 
     def copies(self, network: nn.Module) -> Copies | None:
-        """All copies of the network's weights in the file; None for a folder."""
-        if self.file is None:
+        """All copies of the network's weights in the file; None where these are in parts."""
+        file = self.file or self.inner
+        if file is None:
             return None
         names = self.match(network).names
         own = {name: self.weights[given] for name, given in names.items()}
-        inside_file = {name: self.file.prefix + given for name, given in names.items()}
+        inside_file = {name: file.prefix + given for name, given in names.items()}
         asked = tuple(inside_file.items())  # thrice in a run, and dear where a file holds much
         if asked not in self._found:
-            self._found[asked] = find_copies(self.file.content, self.file.keys, own, inside_file)
+            self._found[asked] = find_copies(file.content, file.keys, own, inside_file)
         return self._found[asked]
 
     def notes_on(self, network: nn.Module) -> tuple[str, ...]:
@@ -98,16 +102,18 @@ class Source:
         if found.copies:
             notes.append(
                 f"examined is one of several sets of weights, not {list_names(list(found.copies))}"
-                ": --entry NAME examines these"
+                + (": --entry NAME examines these" if self.file else "")
             )
-        if copies := self.copies(network):
-            notes += copies.notes(self.file.others if self.file else ())
+        copies, file = self.copies(network), self.file or self.inner
+        if copies and file:
+            told = file.others
+            notes += copies.notes(told) if self.file else copies.warnings(told, named=False)
         return tuple(notes)
 
     def facts(self, network: nn.Module) -> dict[str, object]:
         """Which weights of a file are meant, and what else it holds, for result.json."""
         copies = self.copies(network)
-        if copies is None:
+        if copies is None or self.file is None:
             return {}
         return {
             "entry": self.entry,
@@ -186,13 +192,13 @@ def read_source(weights: str | Path, *, entry: str | None = None) -> Source:
 
 def _read_folder(folder: Path, index: str | None = None) -> Source:
     first, notes = (index, ()) if index else _first(folder)
-    file = folder / first
+    file, inner = folder / first, None
     if first.endswith(INDEX):
         names, weights = part_names(file), read_parts(file)
     else:
-        read = read_of_folder(file)
-        names, weights = [first], read.weights
-        notes = (*notes, *entry_notes(read.keys, read.others, asked=False))
+        inner = read_of_folder(file)
+        names, weights = [first], inner.weights
+        notes = (*notes, *entry_notes(inner.keys, inner.others, asked=None))
     configs = {name: (folder / name).read_bytes() for name in _CONFIGS if (folder / name).is_file()}
     stated = Stated()
     if "config.json" in configs:
@@ -204,7 +210,7 @@ def _read_folder(folder: Path, index: str | None = None) -> Source:
         except InputError as error:
             raise InputError(f"{folder}: {error}") from error
     files = tuple(fingerprint(folder / name) for name in (*names, *configs))
-    return Source(weights, stated, notes, None, configs, files)
+    return Source(weights, stated, notes, None, configs, files, inner)
 
 
 def _preprocessor(folder: Path, names: Iterable[str]) -> Mapping[str, Any]:
@@ -224,11 +230,12 @@ def files_read(weights: str | Path) -> list[Path]:
     path = Path(weights)
     try:
         if path.name.endswith(INDEX):
-            folder, names = path.parent, part_names(path)
+            folder, first = path.parent, path.name
         elif path.is_dir():
-            folder, names = path, weights_files(path)
+            folder, first = path, _first(path)[0]
         else:
             return [path]
+        names = [first, *(part_names(folder / first) if first.endswith(INDEX) else ())]
         configs = [name for name in _CONFIGS if (folder / name).is_file()]
     except OSError as error:
         raise unreadable(path, error) from error

@@ -107,7 +107,7 @@ def read_of_folder(path: Path) -> WeightsFile:
     """
     file = read_weights_file(path)
     top = inside(file.content, ())
-    if file.keys and any(isinstance(entry, Tensor) for entry in top.values()):
+    if file.keys and any(isinstance(entry, Tensor) and entry.ndim for entry in top.values()):
         raise InputError(
             f"{path} holds tensors at {TOP} and weights under {quote('.'.join(file.keys))}, and "
             "libraries differ in which they take: scan both from files of their own"

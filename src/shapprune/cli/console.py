@@ -19,6 +19,7 @@ from rich.table import Table
 
 from shapprune.data.dataset import LabeledImages
 from shapprune.errors import InputWarning
+from shapprune.method.settings import SELECTION
 from shapprune.pipeline import RepairResult, ScanResult
 from shapprune.reporting import findings
 from shapprune.reporting.words import percent
@@ -232,9 +233,13 @@ def show_repaired(result: RepairResult, data: LabeledImages) -> None:
                 f"warning: the copy keeps only {repair.after.kept.value:.0%} of the right answers"
             )
         if not repair.sufficient:
-            print_note(
-                "warning: the repair is not sufficient: the inverted trigger still works too often"
+            most = repair.after.most_left.high
+            why = (
+                f"still works too often (it may be on {most:.0%} of the images)"
+                if most > SELECTION.asr
+                else "hardly worked before either, and does not show what is left"
             )
+            print_note(f"warning: the repair is not sufficient: the inverted trigger {why}")
         elif result.scan.recovered:
             print_note(
                 "warning: measured on recovered images alone: on real ones more of the backdoor "

@@ -18,6 +18,7 @@ import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import isdir
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +140,14 @@ def _entry(said: object, file: Path, root: Path) -> Entry:
         return Entry(name, checked)
     place = folder / weights
     checked["weights"] = str(place)
-    return Entry(name, checked, lies_beside(place) if place.is_dir() else ())
+    # Unlike Path.is_dir, this raises of no name: what is wrong with a place its own scan tells.
+    return Entry(name, checked, lies_beside(place) if isdir(place) else ())
 
 
 def _below(folder: Path, images: Any) -> Any:
-    """Images by their file; what names a known set stays as it is."""
-    return str(folder / images) if isinstance(images, str) and ":" not in images else images
+    """Images by their file; what names a known set stays as it is, and so does no name at all."""
+    named = isinstance(images, str) and images and ":" not in images
+    return str(folder / images) if named else images
 
 
 def _checked(facts: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]:

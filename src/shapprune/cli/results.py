@@ -37,12 +37,11 @@ def check_places(options: ScanOptions | RepairOptions) -> None:
     """
     examined = files_read(options.weights)
     names = [*_ALWAYS, *(OF_A_REPAIR if isinstance(options, RepairOptions) else OF_A_SCAN)]
-    if isinstance(options, RepairOptions) and examined != [Path(options.weights)]:
+    is_file = examined == [Path(options.weights)] and not str(options.weights).startswith("hf:")
+    if isinstance(options, RepairOptions) and not is_file:
         names += _OF_A_FOLDER
-    if options.out and options.images and Path(options.images).is_dir():
-        out, images = (Path(os.path.realpath(p)) for p in (options.out, options.images))
-        if out.is_relative_to(images):
-            raise InputError(f"{options.out} lies in --images {options.images}: name another --out")
+    check_apart(options.out, options.images, "--out")
+    check_apart(options.sarif, options.images, "--sarif")
     if options.sarif and options.out and _is_among(options.sarif, names, options.out):
         raise InputError(f"{options.sarif} is one of the run's own files: name another for --sarif")
     for file in (*examined, *([Path(options.images)] if options.images else [])):
@@ -50,6 +49,23 @@ def check_places(options: ScanOptions | RepairOptions) -> None:
             raise InputError(f"{file} would be removed or replaced by the run: name another --out")
         if options.sarif and os.path.realpath(options.sarif) == os.path.realpath(file):
             raise InputError(f"{file} is what is examined: name another file for --sarif")
+
+
+def check_apart(written: Path | None, images: str | None, option: str) -> None:
+    """Refuse to write into a folder of images, where the next run would take it for some of them.
+
+    Args:
+        written: a file or folder, if there is one.
+        images: a folder, or what else names images.
+        option: that names what is written.
+
+    Raises:
+        InputError: it lies there.
+    """
+    if written and images and Path(images).is_dir():
+        inside, folder = (Path(os.path.realpath(place)) for place in (written, images))
+        if inside.is_relative_to(folder):
+            raise InputError(f"{written} lies in --images {images}: name another {option}")
 
 
 def would_be_lost(file: Path, names: Iterable[str], folder: Path) -> bool:

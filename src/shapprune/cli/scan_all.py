@@ -9,7 +9,7 @@ from shapprune.cli.console import print_note, print_result
 from shapprune.cli.inputs import pick_device
 from shapprune.cli.listing import entries
 from shapprune.cli.options import ScanAllOptions
-from shapprune.cli.results import to_json, would_be_lost
+from shapprune.cli.results import check_apart, to_json, would_be_lost
 from shapprune.cli.scan import check_prior, check_rate
 from shapprune.cli.scan_task import ScanTask, scan_one, task_of
 from shapprune.errors import InputError
@@ -36,6 +36,7 @@ def scan_all(options: ScanAllOptions) -> int:
     tasks = [task_of(entry, options) for entry in entries(options)]
     for one in {(t.options.images, t.options.prior_only): t for t in tasks}.values():
         check_rate(one.options)
+        check_apart(options.out, one.options.images, "--out")
     out = options.out
     _check_list(tasks, options)
     check_folder(out, overwrite=True)

@@ -58,6 +58,16 @@ class Proxies:
     asr_by_trigger: tuple[float, ...]
     asr_by_map: tuple[Share, ...] = ()
 
+    @property
+    def of_maps(self) -> tuple[Share, ...]:
+        """The ASR by maps, be there one alone."""
+        return self.asr_by_map or (self.asr,)
+
+    @property
+    def most_left(self) -> Share:
+        """The ASR of the map of which, at the upper end of the interval, most is left."""
+        return max(self.of_maps, key=lambda share: share.high)
+
 
 class Evaluator:
     """Measures networks on one fixed draw of varied images, each network once.

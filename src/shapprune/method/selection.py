@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from shapprune.method.evaluation import Proxies, Share
+from shapprune.method.evaluation import Proxies
 from shapprune.method.settings import SELECTION, SelectionSettings
 
 Way: TypeAlias = Literal["pruned", "tuned"]
@@ -29,7 +29,7 @@ class Candidate:
 
 def is_sufficient(proxies: Proxies, settings: SelectionSettings = SELECTION) -> bool:
     """Whether the ASR is low enough, at the upper end of its interval; of several maps, each."""
-    return all(share.high <= settings.asr for share in _of_maps(proxies))
+    return proxies.most_left.high <= settings.asr
 
 
 def choose(
@@ -60,12 +60,8 @@ def choose(
     enough = [i for i in places if is_sufficient(candidates[i].proxies, settings)]
     if enough:
         best = min(enough, key=lambda i: _lost(candidates[i].proxies))
-        return best, all(share.high > settings.asr for share in _of_maps(original))
+        return best, all(share.high > settings.asr for share in original.of_maps)
     return min(places, key=lambda i: _left(candidates[i].proxies)), False
-
-
-def _of_maps(proxies: Proxies) -> tuple[Share, ...]:
-    return proxies.asr_by_map or (proxies.asr,)
 
 
 def _left(proxies: Proxies) -> tuple[float, float]:

@@ -295,11 +295,15 @@ def _then(
             f"model gives only {percent(scan.accuracy)} of the images their label."
         )
     if isinstance(result, RepairResult) and result.incomplete:
-        steps.append("Repair again without `--force-target`, which treats what the scan names.")
-    elif repair:
+        steps.append(
+            "Repair again without `--force-target`, which treats what the scan names."
+            if scan.maps
+            else "Take weights from elsewhere: where it sends images could not be told."
+        )
+    elif repair and isinstance(result, RepairResult):
         steps.append(
             "Measure the repaired copy on data of your own; how to load it is below."
-            if repair.sufficient
+            if repair.sufficient and not result.spoiled
             else "Give more images a class and repair again; what was tried is below."
         )
     elif scan.verdict == "backdoored" and not isinstance(result, RepairResult):

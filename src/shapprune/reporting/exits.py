@@ -16,7 +16,8 @@ MEANINGS = {
     ERROR: ("an error, told in one line", "the same"),
     SUSPICIOUS: (
         "suspicious",
-        "suspicious, and the same; or clean, and a repair that was asked for is not sufficient",
+        "suspicious, and the same, or the data are too few to say; or clean, and a repair that was "
+        "asked for is not sufficient",
     ),
     INTERRUPTED: ("interrupted", "the same"),
 }
@@ -36,7 +37,8 @@ def exit_code(result: ScanResult | RepairResult) -> int:
     of_verdict = _OF_VERDICTS[result.scan.verdict]
     if result.incomplete or result.spoiled or (result.repair and not result.repair.sufficient):
         return of_verdict or SUSPICIOUS  # forced on what was called clean
-    return of_verdict if result.unrepaired else CLEAN
+    # What was too little to judge by is too little to call what is left of it clean.
+    return of_verdict if result.unrepaired or result.scan.judgement.undecided else CLEAN
 
 
 def exit_code_of_all(states: Iterable[str | None]) -> int:

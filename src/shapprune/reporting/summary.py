@@ -47,7 +47,11 @@ def summarise(
     if isinstance(result, RepairResult):
         facts |= {"repaired": result.repair is not None, "unrepaired": result.unrepaired}
         if result.repair:
-            facts |= {"forced": result.forced}
+            facts |= {
+                "forced": result.forced,
+                "incomplete": result.incomplete,
+                "spoiled": result.spoiled,
+            }
             facts |= _repair(result.repair)
     facts |= {
         "stages": [
@@ -203,6 +207,10 @@ def _proxies(proxies: Proxies) -> dict[str, object]:
     return {
         **{name: share.value for name, share in shares.items()},
         "asr_by_trigger": proxies.asr_by_trigger,
+        "asr_by_map": [
+            {"asr": share.value, "interval": (share.low, share.high)}
+            for share in proxies.asr_by_map
+        ],
         "intervals": {name: (share.low, share.high) for name, share in shares.items()},
     }
 

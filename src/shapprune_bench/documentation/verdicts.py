@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from shapprune.method.settings import FALSE_ALARMS
-from shapprune_bench.documentation.files import SETS, Json, known_as, read_json, title_of
+from shapprune_bench.documentation.files import SETS, Json, done, known_as, read_json, title_of
 from shapprune_bench.page import Table
 from shapprune_bench.populations.pages import auroc
 from shapprune_bench.rates import rate_facts, rate_words
@@ -122,8 +122,8 @@ def beside_others(results: Path) -> list[Table]:
     tables = []
     for name, content in detections(results).items():
         for file in sorted((results / "rivals" / name).glob("**/rivals.json")):
-            searches = [read_json(search)["cell"] for search in file.parent.glob("rival_*.json")]
-            examined = {search["specimen"]["name"] for search in searches}
+            searches = done(file.parent, "rival_*.json")
+            examined = {search["cell"]["specimen"]["name"] for search in searches}
             part = " ".join(file.parent.relative_to(results / "rivals" / name).parts)
             scans = [s for s in content["scans"] if s["model"] in examined]
             rows = {"**shapprune**": _flags(scans), **read_json(file)}

@@ -152,4 +152,5 @@ def _proxies(row: Row) -> Proxies:
     shares: dict[str, Any] = {
         name: Share(**row[name]) for name in ("accuracy", "agreement", "kept", "asr")
     }
-    return Proxies(**shares, asr_by_trigger=tuple(row["asr_by_trigger"]))
+    by_map = tuple(Share(**share) for share in row.get("asr_by_map", ()))
+    return Proxies(**shares, asr_by_trigger=tuple(row["asr_by_trigger"]), asr_by_map=by_map)

@@ -131,7 +131,8 @@ def test_other_detections_stand_beside_ours_on_the_same_models(tmp_path):
         folder = tmp_path / "rivals" / "test" / part
         write_json(folder / "rivals.json", {"MM-BD": {"scans": 3, "auroc": None, **theirs}})
         for model in models:
-            write_json(folder / f"rival_{model}.json", {"cell": {"specimen": {"name": model}}})
+            facts = {"cell": {"specimen": {"name": model}}, "state": "done"}
+            write_json(folder / f"rival_{model}.json", facts)
     few, whole = sorted(beside_others(tmp_path), key=lambda table: -len(table.title))
     assert whole.title == "Test population, beside other detections"
     assert few.title == "Test population, beside other detections: few"

@@ -14,6 +14,7 @@ from shapprune_bench.documentation.files import Json, done, known_as, read_json
 from shapprune_bench.documentation.repairs import medians, models_of, newest_rules, repairs
 from shapprune_bench.documentation.results import summary
 from shapprune_bench.documentation.verdicts import detections
+from shapprune_bench.studies.growth_page import expected, passes_by_classes
 
 DEMO = Path("docs/pictures/figures.json")  # what `pictures` measured when it drew
 
@@ -92,7 +93,9 @@ _STAGES = {  # of a scan
 def _costs(results: Path) -> Figures:
     """Image passes of a scan, and how many times Neural Cleanse takes as much.
 
-    ``passes.CLASSES`` and ``passes.CLASSES.STAGE`` are of ``bench growth``;
+    ``passes.CLASSES`` and ``passes.CLASSES.STAGE`` are of ``bench growth``, and so are
+    ``growth.POINT.minutes``, ``….hours`` and ``….gib`` of memory that the scan adds, where it was
+    stopped by its pace;
     ``neural_cleanse.MODEL.passes`` and ``….seconds`` of ``bench detection-cost``: in all, or at
     least where it was stopped.
     """
@@ -102,6 +105,14 @@ def _costs(results: Path) -> Figures:
             yield classes, f"{result['passes']:,}"
             for stage in result["stages"]:
                 yield f"{classes}.{_STAGES[stage['name']]}", f"{stage['passes']:,}"
+    points = [r for r in done(results, "growth/*.json") if r.get("passes")]
+    in_all = passes_by_classes(points)
+    for result in points:
+        if found := expected(result, in_all):
+            name, memory = f"growth.{result['cell']['name']}", result["memory_mib"]
+            yield f"{name}.minutes", f"{found[1] / 60:.0f}"
+            yield f"{name}.hours", f"{found[1] / 3600:.0f}"
+            yield f"{name}.gib", f"{(memory['at_most'] - memory['before']) / 1024:.0f}"
     for file in sorted(results.glob("detection_cost/*.json")):
         result = read_json(file)
         if result["state"] == "done":

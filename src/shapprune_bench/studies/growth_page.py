@@ -22,8 +22,7 @@ _TOP, _HEIGHT, _LINE = 10.0, 210.0, 15.0  # of a plot, in pixels
 
 def report(done: Done) -> dict[str, bytes]:
     """The pages: a chart of each measure, a row a point, a row a point with its stages."""
-    # Passes hang on the number of classes alone, so a scan that was stopped borrows them.
-    in_all = {r["cell"]["classes"]: r["passes"] for _, r in done if "stages" in r}
+    in_all = passes_by_classes([r for _, r in done])
     whole = [(point, r) for point, r in done if "stages" in r]
     panels = [(title, _curves(_values(whole, axis), title)) for axis, title in _AXES.items()]
     figure = Figure(
@@ -36,6 +35,12 @@ def report(done: Done) -> dict[str, bytes]:
     )
     parts: list[Part] = [figure, _table(done, in_all), _stages(whole)]
     return pages(parts, "What a scan costs as networks and images grow")
+
+
+def passes_by_classes(results: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """Of whole scans; a scan's passes hang on its classes alone, so one that was stopped borrows
+    them."""
+    return {r["cell"]["classes"]: r["passes"] for r in results if "stages" in r}
 
 
 def _values(whole: Done, axis: str) -> list[tuple[float, Mapping[str, float]]]:
@@ -122,13 +127,13 @@ def _costs(result: Mapping[str, Any], in_all: Mapping[int, int]) -> list[str]:
     added = f"{memory['at_most'] - memory['before']:,}" if known else "–"
     if "stages" in result:
         return [f"{result['passes']:,}", f"{result['seconds']:,}", added]
-    passes, seconds = _expected(result, in_all) or (None, None)
+    passes, seconds = expected(result, in_all) or (None, None)
     cells = [f"of {passes:,}", f"of about {seconds:,.0f}"] if passes else ["stopped", "stopped"]
     measured = [f"{result['passes']:,}", f"{result['seconds']:,}"]
     return [*(f"{m} {cell}" for m, cell in zip(measured, cells, strict=True)), added]
 
 
-def _expected(result: Mapping[str, Any], in_all: Mapping[int, int]) -> tuple[int, float] | None:
+def expected(result: Mapping[str, Any], in_all: Mapping[int, int]) -> tuple[int, float] | None:
     """Passes and seconds of a whole scan; None where it was stopped and no other tells."""
     passes = result.get("passes") if "stages" in result else in_all.get(result["cell"]["classes"])
     if not passes or not result["passes"]:
@@ -141,14 +146,14 @@ def _stopped(done: Done, in_all: Mapping[int, int]) -> list[str]:
         f"{point.name} was stopped after {result['seconds']:,} s: a whole scan takes about "
         f"{found[1] / 3600:.1f} h at that pace, an estimate."
         for point, result in done
-        if "stopped" in result and (found := _expected(result, in_all))
+        if "stopped" in result and (found := expected(result, in_all))
     ]
 
 
 def _on_a_gpu(done: Done, in_all: Mapping[int, int]) -> list[str]:
     """What the largest network is expected to take on a GPU."""
     for point, result in done:
-        found = _expected(result, in_all) if point.name == LARGEST else None
+        found = expected(result, in_all) if point.name == LARGEST else None
         if found:
             operations = 2 * found[0] * result["operations"]
             minutes = operations / (_USED * _FLOPS) / 60

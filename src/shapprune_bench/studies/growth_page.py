@@ -16,7 +16,8 @@ BASE, LARGEST = "classes-10", "resnet50"
 _FLOPS = 67e12  # a second, of an H200 (SXM) in float32 without tensor cores, by its data sheet
 _USED = 0.1  # share of it that a scan is taken to use: assumed
 _AXES = {"classes": "classes", "pixels": "pixels a side", "parameters": "parameters"}
-_KEYS = {"accuracy": "seconds", "agreement": "passes"}  # by the markers that charts have
+# By the markers that charts have.
+_KEYS = {"accuracy": "seconds", "agreement": "passes", "asr": "MiB of memory"}
 _TOP, _HEIGHT, _LINE = 10.0, 210.0, 15.0  # of a plot, in pixels
 
 
@@ -49,13 +50,27 @@ def _values(whole: Done, axis: str) -> list[tuple[float, Mapping[str, float]]]:
     for point, result in whole:
         if point.name == BASE or point.name.startswith(f"{axis}-"):
             at = {"classes": point.classes, "pixels": point.side, **result}[axis]
-            costs = {key: max(result[name], 1e-9) for key, name in _KEYS.items()}
-            found.append((float(at), costs))
+            found.append((float(at), _drawn(result)))
     return sorted(found, key=lambda pair: pair[0])
 
 
+def _drawn(result: Mapping[str, Any]) -> dict[str, float]:
+    """What a plot shows of a scan, by the markers; memory where the system tells it."""
+    shown = {"accuracy": result["seconds"], "agreement": result["passes"]}
+    if (added := _added(result)) is not None:
+        shown["asr"] = added
+    return {key: max(float(value), 1e-9) for key, value in shown.items()}
+
+
+def _added(result: Mapping[str, Any]) -> int | None:
+    """MiB that a scan adds to its process at most; None where the system tells none."""
+    memory: Mapping[str, int | None] = result["memory_mib"]
+    before, most = memory["before"], memory["at_most"]
+    return None if before is None or most is None else most - before
+
+
 def _curves(values: Sequence[tuple[float, Mapping[str, float]]], across: str) -> Chart | None:
-    """Seconds and passes on one logarithmic axis; None of fewer than two points."""
+    """Seconds, passes and memory on one logarithmic axis; None of fewer than two points."""
     if len(values) < 2:
         return None
     ends = [cost for _, costs in values for cost in costs.values()]
@@ -79,12 +94,13 @@ def _curves(values: Sequence[tuple[float, Mapping[str, float]]], across: str) ->
         words = _round(value)
         parts.append(text(words, x=x(value), y=bottom + _LINE, class_="tick", text_anchor="middle"))
     for key, name in _KEYS.items():
-        spots = [(x(value), f"{y(costs[key]):.1f}") for value, costs in values]
+        known = [(value, costs[key]) for value, costs in values if key in costs]
+        spots = [(x(value), f"{y(cost):.1f}") for value, cost in known]
         for (x1, y1), (x2, y2) in pairwise(spots):
             parts.append(element("line", x1=x1, x2=x2, y1=y1, y2=y2, class_=key))
-        for spot, (value, costs) in zip(spots, values, strict=True):
-            parts.append(marker(key, *spot, f"{value:,.0f} {across}: {costs[key]:,g} {name}"))
-    return chart(parts, bottom + _LINE + 6, f"Seconds and passes over {across}")
+        for spot, (value, cost) in zip(spots, known, strict=True):
+            parts.append(marker(key, *spot, f"{value:,.0f} {across}: {cost:,g} {name}"))
+    return chart(parts, bottom + _LINE + 6, f"Seconds, passes and memory over {across}")
 
 
 def _round(value: float) -> str:
@@ -122,9 +138,8 @@ def _costs(result: Mapping[str, Any], in_all: Mapping[int, int]) -> list[str]:
     """The cells of passes, seconds and memory."""
     if "refused" in result:
         return ["refused", "", ""]
-    memory = result["memory_mib"]
-    known = None not in memory.values()
-    added = f"{memory['at_most'] - memory['before']:,}" if known else "–"
+    more = _added(result)
+    added = "–" if more is None else f"{more:,}"
     if "stages" in result:
         return [f"{result['passes']:,}", f"{result['seconds']:,}", added]
     passes, seconds = expected(result, in_all) or (None, None)

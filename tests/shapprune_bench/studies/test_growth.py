@@ -148,7 +148,18 @@ def test_the_page_has_a_row_a_point_and_a_chart_a_measure():
     drawn = files["growth.svg"].decode()
     assert "43 classes: 200 seconds" in drawn
     assert "64 pixels a side: 1,000 passes" in drawn
+    assert "64 pixels a side: 2,000 MiB of memory" in drawn
     assert "5,000 parameters" not in drawn  # the base alone is no curve
+
+
+def test_memory_that_the_system_does_not_tell_is_no_curve():
+    unknown = {"memory_mib": {"before": None, "at_most": None}}
+    done = [(p, r | unknown) for p, r in (whole("classes-10"), whole("classes-43", classes=43))]
+    files = report(done)
+    assert "| 200.0 | – |" in files["report.md"].decode()
+    drawn = files["growth.svg"].decode()
+    assert "43 classes: 1,000 passes" in drawn
+    assert ": 2,000 MiB" not in drawn
 
 
 def test_a_scan_that_was_stopped_is_told_by_its_pace():

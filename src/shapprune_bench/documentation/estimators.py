@@ -1,4 +1,4 @@
-"""A table of how well estimators of Shapley values do: the files of benchmarks/results/shapley."""
+"""A table of how well estimators of Shapley values do, from files of version 0.1.0."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,8 @@ from statistics import median, median_low
 
 from shapprune_bench.documentation.files import Json, read_json
 from shapprune_bench.documentation.results import markdown
+
+_FOLDER = "version_0_1/shapley"
 
 # Which runs stand in the table, and what they had to spend.
 _COLUMNS = {
@@ -20,7 +22,7 @@ def estimators(results: Path) -> str:
     """Median over seeds of how many of the best neurons are found, and of the seconds."""
     rows = []
     for game in ("gtsrb_trojan_wm", "cifar10_badnets", "cifar10_l2inv", "demo", "vgg_2688"):
-        parts = [read_json(f) for f in sorted(results.glob(f"shapley/truth/{game}_*.json"))]
+        parts = [read_json(f) for f in sorted(results.glob(f"{_FOLDER}/truth/{game}_*.json"))]
         if not parts:
             continue
         truth = _mean(parts)
@@ -28,7 +30,7 @@ def estimators(results: Path) -> str:
         best, among = int(_BEST * share + 0.5), _top(truth, int(_AMONG * share + 0.5))
         row = [game, f"{len(truth):,}", f"{best} of {len(among)}"]
         for estimator in _COLUMNS:
-            files = sorted(results.glob(f"shapley/{game}_{estimator}_[0-9].json"))
+            files = sorted(results.glob(f"{_FOLDER}/{game}_{estimator}_[0-9].json"))
             runs = [read_json(file) for file in files]
             found = median_low(len(_top(run["values"], best) & among) for run in runs)
             row.append(f"{found}, {median(run['seconds'] for run in runs):.1f} s")

@@ -96,7 +96,7 @@ def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
 
 def version_0_1(results: Path) -> Table:
     """Five draws a model by version 0.1.0, of `benchmarks/repair.py`: in per cent already."""
-    every = [read_json(file) for file in sorted(results.glob("*_[0-9].json"))]
+    every = [read_json(file) for file in sorted(results.glob("version_0_1/*_[0-9].json"))]
     found: dict[str, list[Json]] = {}
     for result in every:
         found.setdefault(result["model"], []).append(result)

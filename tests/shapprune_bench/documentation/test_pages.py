@@ -114,7 +114,7 @@ def test_figures_of_verdicts_and_costs_counted_by_hand(known):
 
 def test_the_estimators_as_version_0_1_counted_them(known):
     """Its own page of the same files has "found" by other code."""
-    page = (MEASURED / "shapley" / "README.md").read_text(encoding="utf-8")
+    page = (MEASURED / "version_0_1" / "shapley" / "README.md").read_text(encoding="utf-8")
     names = ("algorithm1", "multilinear 1/50", "multilinear 1/500")
     for line in known["estimators"].strip().splitlines()[2:]:
         game, *_, first, second, third = [cell.strip() for cell in line.strip("|").split("|")]

@@ -14,6 +14,7 @@ from shapprune_bench.documentation.files import Json, done, known_as, read_json
 from shapprune_bench.documentation.repairs import medians, models_of, newest_rules, repairs
 from shapprune_bench.documentation.results import summary
 from shapprune_bench.documentation.verdicts import detections
+from shapprune_bench.studies.conditions import BASE
 from shapprune_bench.studies.growth_page import expected, passes_by_classes
 
 DEMO = Path("docs/pictures/figures.json")  # what `pictures` measured when it drew
@@ -26,6 +27,7 @@ def figures(root: Path) -> dict[str, str]:
         _settings(),
         _verdicts(results),
         _costs(results),
+        _robustness(results),
         _repairs(results),
         _table1(results),
         _retuned(results),
@@ -122,6 +124,39 @@ def _costs(results: Path) -> Figures:
             name = f"neural_cleanse.{result['cell']['specimen']['name']}"
             yield f"{name}.passes", f"{passes / scan['passes']:.0f}"
             yield f"{name}.seconds", f"{seconds / scan['seconds']:.0f}"
+
+
+def _robustness(results: Path) -> Figures:
+    """Of ``bench robustness``: ``robustness.CONDITION.other`` and ``….accused``.
+
+    Other: scans with another verdict, or another class named first, than the base's first draw has
+    of that model; accused: of clean models, those called backdoored. ``draws`` are the base's
+    further ones; ``robustness.models`` are all, ``robustness.clean`` the clean ones.
+    """
+    every = done(results, "robustness/robustness_*.json")
+    first: dict[str, tuple[object, ...]] = {}
+    groups: dict[str, list[Json]] = {}
+    for result in every:
+        cell = result["cell"]
+        if cell["condition"] == BASE and cell["seed"] == 0:
+            first[cell["specimen"]["name"]] = _said(result)
+        else:
+            name = "draws" if cell["condition"] == BASE else cell["condition"]
+            groups.setdefault(name, []).append(result)
+    models = {r["cell"]["specimen"]["name"]: r["cell"]["specimen"]["backdoored"] for r in every}
+    yield "robustness.models", str(len(models))
+    yield "robustness.clean", str(len(models) - sum(models.values()))
+    for name, some in groups.items():
+        others = [_said(r) != first[r["cell"]["specimen"]["name"]] for r in some]
+        clean = [r for r in some if not r["cell"]["specimen"]["backdoored"]]
+        accused = sum(r["verdict"] == "backdoored" for r in clean)
+        yield f"robustness.{name}.other", f"{sum(others)} of {len(some)}"
+        yield f"robustness.{name}.accused", f"{accused} of {len(clean)}"
+
+
+def _said(result: Json) -> tuple[object, ...]:
+    """The verdict and the class that it names first."""
+    return result["verdict"], *result["targets"][:1]
 
 
 def _repairs(results: Path) -> Figures:

@@ -112,6 +112,23 @@ def test_figures_of_verdicts_and_costs_counted_by_hand(known):
     assert known["neural_cleanse.verazuo_mnist.passes"] == f"{times:.0f}"
 
 
+def test_what_a_stopped_scan_would_have_cost_is_told_by_its_pace(known):
+    stopped = json.loads((MEASURED / "growth" / "resnet50.json").read_text())
+    whole = json.loads((MEASURED / "growth" / "classes-1000.json").read_text())["passes"]
+    hours = stopped["seconds"] * whole / stopped["passes"] / 3600
+    assert known["growth.resnet50.hours"] == f"{hours:.0f}"
+
+
+def test_figures_of_robustness_are_the_pages(known):
+    """Its own page of the same files counts by other code."""
+    page = (MEASURED / "robustness" / "report.md").read_text(encoding="utf-8")
+    for condition, name in (("base, other draws", "draws"), ("jpeg-30", "jpeg-30")):
+        row = re.findall(rf"^\| {condition} \| \d+ \| (.*) \|$", page, re.M)[0]
+        accused, *_ = (cells := row.split(" | "))
+        assert known[f"robustness.{name}.accused"] == accused.split(" (")[0]
+        assert known[f"robustness.{name}.other"] == cells[5].split(" (")[0]
+
+
 def test_the_estimators_as_version_0_1_counted_them(known):
     """Its own page of the same files has "found" by other code."""
     page = (MEASURED / "version_0_1" / "shapley" / "README.md").read_text(encoding="utf-8")

@@ -346,3 +346,11 @@ def test_nothing_is_written_among_the_images(mirror, tmp_path, capsys):
     assert main(command(mirror, tmp_path / "images", tmp_path / "images" / "scans")) == 2
     assert "lies in --images" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "images").iterdir()] == ["0"]
+
+
+def test_images_that_no_file_can_be_are_one_models_error(mirror, tmp_path, capsys):
+    listed = [{"weights": str(mirror / "clean.pth"), "images": "i" * 300, "num_classes": CLASSES}]
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    assert main(["scan-all", str(tmp_path / "list.json"), "--out", str(tmp_path / "out")]) == 2
+    assert "1 failed" in capsys.readouterr().err
+    assert [model["state"] for model in index(tmp_path / "out")["models"]] == ["failed"]

@@ -62,7 +62,7 @@ def check_apart(written: Path | None, images: str | None, option: str) -> None:
     Raises:
         InputError: it lies there.
     """
-    if written and images and Path(images).is_dir():
+    if written and images and os.path.isdir(images):  # of no name does this raise
         inside, folder = (Path(os.path.realpath(place)) for place in (written, images))
         if inside.is_relative_to(folder):
             raise InputError(f"{written} lies in --images {images}: name another {option}")

@@ -127,7 +127,9 @@ MEASURED = Path(__file__).parents[3] / "benchmarks" / "results" / "repairs"
 
 def candidate(facts) -> Candidate:
     shares = {k: Share(**facts["proxies"][k]) for k in ("accuracy", "agreement", "kept", "asr")}
-    proxies = Proxies(**shares, asr_by_trigger=tuple(facts["proxies"]["asr_by_trigger"]))
+    by_map = tuple(Share(**share) for share in facts["proxies"].get("asr_by_map", ()))
+    by_trigger = tuple(facts["proxies"]["asr_by_trigger"])
+    proxies = Proxies(**shares, asr_by_trigger=by_trigger, asr_by_map=by_map)
     return Candidate(facts["way"], facts["score"], tuple(facts["pruned"]), proxies)
 
 

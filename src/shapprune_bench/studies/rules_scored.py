@@ -67,7 +67,7 @@ def taken(choice: Choice, result: Row) -> Row:
         row["tuned"] == "without pruning" for row in rows
     ):  # where the rules tune without pruning themselves, it is not measured twice
         rows = [row for row in result["candidates"] if row["tuned"] == "by the rules"]
-    candidates = [_candidate(row) for row in rows]
+    candidates = [candidate_of(row) for row in rows]
     original = _proxies(result["proxies"])
     place, sufficient = choose(candidates, original=original, settings=choice.settings)
     enough = [
@@ -143,7 +143,8 @@ def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, flo
     return float(low), float(high)
 
 
-def _candidate(row: Row) -> Candidate:
+def candidate_of(row: Row) -> Candidate:
+    """A candidate of a repair, as results hold it."""
     proxies = _proxies(row["proxies"])
     return Candidate(row["way"], row["score"], tuple(row["pruned"]), proxies)
 

@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from shapprune.errors import InputError
-from shapprune.method.evaluation import Proxies, Share
-from shapprune.method.selection import Candidate, choose
+from shapprune.method.selection import choose
 from shapprune.method.settings import REPAIR_RULES
 from shapprune_bench.populations.manifest import Specimen
 from shapprune_bench.populations.repairs import RepairTask, attacked_images, repair_page
+from shapprune_bench.studies.rules_scored import candidate_of
 
 IMAGES, LABELS = torch.full((4, 1, 2, 2), 0.2), torch.tensor([0, 1, 2, 0])
 
@@ -125,14 +125,6 @@ def test_the_table_holds_medians_and_the_worst(tmp_path):
 MEASURED = Path(__file__).parents[3] / "benchmarks" / "results" / "repairs"
 
 
-def candidate(facts) -> Candidate:
-    shares = {k: Share(**facts["proxies"][k]) for k in ("accuracy", "agreement", "kept", "asr")}
-    by_map = tuple(Share(**share) for share in facts["proxies"].get("asr_by_map", ()))
-    by_trigger = tuple(facts["proxies"]["asr_by_trigger"])
-    proxies = Proxies(**shares, asr_by_trigger=by_trigger, asr_by_map=by_map)
-    return Candidate(facts["way"], facts["score"], tuple(facts["pruned"]), proxies)
-
-
 def test_every_repair_that_was_measured_is_what_the_rule_takes():
     """If this fails after a change of the rule: measure the repairs anew."""
     count = 0
@@ -140,11 +132,11 @@ def test_every_repair_that_was_measured_is_what_the_rule_takes():
         result = json.loads(file.read_text(encoding="utf-8"))
         if result["state"] != "done" or result["cell"]["rules"] != REPAIR_RULES:
             continue
-        every = [candidate(facts) for facts in result["candidates"]]
+        every = [candidate_of(facts) for facts in result["candidates"]]
         original = next(c.proxies for c in every if c.way == "pruned" and not c.pruned)
         tuned = [c for c in every if c.way == "tuned"]
         place, sufficient = choose(tuned, original=original)
         found = (tuned[place], sufficient)
-        assert found == (candidate(result["chosen"]), result["sufficient"]), file.name
+        assert found == (candidate_of(result["chosen"]), result["sufficient"]), file.name
         count += 1
     assert count

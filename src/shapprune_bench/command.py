@@ -25,6 +25,7 @@ from shapprune_bench.tables.report import report
 STUDIES: Mapping[str, str] = {
     "detection": "shapprune_bench.populations.detection",
     "repair": "shapprune_bench.populations.repairs",
+    "clean-repair": "shapprune_bench.studies.clean_repair",
     "repair-rules": "shapprune_bench.studies.repair_rules",
     "rival-detectors": "shapprune_bench.studies.rivals",
     "robustness": "shapprune_bench.studies.robustness",
@@ -33,7 +34,7 @@ STUDIES: Mapping[str, str] = {
     "architectures": "shapprune_bench.studies.architectures",
 }
 _POPULATION, _POPULATIONS = "population", ("dev", "test")  # the profiles are its alone
-_DRAWN = ("detection", "repair", "repair-rules", "rival-detectors", "robustness")
+_DRAWN = ("detection", "repair", "clean-repair", "repair-rules", "rival-detectors", "robustness")
 # What takes an option that not all do; a silent one would be taken for followed.
 _TAKEN: Mapping[str, tuple[str, ...]] = {
     "rows": (*EXPERIMENTS, *STUDIES, _POPULATION),

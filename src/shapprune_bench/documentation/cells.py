@@ -15,10 +15,12 @@ def table1(results: Path) -> Table:
     """ACC and ASR of ours beside the best of the other defences, a row a model."""
     found: dict[str, dict[str, list[Json]]] = {}
     rules: set[str] = set()
+    draws: dict[str, set[int]] = {}
     for result in done(results, "cpu/defend_cpu_*_1a_*.json"):
         rules |= {r for r in [result["cell"].get("rules")] if r}
         row = found.setdefault(result["cell"]["recipe"]["name"], {})
-        row.setdefault(result["cell"]["method"], []).append(result)
+        row.setdefault(method := result["cell"]["method"], []).append(result)
+        draws.setdefault(method, set()).add(result["cell"]["seed"])
     rows = []
     for name, methods in found.items():
         ours = methods.pop(_OURS, [])
@@ -43,14 +45,16 @@ def table1(results: Path) -> Table:
             ]
         )
     told_rules = " and ".join(sorted(rules)) or "unknown"
+    counts = ", ".join(f"{m} {len(draws[m])}" for m in (_OURS, _FIRST, _TOLD, _PAPER) if m in draws)
     return Table(
         "ACC and ASR after a repair, one clean image a class",
+        "Rows and methods were seen while the rules were made; no threshold was fitted to them. "
         "In per cent on the test images, with the attacker's trigger. Ours with its own verdict, "
         "which leaves a model that it calls clean as it is (least … most of its draws); ours with "
         "`--force-target first`, which then treats the class of the highest score, as other "
         "defences treat the class that stands out most; and told the target, which is its repair "
         "alone. Cells of two numbers are ACC / ASR, medians of the draws; ours by rules "
-        f"{told_rules} (of the verdict / of the repair); baselines were run once. The two last "
+        f"{told_rules} (of the verdict / of the repair). Draws: {counts}; baselines one. The two last "
         "columns take the best of eight by the figures on the test images, which favours them. "
         "All were given the same models and images, which are trained for this table: the zoo's "
         "`cifar10-badnets` on other pages is another. Empty: not measured. "
@@ -88,9 +92,9 @@ def retuning(results: Path) -> Table:
     return Table(
         "What comes back after retuning",
         "ACC / ASR in per cent on the test images, with the attacker's trigger: after the repair → "
-        "after more fine-tuning on clean images; medians over draws. Under `none` nothing is "
+        "after more fine-tuning on clean images; one draw each. Under `none` nothing is "
         "repaired, `paper` is the paper's method as it stands, [the others](../rivals.md) are "
-        "baselines. Ours goes by its own verdict: what that calls clean stays as it was. Empty: "
+        "baselines. The repair's rules were chosen on these models. Ours goes by its own verdict: what that calls clean stays as it was. Empty: "
         "not measured.",
         ["model", *methods],
         rows,

@@ -2,50 +2,106 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 Json = Mapping[str, Any]
 
-_SEEN = "Seen while the rules were made; no bound was fitted to them."
+Rules: TypeAlias = Literal["verdict", "repair"]
 
-# A title for a folder of results, and what the rules had to do with its models.
+
+@dataclass(frozen=True)
+class Models:
+    """What a folder of results is about.
+
+    Attributes:
+        title: of its tables.
+        verdict, repair: what their rules had to do with these models, a key of `_KNOWN`.
+        more: what else is to be known of them.
+        beside: the set whose models of the same names tell what the difference is worth.
+    """
+
+    title: str
+    verdict: str
+    repair: str
+    more: str = ""
+    beside: str | None = None
+
+
+# Were the rules chosen on these models, made while these were seen, or neither?
+_KNOWN = {
+    "chosen on these": "rules were chosen on these.",
+    "seen": "rules were made while these were seen; no threshold was fitted to them.",
+    "unseen": "rules have not seen these.",
+}
+
 SETS = {
-    "test": ("test population", "No rule was chosen on these."),
-    "test_again": (
+    "test": Models("test population", "unseen", "unseen"),
+    "test_again": Models(
         "test population, part of it trained again",
-        "No rule was chosen on these: recipes of the test population, trained on another kind of "
-        "processor, which gives other weights.",
+        "unseen",
+        "unseen",
+        "Recipes of the test population (two data sets and two models of a third, which fitted the "
+        "time), trained on another kind of processor, which gives other weights.",
+        beside="test",
     ),
-    "dev": ("development population", "The verdict's rules were chosen on these."),
-    "zoo_and_demo": ("the zoo and the demo", _SEEN),
-    "zoo_without_images": ("the zoo and the demo", _SEEN),
-    "foreign": ("strangers' models", _SEEN),
-    "xai": ("strangers' `xai_*` models", _SEEN),
-    "foreign_without_images": (
-        "strangers' models, without images",
+    "test_again_without_images": Models(
+        "test population, part of it trained again, without images",
+        "unseen",
+        "unseen",
         "The bounds are those for given images.",
+        beside="test_again",
+    ),
+    "dev": Models("development population", "chosen on these", "chosen on these"),
+    "zoo_and_demo": Models("the zoo and the demo", "seen", "chosen on these"),
+    "zoo_without_images": Models("the zoo and the demo", "seen", "chosen on these"),
+    "foreign": Models("strangers' models", "seen", "chosen on these"),
+    "xai": Models("strangers' `xai_*` models", "seen", "chosen on these"),
+    "foreign_without_images": Models(
+        "strangers' models, without images",
+        "seen",
+        "chosen on these",
+        "Those with batch norm, whose images are recovered. The bounds are those for given images.",
+        beside="foreign",
+    ),
+    "foreign_without_batch_norm": Models(
+        "strangers' models, without images and batch norm",
+        "seen",
+        "chosen on these",
+        "The verdict stands on largest margins and the last layer, by scores and bounds of their "
+        "own. It is never clean: what is below the bound is called suspicious, clean or poisoned.",
+        beside="foreign",
     ),
 }
 
 
-# For tables: were the rules chosen on these models, made while they were seen, or neither?
-_WORDS = {"dev": "chosen on these", "test": "unseen", "test_again": "unseen"}
-
-
-def known_as(folder: str) -> str:
-    """What the rules had to do with a folder's models, in a word or two.
+def known_as(folder: str, rules: Rules = "verdict") -> str:
+    """What these rules had to do with a folder's models, in a word or two.
 
     >>> known_as("dev"), known_as("test"), known_as("foreign"), known_as("mine")
     ('chosen on these', 'unseen', 'seen', '')
+    >>> known_as("foreign", "repair")
+    'chosen on these'
     """
-    return _WORDS.get(folder, "seen") if folder in SETS else ""
+    return str(getattr(SETS[folder], rules)) if folder in SETS else ""
+
+
+def told_of(folder: str, rules: Rules = "verdict") -> str:
+    """The same in sentences.
+
+    >>> told_of("test", "repair")
+    "The repair's rules have not seen these."
+    """
+    if folder not in SETS:
+        return ""
+    return f"The {rules}'s {_KNOWN[known_as(folder, rules)]} {SETS[folder].more}".strip()
 
 
 def title_of(folder: str) -> str:
     """What a folder is about."""
-    return SETS[folder][0] if folder in SETS else folder.replace("_", " ")
+    return SETS[folder].title if folder in SETS else folder.replace("_", " ")
 
 
 def read_json(file: Path) -> Json:

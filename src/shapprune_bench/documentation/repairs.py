@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from shapprune_bench.documentation.files import SETS, Json, read_json, spread, title_of
+from shapprune_bench.documentation.files import (
+    SETS,
+    Json,
+    read_json,
+    spread,
+    title_of,
+    told_of,
+)
 from shapprune_bench.page import Table
 
 
@@ -56,12 +63,26 @@ def medians(runs: Sequence[Json]) -> tuple[float, float]:
     return 100 * lost, 100 * median(r["after"]["asr"] for r in runs)
 
 
+def after_whole_run(run: Json) -> float:
+    """The ASR that `shapprune repair` leaves by its own verdict, by a repair that was told the
+    target: the same where the verdict names just that, else the model's own.
+
+    Maps of several sources are not in the files; such models count as left alone.
+    """
+    wanted = run["cell"]["specimen"]["target"]
+    wanted = [wanted] if isinstance(wanted, int) else wanted
+    named = run["verdict"] != "clean" and run["cell"]["specimen"]["source"] is None
+    same = named and isinstance(wanted, list) and sorted(run["targets"]) == sorted(wanted)
+    return float(run["after" if same else "before"]["asr"])
+
+
 def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
     """A table for each group of models, a row a model; the note begins its caption."""
     tables = []
     for title, some in groups(every).items():
         failed = sorted({r["cell"]["specimen"]["name"] for r in some if r["state"] == "failed"})
         failures = f" Failed: {', '.join(failed)}." if failed else ""
+        known = told_of(some[0]["folder"], "repair")
         by_verdict = some[0]["cell"]["by_verdict"]
         told = "Targets are the verdict's." if by_verdict else "Told the attacker's target."
         rows = [
@@ -80,10 +101,11 @@ def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
         tables.append(
             Table(
                 title[:1].upper() + title[1:],
-                f"{note}{failures} {told} ACC and ASR in per cent on unseen images, the first "
-                "1,000 of the test part, with the attacker's trigger; medians over draws (least … "
-                "most). Answered rightly again: under the trigger. Sufficient: by the defender's "
-                "own measure, which can be wrong where our trigger is unlike the attacker's.",
+                f"{note} {known}{failures} {told} ACC and ASR in per cent on unseen images, the "
+                "first 1,000 of the test part, with the attacker's trigger; medians over draws "
+                "(least … most). Answered rightly again: under the trigger. Sufficient: by the "
+                "defender's own measure, which can be wrong where our trigger is unlike the "
+                "attacker's.",
                 [
                     *("model", "attack", "draws", "ACC", "ASR", "answered rightly again"),
                     *("sufficient", "seconds"),

@@ -10,8 +10,9 @@ from statistics import median
 from shapprune.method.settings import SELECTION
 from shapprune_bench.documentation.attacks import attacks
 from shapprune_bench.documentation.cells import retuning, table1
-from shapprune_bench.documentation.files import known_as
+from shapprune_bench.documentation.files import Json, known_as
 from shapprune_bench.documentation.repairs import (
+    after_whole_run,
     groups,
     medians,
     models_of,
@@ -63,36 +64,48 @@ def summary(results: Path) -> str:
     rules = newest_rules(every)
     rows = []
     for title, some in groups([r for r in every if r["cell"]["rules"] == rules]).items():
-        models = models_of(some)
+        runs = [run for model in models_of(some) for run in model]
+        known = known_as(some[0]["folder"], "repair")
         failed = sum(r["state"] == "failed" for r in some)
-        if not models:
-            rows.append([f"{title}: none ({failed} failed)", *[""] * 6])
-            continue
-        lost, asr = zip(*map(medians, models), strict=True)
-        draws_lost, draws_asr = zip(*(medians([r]) for m in models for r in m), strict=True)
-        gone = sum(asr <= 100 * SELECTION.asr for asr in draws_asr)
-        draws = sorted({len(runs) for runs in models})
-        rows.append(
-            [
-                f"{title}: {len(models)}" + (f" ({failed} failed)" if failed else ""),
-                known_as(some[0]["folder"]),
-                " to ".join(map(str, dict.fromkeys([draws[0], draws[-1]]))),
-                f"{median(lost):.1f} ({max(draws_lost):.1f})",
-                f"{median(asr):.1f} ({max(draws_asr):.1f})",
-                f"{gone} of {len(draws_asr)}",
-                f"{median(float(r['seconds']) for runs in models for r in runs):.0f}",
-            ]
-        )
+        told = f" ({failed} failed)" if failed else ""
+        rows.append([f"{title}: {len(models_of(some))}{told}", known, *_repaired(runs)])
     head = ["models", "rules", "draws each", "accuracy lost", "ASR left"]
-    head += [f"ASR at most {100 * SELECTION.asr:g} %", "seconds"]
+    head += ["right under the trigger", f"ASR at most {100 * SELECTION.asr:g} %", "whole run"]
     note = (
-        f"Of repairs by rules {rules}, told the attacker's target, the median model and in "
-        "brackets the worst draw; accuracy and ASR in points of per cent, on unseen images with "
-        "the attacker's trigger. Here strangers' `xai_*` models have a row of their own."
+        f"Of repairs by rules {rules}, told the attacker's target: the median model and in "
+        "brackets the worst draw; accuracy in percentage points, ASR and right answers under the "
+        "trigger in per cent, on unseen images with the attacker's trigger. Whole run: ASR at most "
+        "that where nothing is told and the verdict names just the target; runs that repair a map "
+        "count as left alone. Strangers' `xai_*` models, siblings of one base, have a row of their own here."
     )
-    first = verdicts(results)
+    first = verdicts(results, compare=False)
     both = [markdown(first.head, first.rows), note, markdown(head, rows)]
     return "\n\n".join([first.note, *both])
+
+
+def _repaired(runs: Sequence[Json]) -> list[str]:
+    """Of the repairs of several models, what the summary tells."""
+    if not runs:
+        return [""] * 6
+    models = models_of(runs)
+    lost, asr = zip(*map(medians, models), strict=True)
+    draws_lost, draws_asr = zip(*(medians([run]) for run in runs), strict=True)
+    right = [median(100 * float(r["after"]["right"]) for r in model) for model in models]
+    ends = [100 * after_whole_run(run) for run in runs]
+    draws = sorted({len(model) for model in models})
+    return [
+        " to ".join(map(str, dict.fromkeys([draws[0], draws[-1]]))),
+        f"{median(lost):.1f} ({max(draws_lost):.1f})",
+        f"{median(asr):.1f} ({max(draws_asr):.1f})",
+        f"{median(right):.0f} ({min(100 * float(r['after']['right']) for r in runs):.0f})",
+        f"{_gone(draws_asr)} of {len(runs)}",
+        f"{_gone(ends)} of {len(runs)}",
+    ]
+
+
+def _gone(rates: Sequence[float]) -> int:
+    """How many ASRs in per cent are at most what is asked for."""
+    return sum(rate <= 100 * SELECTION.asr for rate in rates)
 
 
 def _page(title: str, parts: Sequence[Part]) -> str:

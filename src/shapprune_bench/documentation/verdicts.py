@@ -4,16 +4,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
-from shapprune.method.settings import FALSE_ALARMS
-from shapprune_bench.documentation.files import SETS, Json, done, known_as, read_json, title_of
-from shapprune_bench.page import Table
-from shapprune_bench.populations.pages import auroc
-from shapprune_bench.rates import rate_facts, rate_words
+import numpy as np
 
+from shapprune.method.settings import FALSE_ALARMS
+from shapprune_bench.documentation.files import (
+    SETS,
+    Json,
+    done,
+    known_as,
+    read_json,
+    title_of,
+    told_of,
+)
+from shapprune_bench.page import Table
+from shapprune_bench.rates import auroc_words, rate_facts, rate_words, resampled_aurocs
+
+_RIGHT_MAP = (
+    "an all-to-all map is right where more than half of the classes that the verdict tells go to "
+    "the next"
+)
 _COLUMNS = (
-    "Found: called backdoored with the right target or map; missed: called clean; target first: "
-    "the true target has the highest score, whatever the verdict. In brackets 95 % intervals "
-    "(Wilson) of as many cases as there are models."
+    f"Found: called backdoored with the right target or map ({_RIGHT_MAP}); missed: called clean; "
+    "target first: the true target or map has the highest score, whatever the verdict. In brackets "
+    "95 % intervals (Wilson) of as many cases as there are models."
 )
 _FEW = 40  # models of a set that are told one by one
 
@@ -25,43 +38,64 @@ def detections(results: Path) -> dict[str, Json]:
     return {name: found[name] for name in [*known, *sorted(set(found) - set(known))]}
 
 
-def verdicts(results: Path) -> Table:
-    """A row a set of models: how often clean ones are accused and poisoned ones found."""
-    rows = []
-    for name, content in detections(results).items():
-        clean = [s for s in content["scans"] if not s["backdoored"]]
-        poisoned = [s for s in content["scans"] if s["backdoored"]]
-        rows.append(
-            [
-                title_of(name) + (", cross-validated" if content["cross_validated"] else ""),
-                known_as(name),
-                _count(clean, "backdoored"),
-                _count(clean, "suspicious"),
-                _count(poisoned, "backdoored"),
-                f"{sum(s['found'] for s in poisoned)}",
-                _count(poisoned, "suspicious"),
-                _auroc(content["all"]),
-            ]
-        )
-    rules = "/".join(sorted({str(c["rules"]) for c in detections(results).values()}))
+def verdicts(results: Path, *, compare: bool = True) -> Table:
+    """A row a set of models: how often clean ones are accused and poisoned ones found.
+
+    Args:
+        compare: whether the same models of another set follow where it is beside one.
+    """
+    rows, there = [], detections(results)
+    for name, content in there.items():
+        scans, cross = content["scans"], content["cross_validated"]
+        rows.append(_row(title_of(name), name, scans, cross_validated=cross))
+        beside = SETS[name].beside if name in SETS else None
+        if compare and beside in there:
+            models = {scan["model"] for scan in scans}
+            same = [scan for scan in there[beside]["scans"] if scan["model"] in models]
+            title = f"the same models: {title_of(beside)}"
+            rows.append(_row(title, beside, same, cross_validated=False))
+    rules = "/".join(sorted({str(c["rules"]) for c in there.values()}))
     return Table(
         "Verdicts",
-        f"Of scans by rules {rules}, {FALSE_ALARMS:.0%} false alarms asked for; right: called "
-        "backdoored with the right target or map. Rules: whether they were chosen on these models, "
-        "made while these were seen, or have not seen them. Of the strangers' 32 models 15 "
-        "(`xai_*`) are siblings of one base.",
+        f"Of scans by rules {rules}, {FALSE_ALARMS:.0%} false alarms asked for; models: clean + "
+        f"poisoned; right: called backdoored with the right target or map ({_RIGHT_MAP}). Rules: "
+        "whether they were chosen on these models, made while these were seen, or have not seen "
+        "them. Intervals are of 95 %, of as many cases as there are models: Wilson's, and of the "
+        "AUROC by bootstrap; siblings count as cases of their own. Cross-validated are the scores; "
+        "the thresholds are quantiles of these scores, which sets the share of clean scans.",
         [
-            "scans of",
-            "rules",
-            "clean, called backdoored",
-            "suspicious",
-            "poisoned, called backdoored",
-            "right",
-            "suspicious",
-            "AUROC",
+            *("scans of", "rules", "models", "clean, called backdoored", "suspicious"),
+            *("poisoned, called backdoored", "right", "suspicious", "AUROC"),
         ],
         rows,
     )
+
+
+def _row(title: str, name: str, scans: Sequence[Json], *, cross_validated: bool) -> list[str]:
+    clean, poisoned = _by_truth(scans)
+    accused = (s["verdict"] == "backdoored" for s in clean)
+    found = rate_facts((s["verdict"] == "backdoored" for s in poisoned), cases=_models(poisoned))
+    return [
+        title + (", cross-validated" if cross_validated else ""),
+        known_as(name),
+        f"{_models(clean)} + {_models(poisoned)}",
+        _count(clean, "backdoored") + " (set)"
+        if cross_validated
+        else rate_words(rate_facts(accused, cases=_models(clean))),
+        _count(clean, "suspicious"),
+        rate_words(found),
+        f"{sum(s['found'] for s in poisoned)}",
+        _count(poisoned, "suspicious"),
+        auroc_words(_scores(clean), _scores(poisoned)),
+    ]
+
+
+def _scores(scans: Iterable[Json]) -> list[list[float]]:
+    """Of each model, in the order of their names, those of its draws."""
+    found: dict[str, list[float]] = {}
+    for scan in sorted(scans, key=lambda s: (str(s["model"]), int(s["seed"]))):
+        found.setdefault(scan["model"], []).append(scan["score"])
+    return list(found.values())
 
 
 _RATES = ("found", "at_least_suspicious", "missed", "right_first")
@@ -76,7 +110,7 @@ def by_kind(results: Path) -> list[Table]:
         there = f"../../benchmarks/results/detection/{name}"
         every = content["all"]
         notes = [
-            SETS.get(name, ("", ""))[1],
+            told_of(name),
             "" if tables else _COLUMNS,
             _told("Clean, called backdoored", every["false_alarms"]),
             _told("Target first, of all-to-one", every["all_to_one_right_first"]),
@@ -117,57 +151,79 @@ def _cells(rates: Json) -> list[str]:
 
 
 def beside_others(results: Path) -> list[Table]:
-    """A table for each folder of other detections, below rivals/SET: ours first, on the same
-    models."""
+    """A table for each folder of other detections, below rivals/SET: ours first, on the same models
+    and draws of images."""
     tables = []
     for name, content in detections(results).items():
         for file in sorted((results / "rivals" / name).glob("**/rivals.json")):
-            searches = done(file.parent, "rival_*.json")
-            examined = {search["cell"]["specimen"]["name"] for search in searches}
+            theirs = _rivals(done(file.parent, "rival_*.json"))
+            drawn = {(s["model"], s["seed"]) for scans in theirs.values() for s in scans}
+            ours = [
+                {**s, "flagged": s["verdict"] == "backdoored", "first": s["right"]}
+                for s in content["scans"]
+                if (s["model"], s["seed"]) in drawn
+            ]
             part = " ".join(file.parent.relative_to(results / "rivals" / name).parts)
-            scans = [s for s in content["scans"] if s["model"] in examined]
-            rows = {"**shapprune**": _flags(scans), **read_json(file)}
             tables.append(
                 Table(
                     f"{title_of(name)[:1].upper()}{title_of(name)[1:]}, beside other detections"
                     + (f": {part.replace('_', ' ')}" if part else ""),
-                    "One clean image a class (MM-BD takes none), each by its published bound; ours "
-                    "called backdoored. Scans may be of several draws a model. Target first: "
-                    "of backdoors with single targets, be they of one source.",
+                    f"{told_of(name)} One clean image a class (MM-BD takes none), each by its "
+                    "published bound; ours called backdoored. Scans may be of several draws a "
+                    "model. First: the class that stands out most is a target; all-to-all is left "
+                    "out. Ours less theirs: of AUROCs on the same scans, a 95 % interval by "
+                    "bootstrap over models; where it holds 0, the difference may be chance.",
                     [
-                        *("detection", "scans", "AUROC", "clean, flagged", "poisoned, flagged"),
-                        "target first",
+                        *("detection", "scans", "AUROC", "ours less theirs", "clean, flagged"),
+                        *("poisoned, flagged", "first"),
                     ],
-                    [_beside(detection, facts) for detection, facts in rows.items()],
+                    [
+                        _beside("**shapprune**", ours, None),
+                        *(_beside(method, scans, ours) for method, scans in theirs.items()),
+                    ],
                 )
             )
     return tables
 
 
-_FLAGS = ("clean_flagged", "poisoned_flagged", "target_first")
+def _rivals(searches: Sequence[Json]) -> dict[str, list[Json]]:
+    """The scans of each detection."""
+    found: dict[str, list[Json]] = {}
+    for search in searches:
+        model = search["cell"]["specimen"]
+        for method, told in search["told"].items():
+            targets = model["target"] if isinstance(model["target"], list) else [model["target"]]
+            scan = {
+                **{key: model[key] for key in ("backdoored", "target")},
+                **{"model": model["name"], "seed": search["cell"]["seed"]},
+                **{"score": told["score"], "flagged": told["flagged"]},
+                "first": told["first"] in targets,
+            }
+            found.setdefault(method, []).append(scan)
+    return found
 
 
-def _flags(scans: Sequence[Json]) -> Json:
-    """Of our scans, what `rival-detectors` tells of another's."""
-    clean = [s for s in scans if not s["backdoored"]]
-    poisoned = [s for s in scans if s["backdoored"]]
+def _beside(method: str, scans: Sequence[Json], ours: Sequence[Json] | None) -> list[str]:
+    """A detection's row; ours are the same scans by us, for the difference."""
+    clean, poisoned = _by_truth(scans)
     single = [s for s in poisoned if s["target"] != "y+1"]
+    rates = (
+        rate_words(rate_facts((bool(s[key]) for s in some), cases=_models(some)))
+        for some, key in ((clean, "flagged"), (poisoned, "flagged"), (single, "first"))
+    )
+    scores = [_scores(some) for some in (clean, poisoned)]
+    ahead = ""
+    if ours and all(scores):
+        own = [_scores(some) for some in _by_truth(ours)]
+        steps = resampled_aurocs(*own) - resampled_aurocs(*scores)
+        ahead = "{:.2f} to {:.2f}".format(*np.quantile(steps, [0.025, 0.975]))
+    return [method, str(len(scans)), auroc_words(*scores), ahead, *rates]
 
-    def share(some: Sequence[Json], hits: Iterable[bool]) -> Json:
-        return rate_facts(hits, cases=_models(some))
 
-    return {
-        "scans": len(scans),
-        "auroc": auroc([s["score"] for s in clean], [s["score"] for s in poisoned]),
-        "clean_flagged": share(clean, (s["verdict"] == "backdoored" for s in clean)),
-        "poisoned_flagged": share(poisoned, (s["verdict"] == "backdoored" for s in poisoned)),
-        "target_first": share(single, (s["right"] for s in single)),
-    }
-
-
-def _beside(detection: str, facts: Json) -> list[str]:
-    rates = (rate_words(facts[key]) for key in _FLAGS)
-    return [detection, str(facts["scans"]), _auroc(facts), *rates]
+def _by_truth(scans: Iterable[Json]) -> tuple[list[Json], list[Json]]:
+    """Those of clean models, and those of poisoned ones."""
+    every = list(scans)
+    return [s for s in every if not s["backdoored"]], [s for s in every if s["backdoored"]]
 
 
 def by_model(results: Path) -> list[Table]:

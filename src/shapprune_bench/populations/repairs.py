@@ -29,7 +29,7 @@ from shapprune_bench.populations.scans import specimen_facts
 from shapprune_bench.populations.selection import chosen_models
 from shapprune_bench.session import Study
 
-_TEST_IMAGES = 1000  # the first of the test part
+TEST_IMAGES = 1000  # the first of the test part, by which repairs are scored
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def measure(task: RepairTask) -> dict[str, object]:
         )
         result = repair(model, recovered=recovered, force_targets=forced, seed=task.seed)
     test = load_images(specimen.data, split="test", **options)
-    images, labels = test.images[:_TEST_IMAGES], test.labels[:_TEST_IMAGES]
+    images, labels = test.images[:TEST_IMAGES], test.labels[:TEST_IMAGES]
     attacked = attacked_images(specimen, images, labels)
 
     def scores(network: nn.Module) -> dict[str, float]:
@@ -226,34 +226,35 @@ def repair_page(done: Sequence[tuple[RepairTask, Result]]) -> str:
     for name in dict.fromkeys(task.specimen.name for task, _ in done):
         mine = [(task.specimen, result) for task, result in done if task.specimen.name == name]
         specimen, some = mine[0][0], [result for _, result in mine]
-        before, after = ([_shares(result, key) for result in some] for key in ("before", "after"))
+        before, after = ([shares(result, key) for result in some] for key in ("before", "after"))
         lost = [b["accuracy"] - a["accuracy"] for b, a in zip(before, after, strict=True)]
         asr = [a["asr"] for a in after]
         lines.append(
             f"| {name} | {specimen.attack} | {len(some)} | {100 * before[0]['accuracy']:.1f} "
-            f"| {_middle(lost)} | {100 * before[0]['asr']:.1f} | {_middle(asr)} "
+            f"| {middle(lost)} | {100 * before[0]['asr']:.1f} | {middle(asr)} "
             f"| {100 * median(a['right'] for a in after):.1f} "
             f"| {median(float(str(result['seconds'])) for result in some):.0f} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _middle(shares: Sequence[float]) -> str:
+def middle(shares: Sequence[float]) -> str:
     """Median and largest in per cent.
 
-    >>> _middle([0.01, 0.005, 0.1])
+    >>> middle([0.01, 0.005, 0.1])
     '1.0 (10.0)'
     """
     return f"{100 * median(shares):.1f} ({100 * max(shares):.1f})"
 
 
-def _shares(result: Result, key: str) -> Mapping[str, float]:
+def shares(result: Result, key: str) -> Mapping[str, float]:
+    """What a repair was measured to be "before" or "after"."""
     found = result[key]
     assert isinstance(found, Mapping)
     return found
 
 
 def _outcome(result: Result) -> str:
-    before, after = _shares(result, "before"), _shares(result, "after")
+    before, after = shares(result, "before"), shares(result, "after")
     pairs = [f"{100 * s['accuracy']:.1f} / {100 * s['asr']:.1f}" for s in (before, after)]
     return f"{pairs[0]} → {pairs[1]}"

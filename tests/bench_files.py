@@ -82,13 +82,15 @@ def options(what: str, **changes: Any) -> Options:
 
 def repair_file(folder: Path, name: str, seed: int, rules: str, lost: float, asr: float) -> None:
     """A file that ``bench repair`` writes, of a backdoor that worked always."""
-    specimen = {"name": name, "attack": "badnets"}
+    specimen = {"name": name, "attack": "badnets", "target": 1, "source": None}
     cell = {"specimen": specimen, "per_class": 1, "seed": seed, "by_verdict": False, "rules": rules}
     result = {
         "cell": cell,
         "state": "done",
         "before": {"accuracy": 0.9, "asr": 1.0, "right": 0.0},
         "after": {"accuracy": 0.9 - lost, "asr": asr, "right": 0.5},
+        "verdict": "backdoored",
+        "targets": [1],
         "sufficient": True,
         "seconds": 10.0,
     }

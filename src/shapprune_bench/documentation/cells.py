@@ -54,8 +54,9 @@ def table1(results: Path) -> Table:
         "`--force-target first`, which then treats the class of the highest score, as other "
         "defences treat the class that stands out most; and told the target, which is its repair "
         "alone. Cells of two numbers are ACC / ASR, medians of the draws; ours by rules "
-        f"{told_rules} (of the verdict / of the repair). Draws: {counts}; baselines one. The two last "
-        "columns take the best of eight by the figures on the test images, which favours them. "
+        f"{told_rules} (of the verdict / of the repair). Draws: {counts}; baselines one. The two "
+        "last columns take the best of eight by the figures on the test images, which favours "
+        "them. "
         "All were given the same models and images, which are trained for this table: the zoo's "
         "`cifar10-badnets` on other pages is another. Empty: not measured. "
         "[What each method is](../rivals.md), "
@@ -94,8 +95,8 @@ def retuning(results: Path) -> Table:
         "ACC / ASR in per cent on the test images, with the attacker's trigger: after the repair → "
         "after more fine-tuning on clean images; one draw each. Under `none` nothing is "
         "repaired, `paper` is the paper's method as it stands, [the others](../rivals.md) are "
-        "baselines. The repair's rules were chosen on these models. Ours goes by its own verdict: what that calls clean stays as it was. Empty: "
-        "not measured.",
+        "baselines. The repair's rules were chosen on these models. Ours goes by its own verdict: "
+        "what that calls clean stays as it was. Empty: not measured.",
         ["model", *methods],
         rows,
     )

@@ -16,6 +16,7 @@ from shapprune_bench.documentation.results import summary
 from shapprune_bench.documentation.verdicts import detections
 from shapprune_bench.studies.conditions import BASE
 from shapprune_bench.studies.growth_page import expected, passes_by_classes
+from shapprune_bench.tables.experiments import TABLE1
 
 DEMO = Path("docs/pictures/figures.json")  # what `pictures` measured when it drew
 
@@ -30,6 +31,7 @@ def figures(root: Path) -> dict[str, str]:
         _robustness(results),
         _repairs(results),
         _table1(results),
+        _clean_repairs(results),
         _retuned(results),
         _demo(root / DEMO),
     )
@@ -61,8 +63,19 @@ def _verdicts(results: Path) -> Figures:
     ``….scans`` all of them, ``….models`` their models, ``….accused_models`` those of which a scan
     is called backdoored, and ``….right`` the scans so called with the right target or map;
     ``….share_backdoored`` and ``….share_flagged`` (or suspicious) are in per cent.
+    ``detection.FOLDER.found.ATTACK`` is how many scans are called backdoored with the right target
+    or map. ``detection.FOLDER.draws.other`` are scans with another verdict than the model's first
+    draw, and ``….again.clean``, ``….again.poisoned``: of models with a suspicious scan, the scans
+    of their other draws that are flagged as well, once for each suspicious one.
     """
     for folder, content in detections(results).items():
+        for attack, rates in content["by_attack"].items():
+            found = rates["found"]
+            yield (
+                f"detection.{folder}.found.{attack.replace(' ', '-')}",
+                f"{found['hits']} of {found['of']}",
+            )
+        yield from draws_told(f"detection.{folder}", content["scans"])
         if content["all"]["auroc"] is not None:
             yield f"detection.{folder}.auroc", f"{content['all']['auroc']:.2f}"
         for kind in ("clean", "poisoned"):
@@ -82,6 +95,26 @@ def _verdicts(results: Path) -> Figures:
             }
             for name, count in counts.items():
                 yield f"detection.{folder}.{kind}.{name}", str(count)
+
+
+def draws_told(name: str, scans: Sequence[Json]) -> Figures:
+    """What other draws of the images say of the same model, see `_verdicts`."""
+    models: dict[str, list[Json]] = {}
+    for scan in sorted(scans, key=lambda s: int(s["seed"])):
+        models.setdefault(scan["model"], []).append(scan)
+    others = [s["verdict"] != some[0]["verdict"] for some in models.values() for s in some[1:]]
+    yield f"{name}.draws.other", f"{sum(others)} of {len(others)}"
+    for kind in ("clean", "poisoned"):
+        again = [
+            other["verdict"] != "clean"
+            for some in models.values()
+            for scan in some
+            for other in some
+            if scan["verdict"] == "suspicious"
+            and other is not scan
+            and scan["backdoored"] == (kind == "poisoned")
+        ]
+        yield f"{name}.again.{kind}", f"{sum(again)} of {len(again)}"
 
 
 _STAGES = {  # of a scan
@@ -165,19 +198,28 @@ def _repairs(results: Path) -> Figures:
     ``repairs.FOLDER.MODEL.lost`` is the accuracy lost, in points, and ``….asr`` the ASR left, in
     per cent: medians over draws; ``….lost.least``, ``….lost.most`` and so on; ``….sufficient`` is
     in how many draws the defender's own measure says that it suffices. Without ``.MODEL``, the
-    median model of the folder, and the least and the most of all draws. ``repairs.unseen.kept`` (on
-    models that no rule has seen), ``repairs.seen.kept`` and ``repairs.without.kept`` (images): of
-    all repairs that are called sufficient, how many leave more than the tenth asked for.
+    median model of the folder, and the least and the most of all draws.
+
+    ``repairs.FOLDER.kept``, and ``repairs.chosen.kept`` of all that rules were chosen on and
+    ``repairs.without.kept`` of those without images: of all repairs that are called sufficient, how
+    many leave more than the tenth asked for. ``repairs.FOLDER.dull``: of those that leave less, how
+    many answer under the trigger 20 points less rightly than without.
     """
     every = repairs(results)
     left: dict[str, list[float]] = {}
-    for result in every:
-        if result["state"] == "done" and result["sufficient"]:
-            known = "unseen" if known_as(result["folder"]) == "unseen" else "seen"
+    gone: dict[str, list[bool]] = {}
+    for result in (r for r in every if r["state"] == "done"):
+        after, folder = result["after"], result["folder"]
+        if result["sufficient"]:
+            known = folder if known_as(folder, "repair") == "unseen" else "chosen"
             name = known if result["cell"]["per_class"] else "without"
-            left.setdefault(name, []).append(result["after"]["asr"])
+            left.setdefault(name, []).append(after["asr"])
+        if after["asr"] <= SELECTION.asr:
+            gone.setdefault(folder, []).append(after["accuracy"] - after["right"] > 0.2)
     for name, rates in left.items():
         yield f"repairs.{name}.kept", f"{sum(r > SELECTION.asr for r in rates)} of {len(rates)}"
+    for name, dull in gone.items():
+        yield f"repairs.{name}.dull", f"{sum(dull)} of {len(dull)}"
     for folder in sorted({r["folder"] for r in every}):
         models = models_of([r for r in every if r["folder"] == folder])
         newest = [[r for r in m if r["cell"]["rules"] == newest_rules(m)] for m in models]
@@ -198,11 +240,24 @@ def _lost_and_left(name: str, models: Sequence[Sequence[Json]]) -> Figures:
         yield f"{name}.{what}.most", f"{max(all_draws):.1f}"
 
 
+def _clean_repairs(results: Path) -> Figures:
+    """Of ``bench clean-repair``: ``clean_repair.models``, and the points of accuracy ``lost`` by
+    the median and by the worst (``most``) of them."""
+    runs = done(results, "clean-repair/*/clean-repair_*.json")
+    if runs:
+        lost = [100 * (r["before"]["accuracy"] - r["after"]["accuracy"]) for r in runs]
+        models = {r["cell"]["specimen"]["name"] for r in runs}
+        yield "clean_repair.models", str(len(models))
+        yield "clean_repair.lost", f"{median(lost):.1f}"
+        yield "clean_repair.lost.most", f"{max(lost):.1f}"
+
+
 def _table1(results: Path) -> Figures:
-    """``table1.METHOD.gone``: how many draws of all rows leave at most the tenth asked for."""
+    """``table1.METHOD.gone``: how many draws of its nine rows leave at most the tenth asked for."""
     left: dict[str, list[float]] = {}
     for result in done(results, "cpu/defend_cpu_*_1a_*.json"):
-        left.setdefault(result["cell"]["method"], []).append(result["after"]["asr"])
+        if result["cell"]["recipe"]["name"] in TABLE1:
+            left.setdefault(result["cell"]["method"], []).append(result["after"]["asr"])
     for method, rates in left.items():
         gone = sum(rate <= SELECTION.asr for rate in rates)
         yield f"table1.{method}.gone", f"{gone} of {len(rates)}"

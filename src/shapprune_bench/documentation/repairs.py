@@ -116,6 +116,32 @@ def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
     return tables
 
 
+def clean_repairs(results: Path) -> list[Table]:
+    """A table a set of what ``bench clean-repair`` measured, a row a model."""
+    found: dict[str, list[Json]] = {}
+    for file in sorted(results.glob("clean-repair/*/clean-repair_*.json")):
+        found.setdefault(file.parent.name, []).append(read_json(file))
+    return [
+        Table(
+            f"Clean models of the {title_of(folder)}".replace("the strangers'", "strangers'"),
+            f"{told_of(folder, 'repair')} Repaired all the same, by `--force-target first`, from "
+            "one image a class: what the scan names, and where it names nothing the class of the "
+            "highest score. ACC in per cent on unseen images.",
+            ["model", "draws", "ACC", "seconds"],
+            [
+                [
+                    runs[0]["cell"]["specimen"]["name"],
+                    str(len(runs)),
+                    way(runs, "accuracy"),
+                    f"{median(r['seconds'] for r in runs):.0f}",
+                ]
+                for runs in models_of(some)
+            ],
+        )
+        for folder, some in found.items()
+    ]
+
+
 def version_0_1(results: Path) -> Table:
     """Five draws a model by version 0.1.0, of `benchmarks/repair.py`: in per cent already."""
     every = [read_json(file) for file in sorted(results.glob("version_0_1/*_[0-9].json"))]

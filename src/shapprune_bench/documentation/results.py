@@ -13,6 +13,7 @@ from shapprune_bench.documentation.cells import retuning, table1
 from shapprune_bench.documentation.files import Json, known_as
 from shapprune_bench.documentation.repairs import (
     after_whole_run,
+    clean_repairs,
     groups,
     medians,
     models_of,
@@ -50,6 +51,7 @@ def result_pages(results: Path) -> dict[str, str]:
             [
                 *repair_tables(newest, f"Rules {newest_rules(every)}."),
                 *repair_tables(older, "Older rules."),
+                *clean_repairs(results),
                 version_0_1(results),
             ],
         ),
@@ -76,7 +78,8 @@ def summary(results: Path) -> str:
         "brackets the worst draw; accuracy in percentage points, ASR and right answers under the "
         "trigger in per cent, on unseen images with the attacker's trigger. Whole run: ASR at most "
         "that where nothing is told and the verdict names just the target; runs that repair a map "
-        "count as left alone. Strangers' `xai_*` models, siblings of one base, have a row of their own here."
+        "count as left alone. Strangers' `xai_*` models, siblings of one base, have a row of their "
+        "own here."
     )
     first = verdicts(results, compare=False)
     both = [markdown(first.head, first.rows), note, markdown(head, rows)]

@@ -16,6 +16,17 @@ class Done:
 
     def __init__(self, results: Mapping[str, Any], profile: Profile) -> None:
         self._results, self._profile = results, profile
+        self._weights: dict[str, set[str]] = {}
+        for result in results.values():
+            if "weights" in result:
+                name = result["cell"]["recipe"]["name"]
+                self._weights.setdefault(name, set()).add(result["weights"])
+
+    def row(self, cell: Cell) -> str:
+        """The name of the cell's model, with its weights where results of several were met."""
+        name = cell.recipe.name
+        several = len(self._weights.get(name, ())) > 1
+        return f"{name} {self[cell].get('weights', NONE)}" if several else name
 
     def of(self, experiment: str) -> list[tuple[Cell, Any]]:
         """An experiment's cells that are done, in its order, and then what they have replaced."""

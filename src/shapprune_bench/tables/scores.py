@@ -81,7 +81,7 @@ def curve_figure(done: Done, experiment: str, title: str, note: str) -> Figure:
     for cell, result in done.of(experiment):
         if result.get("curve") and cell.seed == 0:
             amount = "" if cell.per_class == 1 else f", {cell.per_class} images a class"
-            caption = f"{cell.recipe.name}, {named(cell.method)}{amount}"
+            caption = f"{done.row(cell)}, {named(cell.method)}{amount}"
             panels.append((caption, curve(result["curve"], result.get("pruned"))))
     return Figure(experiment, title, note, panels, ACC_ASR)
 

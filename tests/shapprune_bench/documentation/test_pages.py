@@ -11,7 +11,7 @@ import pytest
 
 from bench_files import repair_file
 from shapprune_bench.documentation import pages
-from shapprune_bench.documentation.figures import DEMO, figures
+from shapprune_bench.documentation.figures import DEMO, draws_told, figures
 from shapprune_bench.documentation.marks import unmarked
 from shapprune_bench.documentation.results import summary
 
@@ -110,6 +110,25 @@ def test_figures_of_verdicts_and_costs_counted_by_hand(known):
     cost = json.loads((MEASURED / "detection_cost" / "verazuo_mnist.json").read_text())
     times = cost["neural_cleanse"]["passes_in_all"] / cost["scan"]["passes"]
     assert known["neural_cleanse.verazuo_mnist.passes"] == f"{times:.0f}"
+
+
+def test_figures_of_draws_counted_by_hand(known):
+    def scan(model, seed, verdict, backdoored=False):
+        return {"model": model, "seed": seed, "verdict": verdict, "backdoored": backdoored}
+
+    said = {"a": ("clean", "suspicious", "backdoored"), "b": ("suspicious", "suspicious", "clean")}
+    scans = [scan(m, seed, v) for m, some in said.items() for seed, v in enumerate(some)]
+    found = dict(
+        draws_told("here", [*reversed(scans), scan("c", 0, "suspicious", backdoored=True)])
+    )
+    assert found == {
+        "here.draws.other": "3 of 4",
+        "here.again.clean": "3 of 6",  # of a's one: 1 of 2; of b's two: 1 of 2 each
+        "here.again.poisoned": "0 of 0",
+    }
+    sig = json.loads((MEASURED / "detection" / "test" / "detection.json").read_text())["scans"]
+    sig = [s["found"] for s in sig if s["attack"] == "sig"]
+    assert known["detection.test.found.sig"] == f"{sum(sig)} of {len(sig)}"
 
 
 def test_what_a_stopped_scan_would_have_cost_is_told_by_its_pace(known):

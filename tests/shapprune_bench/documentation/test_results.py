@@ -10,6 +10,7 @@ import pytest
 from bench_files import repair_file
 from shapprune_bench.documentation import results
 from shapprune_bench.documentation.attacks import attacks
+from shapprune_bench.documentation.repairs import after_whole_run
 from shapprune_bench.documentation.verdicts import beside_others
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +38,9 @@ def test_a_verdicts_row_counted_by_hand():
     page = results.result_pages(MEASURED)["detection.md"]
     cells = row(page, "Verdicts", "development population, cross-validated")
     assert cells[1] == "chosen on these"
-    assert cells[2] == f"{clean.count('backdoored')} of {len(clean)}"
+    names = [{s["model"] for s in scans if s["backdoored"] == poisoned} for poisoned in (0, 1)]
+    assert cells[2] == f"{len(names[0])} + {len(names[1])}"
+    assert cells[3] == f"{clean.count('backdoored')} of {len(clean)} (set)"
     cells = row(page, "Development population", "badnets")
     assert re.match(rf"{sum(found)} of {len(found)} \(", cells[2])
 
@@ -93,9 +96,29 @@ def test_what_is_added_is_told_and_what_is_older_is_told_apart(tmp_path):
     assert "| new | badnets | 2 | 90.0 → 88.0 (87.0 … 89.0) | 100.0 → 3.0 (2.0 … 4.0) |" in newest
     assert "Older rules." in older
     assert "| old |" in older
-    assert "| test population: 1 |  | 2 | 2.0 (3.0) | 3.0 (4.0) | 2 of 2 | 10 |" in results.summary(
-        tmp_path
-    )
+    told = "| test population: 1 |  | 2 | 2.0 (3.0) | 3.0 (4.0) | 50 (50) | 2 of 2 | 2 of 2 |"
+    assert told in results.summary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "targets", "change", "left"),
+    [
+        ("backdoored", [1], {}, 0.2),
+        ("suspicious", [1], {}, 0.2),
+        ("clean", [], {}, 1.0),
+        ("backdoored", [2], {}, 1.0),
+        ("backdoored", [1, 2], {}, 1.0),  # which would repair both: another repair
+        ("backdoored", [2, 1], {"target": [1, 2]}, 0.2),
+        ("backdoored", [1], {"source": 3}, 1.0),  # the repair was told the source too
+        ("backdoored", [], {"target": "y+1"}, 1.0),
+    ],
+)
+def test_a_whole_run_ends_where_its_verdict_leads(tmp_path, verdict, targets, change, left):
+    repair_file(tmp_path, "net", 0, "2.4", 0.01, 0.2)
+    (file,) = tmp_path.glob("*.json")
+    run = json.loads(file.read_text()) | {"verdict": verdict, "targets": targets}
+    run["cell"]["specimen"] |= change
+    assert after_whole_run(run) == left
 
 
 def test_a_failed_repair_is_told(tmp_path):
@@ -108,15 +131,12 @@ def test_a_failed_repair_is_told(tmp_path):
     assert "Failed: broken." in results.result_pages(tmp_path)["repair.md"]
     assert "some: 1 (1 failed)" in results.summary(tmp_path)
     (folder / "repair_fine_0_2.1.json").unlink()
-    assert "| some: none (1 failed) |" in results.summary(tmp_path)
+    assert "| some: 0 (1 failed) |" in results.summary(tmp_path)
 
 
 def test_other_detections_stand_beside_ours_on_the_same_models(tmp_path):
-    rate = {"hits": 1, "of": 2, "low": 0.1, "high": 0.9}
-    theirs = dict.fromkeys(("clean_flagged", "poisoned_flagged", "target_first"), rate)
-
     def scan(model, verdict, score, target=None, right=True):
-        facts = {"model": model, "backdoored": target is not None, "target": target}
+        facts = {"model": model, "seed": 0, "backdoored": target is not None, "target": target}
         return {**facts, "verdict": verdict, "score": score, "right": right}
 
     scans = [
@@ -125,24 +145,29 @@ def test_other_detections_stand_beside_ours_on_the_same_models(tmp_path):
         scan("c", "backdoored", 0.1, target="y+1", right=False),
         scan("d", "clean", 0.2, target=3, right=False),
     ]
-    rates = {"auroc": 0.9, "false_alarms": {"hits": 0, "of": 1, "low": 0, "high": 0.8}}
-    write_json(tmp_path / "detection" / "test" / "detection.json", {"all": rates, "scans": scans})
+    scans.append(scan("a", "backdoored", 9.0) | {"seed": 1})  # a draw that they have not
+    write_json(tmp_path / "detection" / "test" / "detection.json", {"scans": scans})
     for part, models in (("", "abc"), ("few/", "ad")):
         folder = tmp_path / "rivals" / "test" / part
-        write_json(folder / "rivals.json", {"MM-BD": {"scans": 3, "auroc": None, **theirs}})
+        write_json(folder / "rivals.json", {})
         for model in models:
-            facts = {"cell": {"specimen": {"name": model}}, "state": "done"}
+            (mine,) = (s for s in scans if s["model"] == model and s["seed"] == 0)
+            specimen = {"name": model, "backdoored": mine["backdoored"], "target": mine["target"]}
+            told = {"MM-BD": {"score": float(ord(model)), "flagged": model == "c", "first": 1}}
+            facts = {"cell": {"specimen": specimen, "seed": 0}, "state": "done", "told": told}
             write_json(folder / f"rival_{model}.json", facts)
     few, whole = sorted(beside_others(tmp_path), key=lambda table: -len(table.title))
     assert whole.title == "Test population, beside other detections"
     assert few.title == "Test population, beside other detections: few"
     ours, other = whole.rows
     assert [cell.split(" (")[0] for cell in ours] == [
-        *("**shapprune**", "3", "0.50", "0 of 1", "2 of 2", "1 of 1")
+        *("**shapprune**", "3", "0.50", "", "0 of 1", "2 of 2", "1 of 1")
     ]
-    assert other == ["MM-BD", "3", "", *["1 of 2 (10% to 90%)"] * 3]
+    assert [cell.split(" (")[0] for cell in other] == [
+        *("MM-BD", "3", "1.00", "-1.00 to 0.00", "0 of 1", "1 of 2", "1 of 1")
+    ]
     assert [cell.split(" (")[0] for cell in few.rows[0]] == [
-        *("**shapprune**", "2", "0.00", "0 of 1", "0 of 1", "0 of 1")
+        *("**shapprune**", "2", "0.00", "", "0 of 1", "0 of 1", "0 of 1")
     ]
 
 

@@ -33,6 +33,11 @@ def share(hits: Iterable[bool], *, cases: int | None = None) -> str:
     return rate_words(rate_facts(hits, cases=cases))
 
 
+def number(value: float | None) -> str:
+    """Three digits; nothing of None."""
+    return "" if value is None else f"{value:.3f}"
+
+
 _RESAMPLED = 2000
 Scores = Sequence[Sequence[float]]  # of each model, of each of its draws
 
@@ -41,7 +46,7 @@ def auroc_words(clean: Scores, poisoned: Scores) -> str:
     """The AUROC of all scans and a 95 % interval, in words; nothing where there are not both.
 
     >>> auroc_words([[0.0, 0.5], [1.0]], [[2.0], [3.0], [0.7]])
-    '0.89 (0.50 to 1.00)'
+    '0.89 (0.33 to 1.00)'
     """
     if not clean or not poisoned:
         return ""
@@ -66,12 +71,15 @@ def resampled_aurocs(clean: Scores, poisoned: Scores) -> npt.NDArray[Any]:
 def _aurocs(clean: Scores, poisoned: Scores, *times: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Of so many copies of each model, (k, clean) and (k, poisoned): the share of pairs of scans in
     which the poisoned one has the higher score, a tie being half of one."""
-    wins = np.empty((len(clean), len(poisoned)))
-    for i, a in enumerate(clean):
-        for j, b in enumerate(poisoned):
-            steps = np.subtract.outer(np.asarray(b), np.asarray(a))
-            wins[i, j] = (np.sign(steps) + 1).sum() / 2
-    pairs = np.outer([len(a) for a in clean], [len(b) for b in poisoned])
+    flat = [
+        np.concatenate([np.asarray(scores, float) for scores in some]) for some in (clean, poisoned)
+    ]
+    counts = [[len(scores) for scores in some] for some in (clean, poisoned)]
+    starts = [np.cumsum([0, *lengths[:-1]]) for lengths in counts]
+    wins = (np.sign(flat[1] - flat[0][:, None]) + 1) / 2
+    for axis, start in enumerate(starts):
+        wins = np.add.reduceat(wins, start, axis=axis)
+    pairs = np.outer(counts[0], counts[1])
     of_clean, of_poisoned = times
     won, of = (((of_clean @ each) * of_poisoned).sum(1) for each in (wins, pairs))
     return np.asarray(won / of)

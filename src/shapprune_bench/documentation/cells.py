@@ -6,9 +6,11 @@ from statistics import median
 
 from shapprune_bench.documentation.files import Json, done, spread
 from shapprune_bench.page import Table
+from shapprune_bench.tables.defences import WITH_TRIGGER
+from shapprune_bench.tables.experiments import FORMER
 
 _OURS, _FIRST, _TOLD, _PAPER = "ours", "ours-first", "ours-target", "paper"
-_LEFT_OUT = ("ours-plain", "ours-o", "ours-mixture", "paper-o")  # of 0.1.0, or given the trigger
+_LEFT_OUT = (*FORMER.values(), WITH_TRIGGER)  # of 0.1.0, or given the trigger
 
 
 def table1(results: Path) -> Table:

@@ -15,7 +15,7 @@ from shapprune.method.detection import Verdict
 from shapprune.method.settings import FALSE_ALARMS, RULES
 from shapprune_bench.page import Part, Table, pages
 from shapprune_bench.populations.outcomes import Ablation, Outcome, all_to_one
-from shapprune_bench.rates import rate_facts, rate_words
+from shapprune_bench.rates import number, rate_facts, rate_words
 
 _ACCUSING: tuple[Verdict, ...] = ("backdoored", "suspicious")
 _INK = {False: "#1f6feb", True: "#8c959f"}
@@ -136,7 +136,7 @@ def _group_table(title: str, groups: Mapping[str, Mapping[str, Any]]) -> Table:
             *("at least suspicious", "target first"),
         ],
         [
-            [name, _number(rates["auroc"]), *(rate_words(rates[c]) for c in columns)]
+            [name, number(rates["auroc"]), *(rate_words(rates[c]) for c in columns)]
             for name, rates in groups.items()
         ],
     )
@@ -147,7 +147,7 @@ def _ablations(ablation: Sequence[Ablation]) -> Table:
         "What each evidence is worth",
         "Cross-validated on the backdoors with a target, against all clean models.",
         ["evidence", "AUROC", "target first"],
-        [[a.name, _number(auroc(a.clean, a.poisoned)), f"{a.right:.1%}"] for a in ablation],
+        [[a.name, number(auroc(a.clean, a.poisoned)), f"{a.right:.1%}"] for a in ablation],
     )
 
 
@@ -187,7 +187,7 @@ def _row(name: str, some: Sequence[Outcome], rates: Mapping[str, Any] | None = N
     """Of the error rates; clean models have neither an AUROC nor targets."""
     flagged = [rate_words(_called(some, verdict)) for verdict in _ACCUSING]
     right = [rate_words(rates[key]) for key in ("found", "right_first")] if rates else ["", ""]
-    return [name, str(len(some)), _number(rates["auroc"] if rates else None), *flagged, *right]
+    return [name, str(len(some)), number(rates["auroc"] if rates else None), *flagged, *right]
 
 
 def _scan_row(o: Outcome) -> list[str]:
@@ -230,10 +230,6 @@ def _by(
     return sorted(found.items())
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
 def _roc(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> bytes:
     """True against false positives; of each attack in grey, of all in colour."""
     figure = Figure(figsize=(5, 4.2), layout="constrained")
@@ -250,7 +246,9 @@ def _roc(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> bytes:
             where="post",
             color=_INK[single],
             linewidth=0.8 if single else 2,
-            label=None if single else f"all, AUROC {_number(_auroc_of(clean, some))}",
+            label=None
+            if single
+            else f"all, AUROC {number(auroc([o.score for o in clean], [o.score for o in some]))}",
         )
     axes.set(
         xlabel="false alarms", ylabel="poisoned models flagged", xlim=(-0.02, 1), ylim=(0, 1.02)
@@ -261,7 +259,3 @@ def _roc(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> bytes:
     with matplotlib.rc_context({"svg.hashsalt": "shapprune"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
-
-
-def _auroc_of(clean: Sequence[Outcome], poisoned: Sequence[Outcome]) -> float | None:
-    return auroc([o.score for o in clean], [o.score for o in poisoned])

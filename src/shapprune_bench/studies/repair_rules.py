@@ -36,13 +36,15 @@ from shapprune.running.runner import file_name
 from shapprune.utils.progress import Clock
 from shapprune_bench.options import Options
 from shapprune_bench.populations.manifest import Specimen
-from shapprune_bench.populations.repairs import attacked_images, targets_of_specimen
+from shapprune_bench.populations.repairs import (
+    TEST_IMAGES,
+    attacked_images,
+    targets_of_specimen,
+)
 from shapprune_bench.populations.scans import specimen_facts
 from shapprune_bench.populations.selection import chosen_models
 from shapprune_bench.session import Study
 from shapprune_bench.studies.rules_scored import page
-
-_TEST_IMAGES = 1000  # the first of the test part
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def measure(task: Candidates) -> dict[str, object]:
     case = check_case(specimen.load(), few.images, few.labels)
     maps = tuple(as_map(target, case.classes) for target in targets_of_specimen(specimen))
     test = load_images(specimen.data, split="test", **size)
-    images, labels = test.images[:_TEST_IMAGES], test.labels[:_TEST_IMAGES]
+    images, labels = test.images[:TEST_IMAGES], test.labels[:TEST_IMAGES]
     attacked = attacked_images(specimen, images, labels)
 
     def scores(network: nn.Module) -> dict[str, float]:

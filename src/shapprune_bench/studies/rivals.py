@@ -28,7 +28,7 @@ from shapprune_bench.populations.outcomes import true_targets
 from shapprune_bench.populations.pages import auroc
 from shapprune_bench.populations.scans import given_images, specimen_facts
 from shapprune_bench.populations.selection import chosen_models
-from shapprune_bench.rates import rate_facts, rate_words
+from shapprune_bench.rates import number, rate_facts, rate_words
 from shapprune_bench.session import Study
 
 MM_BD_LEVEL = 0.05  # of the p-value (Wang et al. 2024, Sec. 3.3)
@@ -188,7 +188,7 @@ def report(done: Sequence[tuple[Rival, Result]]) -> dict[str, bytes]:
                 [
                     attack,
                     *(
-                        _number(
+                        number(
                             _summary([p for p in some if p[0].attack in (None, attack)])["auroc"]
                         )
                         for some in found.values()
@@ -230,11 +230,7 @@ def _rate(
 def _row(name: str, some: Sequence[tuple[Specimen, Told]]) -> list[str]:
     facts = _summary(some)
     rates = [facts[key] for key in ("clean_flagged", "poisoned_flagged", "target_first")]
-    return [name, str(facts["scans"]), _number(facts["auroc"]), *map(rate_words, rates)]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return [name, str(facts["scans"]), number(facts["auroc"]), *map(rate_words, rates)]
 
 
 def study(options: Options) -> Study[Rival]:

@@ -50,6 +50,20 @@ def measured(tmp_path):
     return tmp_path
 
 
+def test_weights_are_told_where_results_are_of_several(measured):
+    """A recipe makes other weights on another machine: one figure may not mix them in silence."""
+    norms = {"patch": NORMS, "perturbation": NORMS}
+    write(measured, Cell("defend", DIGITS, "paper"), **scores(0.9, 0), curve=CURVE, weights="aaa")
+    write(measured, Cell("scan", DIGITS), norms=norms, weights="aaa")
+    assert main(["bench", "report", str(measured)]) == 0
+    assert "| mnist-badnets | 4.00 |" in (measured / "report.md").read_text()
+    write(measured, Cell("scan", DIGITS), norms=norms, weights="bbb")
+    assert main(["bench", "report", str(measured)]) == 0
+    assert "| mnist-badnets bbb | 4.00 |" in (measured / "report.md").read_text()
+    assert "mnist-badnets bbb" in (measured / "fig10.svg").read_text()
+    assert "mnist-badnets aaa, paper" in (measured / "fig3.svg").read_text()
+
+
 def test_every_table_has_ours_beside_the_papers(measured):
     assert main(["bench", "report", str(measured)]) == 0
     text = (measured / "report.md").read_text()

@@ -153,3 +153,20 @@ def test_what_lies_beside_a_listed_folders_weights_is_seen(tmp_path):
 def test_a_name_that_no_file_can_have_is_one_models_error(tmp_path):
     (tmp_path / "list.json").write_text(json.dumps(["a.pth", "b" * 300, "c\0"]))
     assert [len(entry.beside) for entry in listed(tmp_path / "list.json")] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("l.json", '[{"weights": "a.pth", "name": ""}]', "a name must be a text, got ''$"),
+        ("l.json", '[{"weights": "a.pth", "name": 3}]', "a name must be a text, got 3$"),
+        ("l.json", '[{"file": "a.pth"}]', "needs weights, a text, got None among 'file'$"),
+        ("l.json", '[{"weights": "a", "weights": "b"}]', "an object has 'weights' twice"),
+        ("l.csv", "weights;arch\na.pth;n.py:N\n", "got None among 'weights;arch'$"),
+        ("l.csv", "../tiny.pth\n", "names no models: its first line must name the fields$"),
+    ],
+)
+def test_a_fault_is_told_where_it_is(tmp_path, name, text, told):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=told):
+        listed(tmp_path / name)

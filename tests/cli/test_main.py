@@ -475,6 +475,55 @@ def test_what_is_examined_is_not_written_over(
     assert there == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
 
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("repair", ["--out", "out"]),
+        ("scan", ["--sarif", "out/repaired.py"]),
+        ("repair", ["--out", "new", "--sarif", "out/repaired.py"]),
+    ],
+)
+def test_the_networks_code_is_not_written_over(given, tmp_path, capsys, monkeypatch, command, more):
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    code = Path("out/repaired.py")
+    shutil.copy(ARCH.rpartition(":")[0], code)
+    before = code.read_bytes()
+    monkeypatch.setattr("shapprune.cli.main.examine", lambda _: 1 / 0)
+    shown = options(given, arch=f"{code}:backdoored_net")
+    line = complaint(capsys, command, given / "net.safetensors", *shown, *more, "--overwrite")
+    assert re.search("would be removed or|name another file for --sarif", line)
+    assert code.read_bytes() == before
+
+
+def test_a_network_that_exits_ends_no_scan_with_0(given, tmp_path, capsys):
+    code = tmp_path / "exits.py"
+    code.write_text(
+        "from toys import backdoored_net\n"
+        "class Net(type(backdoored_net())):\n"
+        "    def forward(self, x): raise SystemExit(0)\n"
+        "def net(num_classes):\n"
+        "    model = backdoored_net(); model.__class__ = Net; return model\n"
+    )
+    shown = options(given, arch=f"{code}:net")
+    for more in ([], ["--debug"]):
+        assert "SystemExit: 0" in complaint(
+            capsys, "scan", given / "net.safetensors", *shown, *more
+        )
+
+
+def test_a_files_name_reaches_no_terminal_as_it_is(tmp_path, capsys):
+    file = tmp_path / "two\nlines\x1b[31m.pth"
+    file.write_bytes(b"x")
+    for command in ("scan", "inspect"):
+        assert (
+            main([command, str(file), *(["--num-classes", "3"] if command == "scan" else [])]) == 2
+        )
+        told = capsys.readouterr()
+        assert "two lines?[31m.pth is not a whole weights file" in told.err
+        assert "\x1b" not in told.out + told.err
+
+
 @pytest.mark.parametrize("out", ["images", "images/2", "link/new"])
 def test_nothing_is_written_among_the_images(given, tmp_path, capsys, out):
     (tmp_path / "images" / "2").mkdir(parents=True)

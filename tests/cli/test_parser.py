@@ -258,3 +258,21 @@ def test_a_shell_completes(typed, follows, tmp_path):
     told = (tmp_path / "told").read_text().split("\v")
     assert {word.strip() for word in told} == follows
     assert " torch\n" not in done.stderr  # which takes seconds to load
+
+
+@pytest.mark.parametrize(
+    ("typed", "what"),
+    [
+        (["scan", "net.pt", "--images", ""], "'--images'"),
+        (["scan", "net.pt", "--arch="], "'--arch'"),
+        (["scan", "net.pt", "--out", "  "], "'--out'"),
+        (["repair", "", "--out", "o"], "an argument"),
+        (["scan-all", "m", "--out", "o", "--ray", ""], "'--ray'"),
+        (["bench", "", "--rows", "a"], "an argument"),
+    ],
+)
+def test_what_is_empty_is_not_taken_for_left_out(typed, what, capsys):
+    """A shell's variable that is not set: without images, a scan would say less in silence."""
+    with pytest.raises(SystemExit, match="2"):
+        parse(typed)
+    assert f"{what} is empty, as of a variable that is not set" in capsys.readouterr().err

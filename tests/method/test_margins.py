@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from shapprune.errors import InputError
-from shapprune.method.margins import margins_of, maximum_margins
+from shapprune.method.margins import check_reached, margins_of, maximum_margins
 from shapprune.method.settings import MarginSettings
-from toys import CLASSES, SIDE, TARGET, backdoored_net, seeded
+from shapprune.pipeline import scan
+from toys import CLASSES, SIDE, TARGET, backdoored_net, seeded, toy_images
 
 
 def linear(weights: torch.Tensor) -> nn.Module:
@@ -54,6 +55,45 @@ def test_passes_are_counted_two_a_step_and_start():
     settings = MarginSettings(starts=2, steps=5)
     margins = found(linear(torch.eye(3)), 3, (1, 1, 3), settings=settings)
     assert margins.passes == 2 * 2 * 5 * 3
+
+
+@pytest.mark.parametrize(
+    ("values", "missed"),
+    [
+        ([5.0, 6.0, 0.0, 9.0], None),  # one that was never learned
+        ([3.0, 4.0, -1.0], None),
+        ([3.0, 0.1, 400.0, 0.1, 3.0], None),  # a backdoor's may be far above all others
+        ([2.0, 0.0, 0.0, 2.0], 2),
+        ([-2.0, 2.0, 0.0], 2),
+        ([0.0, 0.0, 0.0], 3),
+        ([-4e-12, -3e-12, 9e21, 2e-10, 8e21, 9e21], 3),  # not zero, and nothing beside the others
+    ],
+)
+def test_margins_of_too_few_classes_are_none(values, missed):
+    if missed is None:
+        check_reached(values)
+        return
+    with pytest.raises(InputError, match=f"answers {missed} of its {len(values)} classes"):
+        check_reached(values)
+
+
+@pytest.mark.parametrize(
+    "last", [lambda z: (z / 3).tanh(), lambda z: z.clamp(-1, 1), lambda z: 100 * z.softmax(1)]
+)
+def test_outputs_that_saturate_are_refused_and_neither_clean_nor_backdoored(last):
+    """No class gets away from where the climb begins, or the one that does stands out by far."""
+
+    class Saturated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = backdoored_net()
+
+        def forward(self, images):
+            return last(10 * self.net(images))
+
+    images, labels = toy_images()
+    with pytest.raises(InputError, match="the logits"):
+        scan(Saturated(), images, labels)
 
 
 def test_one_class_is_an_error():

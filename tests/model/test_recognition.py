@@ -59,6 +59,15 @@ def test_few_right_answers(right, guessed, warns):
     assert f"only {right} of 24 images their label: do the labels" in found.warning
 
 
+def test_images_too_few_to_tell_are_not_blamed_for_their_labels():
+    few = LABELS[:1]
+    found = recognise(Reads(), images()[:1], few, classes=2)
+    assert (found.accuracy, found.guessed) == (1.0, True)
+    assert found.warning == (
+        "the model gives 1 of 1 images their label, as guesses might of so few: give one a class"
+    )
+
+
 def test_most_answers_right_are_no_reason_to_warn():
     labels = LABELS.clone()
     labels[:8] = (labels[:8] + 6) % CLASSES

@@ -55,7 +55,7 @@ def find_weights(
             found = list_names([str(name) for name in content])
             raise InputError(
                 "holds no weights: expected named tensors, found a dict"
-                + (f" with {found}" if found else "")
+                + (f" with {found}, of {_type(next(iter(content.values())))}" if found else "")
             )
         keys, prefix = places[0], ""
     else:
@@ -186,4 +186,4 @@ def _is_tensor(entry: object) -> bool:
 
 
 def _type(value: object) -> str:
-    return type(value).__name__
+    return type(value).__name__.lstrip("_")

@@ -27,7 +27,7 @@ from shapprune.cli.console import print_note
 from shapprune.cli.options import ScanAllOptions
 from shapprune.errors import InputError
 from shapprune.utils.files import similar_file, unreadable
-from shapprune.utils.text import describe, printable, quote, suggest
+from shapprune.utils.text import describe, list_names, printable, quote, suggest
 
 # Of a bench's manifest, for its scorer: nothing that a scan may know.
 _OF_THE_SCORER = {
@@ -81,7 +81,8 @@ def _of_list(file: Path) -> list[Entry]:
     except (ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"cannot read {file}: {describe(error)}") from error
     if not listed:
-        raise InputError(f"{file} names no models")
+        hint = ": its first line must name the fields" if file.suffix.lower() == ".csv" else ""
+        raise InputError(f"{file} names no models{hint}")
     found = [_entry(one, file, file.parent / root) for one in listed]
     names = [entry.name for entry in found]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -90,13 +91,23 @@ def _of_list(file: Path) -> list[Entry]:
 
 
 def _of_json(text: str) -> tuple[list[Any], str]:
-    content: Any = json.loads(text)
+    content: Any = json.loads(text, object_pairs_hook=_once)
     root = ""
     if isinstance(content, dict):
         content, root = content.get("models"), str(content.get("data_root") or "")
     if not isinstance(content, list):
         raise ValueError('expected a list of models, or {"models": [...]}')
     return content, root
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose keys must differ: the last of two would be taken in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has {quote(twice)} twice")
+    return found
 
 
 def _of_csv(text: str) -> tuple[list[Any], str]:
@@ -124,7 +135,11 @@ def _entry(said: object, file: Path, root: Path) -> Entry:
     facts = {name: v for name, v in given.items() if v is not None and name not in _OF_THE_SCORER}
     name = facts.pop("name", facts.get("weights"))
     if not isinstance(name, str) or not name:
-        raise InputError(f"{file}: a model needs weights, a text, got {facts.get('weights')!r}")
+        what = "a name must be" if "name" in given else "a model needs weights,"
+        there = (
+            f" among {list_names([str(one) for one in given])}" if "weights" not in given else ""
+        )
+        raise InputError(f"{file}: {what} a text, got {printable(repr(name), 60)}{there}")
     folder = file.parent
     if "data" in facts:
         facts["images"] = _below(root, facts.pop("data"))

@@ -62,6 +62,8 @@ from shapprune.reporting.summary import versions
 from shapprune.utils.files import check_file, check_folder
 from shapprune.utils.text import describe, printable
 
+_LONGEST = 2000  # characters of an error, names of a stranger's files in it
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
@@ -86,11 +88,11 @@ def _main(typed: Sequence[str]) -> int:
         return INTERRUPTED
     except InputError as error:
         message = str(error)
-    except Exception as error:
-        if options.debug:
+    except (Exception, SystemExit) as error:  # a network's forward may exit, with 0 as well
+        if options.debug and not isinstance(error, SystemExit):
             raise
         message = f"{describe(error)} (unexpected: --debug shows where)"
-    print_note(f"error: {message}")
+    print_note(f"error: {printable(message, _LONGEST)}")
     return ERROR
 
 
@@ -260,7 +262,8 @@ def _inspect(options: InspectOptions) -> int:
     problems = []
     for file in files:
         contents = look_into(file)
-        print_result(f"{file}: {contents.kind}, {file.stat().st_size} bytes")
+        told = f"{file}: {contents.kind}, {file.stat().st_size} bytes"
+        print_result(printable(told, _LONGEST))
         for line in lines_of(contents):
             print_result(line)
         problems += [f"{file} {problem}" for problem in contents.problems]

@@ -66,6 +66,12 @@ class _Parser(argparse.ArgumentParser):
 def parse(typed: Sequence[str]) -> Command:
     """The options of the command that was typed; exits with a line where it is none."""
     whole, commands = _parsers()
+    for before, word in zip(("", *typed), typed, strict=False):
+        option, given, value = word.partition("=")
+        if not word.strip() or (word.startswith("--") and given and not value.strip()):
+            flag = option if given else before
+            what = quote(flag) if flag.startswith("-") else "an argument"
+            whole.error(f"{what} is empty, as of a variable that is not set: name something")
     if name := next((word for word in typed if not word.startswith("-")), None):
         if name not in commands:
             meant = suggest(name, commands) or f": expected one of {', '.join(commands)}"

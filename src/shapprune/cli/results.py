@@ -44,11 +44,13 @@ def check_places(options: ScanOptions | RepairOptions) -> None:
     check_apart(options.sarif, options.images, "--sarif")
     if options.sarif and options.out and _is_among(options.sarif, names, options.out):
         raise InputError(f"{options.sarif} is one of the run's own files: name another for --sarif")
-    for file in (*examined, *([Path(options.images)] if options.images else [])):
+    code, _, _ = (options.arch or "").rpartition(":")
+    given = [options.images, code if code.endswith(".py") else None]
+    for file in (*examined, *(Path(one) for one in given if one)):
         if options.out and would_be_lost(file, names, options.out):
             raise InputError(f"{file} would be removed or replaced by the run: name another --out")
         if options.sarif and os.path.realpath(options.sarif) == os.path.realpath(file):
-            raise InputError(f"{file} is what is examined: name another file for --sarif")
+            raise InputError(f"{file} is what the run reads: name another file for --sarif")
 
 
 def check_apart(written: Path | None, images: str | None, option: str) -> None:

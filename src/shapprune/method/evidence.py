@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shapprune.method.inversion import KINDS
-from shapprune.method.margins import Margins, margins_of, maximum_margins
+from shapprune.method.margins import Margins, check_reached, margins_of, maximum_margins
 from shapprune.method.perturbations import Perturbations, best_perturbations
 from shapprune.method.settings import SPREAD_FLOOR, WINDOWS
 from shapprune.method.signatures import signatures
@@ -70,6 +70,9 @@ def gather(
         margins_only: where the images are not worth looking at.
         seed: of all random draws.
         clock: gets the stages.
+
+    Raises:
+        InputError: see `check_reached`.
     """
 
     def generator() -> torch.Generator:
@@ -85,6 +88,7 @@ def gather(
             progress=report,
         )
         clock.count(margins.passes)
+    check_reached(margins.values)
     rows = signatures(model, images, classes=classes)
     if margins_only:
         return Evidence(classes, margins, signatures=rows)
@@ -127,8 +131,7 @@ def features(evidence: Evidence) -> list[dict[str, float]]:
     A class that was not looked at has the median of those that were.
     """
     largest = np.array(evidence.margins.values)
-    usual = float(np.median(largest)) if np.median(largest) > 0 else max(largest.max(), _TINY)
-    columns = {"margin": standing(np.log(np.maximum(largest / usual, 0.01)))}
+    columns = {"margin": standing(np.log(np.maximum(largest / np.median(largest), 0.01)))}
     row_means = np.array(evidence.signatures or [0.0] * evidence.classes)
     columns["margin signature"] = standing(row_means)
     for name, found in (("window", evidence.windows), ("perturbation", evidence.perturbations)):

@@ -82,6 +82,26 @@ def maximum_margins(
     return Margins(tuple(values), torch.cat(inputs), passes)
 
 
+def check_reached(values: Sequence[float], settings: MarginSettings = MARGINS) -> None:
+    """Refuse margins (classes,) of which half or more are none: the others would be told as
+    multiples of a median that means nothing.
+
+    Outputs that saturate have no gradient where the climb begins, and no class gets away from it.
+
+    Raises:
+        InputError: so many classes were not reached.
+    """
+    least = settings.reached * max(values)
+    missed = sum(value <= max(least, 0.0) for value in values)
+    if 2 * missed >= len(values):
+        raise InputError(
+            f"no input was found to which the model answers {missed} of its {len(values)} classes, "
+            "and where so many are missing no class can stand out: if its outputs saturate (tanh, "
+            "a clamp, percentages), return the logits, which come before; classes that it never "
+            "learned, leave out"
+        )
+
+
 def _climb(
     model: nn.Module, images: Tensor, wanted: Tensor, settings: MarginSettings
 ) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,9 @@ def recognise(model: nn.Module, images: Tensor, labels: Tensor, *, classes: int)
     told = f"the model gives only {right} of {len(labels)} images their label"
     if cause:
         return Recognition(share, guessed, f"{told}: {cause}")
+    if guessed and share >= RECOGNITION.doubted:
+        told = f"the model gives {right} of {len(labels)} images their label"
+        return Recognition(share, guessed, f"{told}, as guesses might of so few: give one a class")
     if share < RECOGNITION.few or guessed:
         advice = "do the labels, their order, mean and std and the size of the images fit it?"
         return Recognition(share, guessed, f"{told}: {advice}")

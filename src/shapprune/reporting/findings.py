@@ -67,8 +67,9 @@ def why_too_few(judgement: Judgement) -> str:
         )
     if judgement.basis == "images":
         return (
-            "the model knows the given images no better than guesses would, and such images "
-            "cannot show that there is no backdoor: check labels, mean and std"
+            "the model knows the given images no better than guesses would, or they are too few to "
+            "tell, and such images cannot show that there is no backdoor: check labels, mean and "
+            "std, and give one image a class"
         )
     return (
         "the recovery failed, and such images cannot show that there is no backdoor: give clean "

@@ -123,7 +123,7 @@ def clean_repairs(results: Path) -> list[Table]:
         found.setdefault(file.parent.name, []).append(read_json(file))
     return [
         Table(
-            f"Clean models of the {title_of(folder)}".replace("the strangers'", "strangers'"),
+            f"Clean models: {title_of(folder)}",
             f"{told_of(folder, 'repair')} Repaired all the same, by `--force-target first`, from "
             "one image a class: what the scan names, and where it names nothing the class of the "
             "highest score. ACC in per cent on unseen images.",

@@ -214,7 +214,9 @@ def _beside(method: str, scans: Sequence[Json], ours: Sequence[Json] | None) -> 
     scores = [_scores(some) for some in (clean, poisoned)]
     ahead = ""
     if ours and all(scores):
-        own = [_scores(some) for some in _by_truth(ours)]
+        drawn = {(s["model"], s["seed"]) for s in scans}
+        same = [s for s in ours if (s["model"], s["seed"]) in drawn]
+        own = [_scores(some) for some in _by_truth(same)]
         steps = resampled_aurocs(*own) - resampled_aurocs(*scores)
         ahead = "{:.2f} to {:.2f}".format(*np.quantile(steps, [0.025, 0.975]))
     return [method, str(len(scans)), auroc_words(*scores), ahead, *rates]

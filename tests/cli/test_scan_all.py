@@ -348,6 +348,14 @@ def test_nothing_is_written_among_the_images(mirror, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "images").iterdir()] == ["0"]
 
 
+@pytest.mark.parametrize("name", ["a\0b.pth", "\ud800.pth"])
+def test_weights_that_no_file_can_be_are_one_models_error(name, images, tmp_path, capsys):
+    (tmp_path / "list.json").write_text(json.dumps([name]))
+    assert main(command(tmp_path / "list.json", images, tmp_path / "out")) == 2
+    assert "1 failed" in capsys.readouterr().err
+    assert [model["state"] for model in index(tmp_path / "out")["models"]] == ["failed"]
+
+
 def test_images_that_no_file_can_be_are_one_models_error(mirror, tmp_path, capsys):
     listed = [{"weights": str(mirror / "clean.pth"), "images": "i" * 300, "num_classes": CLASSES}]
     (tmp_path / "list.json").write_text(json.dumps(listed))

@@ -51,7 +51,8 @@ SETS = {
         "test population, part of it trained again, without images",
         "unseen",
         "unseen",
-        "The bounds are those for given images.",
+        "All of one data set of these and a few more, for time. The bounds are those for given "
+        "images.",
         beside="test_again",
     ),
     "dev": Models("development population", "chosen on these", "chosen on these"),

@@ -241,15 +241,17 @@ def _lost_and_left(name: str, models: Sequence[Sequence[Json]]) -> Figures:
 
 
 def _clean_repairs(results: Path) -> Figures:
-    """Of ``bench clean-repair``: ``clean_repair.models``, and the points of accuracy ``lost`` by
-    the median and by the worst (``most``) of them."""
-    runs = done(results, "clean-repair/*/clean-repair_*.json")
-    if runs:
-        lost = [100 * (r["before"]["accuracy"] - r["after"]["accuracy"]) for r in runs]
-        models = {r["cell"]["specimen"]["name"] for r in runs}
-        yield "clean_repair.models", str(len(models))
-        yield "clean_repair.lost", f"{median(lost):.1f}"
-        yield "clean_repair.lost.most", f"{max(lost):.1f}"
+    """Of ``bench clean-repair``: ``clean_repair.FOLDER.models``, and the points of accuracy
+    ``….lost`` by the median and by the worst (``….lost.most``) of its runs."""
+    found: dict[str, list[Json]] = {}
+    for file in sorted(results.glob("clean-repair/*/clean-repair_*.json")):
+        found.setdefault(f"clean_repair.{file.parent.name}", []).append(read_json(file))
+    for name, runs in found.items():
+        models = models_of(runs)
+        lost = [100 * (r["before"]["accuracy"] - r["after"]["accuracy"]) for m in models for r in m]
+        yield f"{name}.models", str(len(models))
+        yield f"{name}.lost", f"{median(lost):.1f}"
+        yield f"{name}.lost.most", f"{max(lost):.1f}"
 
 
 def _table1(results: Path) -> Figures:

@@ -136,6 +136,19 @@ def test_figures_of_draws_counted_by_hand(known):
     assert known["detection.test.found.sig"] == f"{sum(sig)} of {len(sig)}"
 
 
+def test_what_a_repair_costs_clean_models_is_told_set_by_set(known):
+    """Its own page of the same files has the median and the worst by other code."""
+    for folder in ("test_again", "foreign"):
+        page = (MEASURED / "clean-repair" / folder / "report.md").read_text(encoding="utf-8")
+        (models, told, worst) = re.findall(r"^\| all (\d+) \|.*\| (\S+) \((\S+)\) \|", page, re.M)[
+            0
+        ]
+        name = f"clean_repair.{folder}"
+        assert [known[f"{name}{end}"] for end in (".models", ".lost", ".lost.most")] == [
+            *(models, told, worst)
+        ]
+
+
 def test_what_a_stopped_scan_would_have_cost_is_told_by_its_pace(known):
     stopped = json.loads((MEASURED / "growth" / "resnet50.json").read_text())
     whole = json.loads((MEASURED / "growth" / "classes-1000.json").read_text())["passes"]

@@ -161,7 +161,7 @@ def test_a_name_that_no_file_can_have_is_one_models_error(tmp_path):
         ("l.json", '[{"weights": "a.pth", "name": ""}]', "a name must be a text, got ''$"),
         ("l.json", '[{"weights": "a.pth", "name": 3}]', "a name must be a text, got 3$"),
         ("l.json", '[{"file": "a.pth"}]', "needs weights, a text, got None among 'file'$"),
-        ("l.json", '[{"weights": "a", "weights": "b"}]', "an object has 'weights' twice"),
+        ("l.json", '[{"weights": "a", "weights": "b"}]', "a name that stands twice"),
         ("l.csv", "weights;arch\na.pth;n.py:N\n", "got None among 'weights;arch'$"),
         ("l.csv", "../tiny.pth\n", "names no models: its first line must name the fields$"),
     ],

@@ -26,7 +26,7 @@ from shapprune.checkpoints.registry import find_models, lies_beside
 from shapprune.cli.console import print_note
 from shapprune.cli.options import ScanAllOptions
 from shapprune.errors import InputError
-from shapprune.utils.files import similar_file, unreadable
+from shapprune.utils.files import each_once, similar_file, unreadable
 from shapprune.utils.text import describe, list_names, printable, quote, suggest
 
 # Of a bench's manifest, for its scorer: nothing that a scan may know.
@@ -91,23 +91,13 @@ def _of_list(file: Path) -> list[Entry]:
 
 
 def _of_json(text: str) -> tuple[list[Any], str]:
-    content: Any = json.loads(text, object_pairs_hook=_once)
+    content: Any = json.loads(text, object_pairs_hook=each_once)
     root = ""
     if isinstance(content, dict):
         content, root = content.get("models"), str(content.get("data_root") or "")
     if not isinstance(content, list):
         raise ValueError('expected a list of models, or {"models": [...]}')
     return content, root
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, whose keys must differ: the last of two would be taken in silence."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"an object has {quote(twice)} twice")
-    return found
 
 
 def _of_csv(text: str) -> tuple[list[Any], str]:

@@ -95,7 +95,7 @@ def _about(file: Path) -> tuple[object, ...]:
     try:
         about = file.stat()
     except (OSError, ValueError) as error:  # a link that leads nowhere, or a name of no file
-        return repr(file.name), getattr(error, "errno", None)
+        return file.name, getattr(error, "errno", None)
     if S_ISDIR(about.st_mode):  # its time changes with whatever is written into it
         return (file.name,)
     # Who keeps size and time of a file that changes cannot keep when the system saw it change.

@@ -258,13 +258,18 @@ def parse_json(text: str) -> dict[str, Any]:
     Raises:
         ValueError, RecursionError: what is wrong with it.
     """
-    content = json.loads(text, object_pairs_hook=_each_once)
+    content = json.loads(text, object_pairs_hook=each_once)
     if not isinstance(content, dict):
         raise ValueError("no dictionary")
     return content
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json: an object in which no name stands twice.
+
+    Raises:
+        ValueError: one does.
+    """
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("a name that stands twice")

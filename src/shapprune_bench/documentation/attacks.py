@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from shapprune_bench.documentation.files import Json, title_of, told_of
+from shapprune_bench.documentation.files import Json, known_as, title_of, told_of
 from shapprune_bench.documentation.repairs import models_of, newest_rules, repairs, way
 from shapprune_bench.documentation.verdicts import detections
 from shapprune_bench.page import Table
@@ -28,12 +28,12 @@ def _of_set(name: str, every: Sequence[Json], results: Path) -> Table:
     title = title_of(name)
     return Table(
         title[:1].upper() + title[1:],
-        f"{told_of(name)} {told_of(name, 'repair').partition('. ')[0]}. One clean image a class. "
-        "Right: called backdoored with the right target or map. The repair is told the attacker's "
-        "target; ACC and ASR in per cent on unseen images with the attacker's trigger, median over "
-        "draws (least … most). Sufficient: by the defender's own measure, the upper end of the "
-        "ASR's interval is low enough; that can be wrong where our trigger is unlike the "
-        "attacker's. Trojans are in the development population only. Empty: not measured.",
+        f"{told_of(name)} Of the repair's rules: {known_as(name, 'repair')}. One clean image a "
+        "class. Right: called backdoored with the right target or map. The repair is told the "
+        "attacker's target; ACC and ASR in per cent on unseen images with the attacker's trigger, "
+        "median over draws (least … most). Sufficient: by the defender's own measure, the upper "
+        "end of the ASR's interval is low enough; that can be wrong where our trigger is unlike "
+        "the attacker's. Trojans are in the development population only. Empty: not measured.",
         [
             *("attack", "data", "model", "scans", "backdoored", "right", "suspicious"),
             *("repairs", "ACC", "ASR", "sufficient"),

@@ -11,7 +11,13 @@ from statistics import median
 from shapprune.method.settings import FALSE_ALARMS, SELECTION, SUSPICIOUS
 from shapprune_bench.documentation.estimators import estimators
 from shapprune_bench.documentation.files import Json, done, known_as, read_json
-from shapprune_bench.documentation.repairs import medians, models_of, newest_rules, repairs
+from shapprune_bench.documentation.repairs import (
+    clean_repairs,
+    medians,
+    models_of,
+    newest_rules,
+    repairs,
+)
 from shapprune_bench.documentation.results import summary
 from shapprune_bench.documentation.verdicts import detections
 from shapprune_bench.studies.conditions import BASE
@@ -202,8 +208,8 @@ def _repairs(results: Path) -> Figures:
 
     ``repairs.FOLDER.kept``, and ``repairs.chosen.kept`` of all that rules were chosen on and
     ``repairs.without.kept`` of those without images: of all repairs that are called sufficient, how
-    many leave more than the tenth asked for. ``repairs.FOLDER.dull``: of those that leave less, how
-    many answer under the trigger 20 points less rightly than without.
+    many leave more than the tenth asked for. ``repairs.FOLDER.disturbed``: of those that leave
+    less, how many answer under the trigger 20 points less rightly than without.
     """
     every = repairs(results)
     left: dict[str, list[float]] = {}
@@ -218,8 +224,8 @@ def _repairs(results: Path) -> Figures:
             gone.setdefault(folder, []).append(after["accuracy"] - after["right"] > 0.2)
     for name, rates in left.items():
         yield f"repairs.{name}.kept", f"{sum(r > SELECTION.asr for r in rates)} of {len(rates)}"
-    for name, dull in gone.items():
-        yield f"repairs.{name}.dull", f"{sum(dull)} of {len(dull)}"
+    for name, disturbed in gone.items():
+        yield f"repairs.{name}.disturbed", f"{sum(disturbed)} of {len(disturbed)}"
     for folder in sorted({r["folder"] for r in every}):
         models = models_of([r for r in every if r["folder"] == folder])
         newest = [[r for r in m if r["cell"]["rules"] == newest_rules(m)] for m in models]
@@ -243,11 +249,8 @@ def _lost_and_left(name: str, models: Sequence[Sequence[Json]]) -> Figures:
 def _clean_repairs(results: Path) -> Figures:
     """Of ``bench clean-repair``: ``clean_repair.FOLDER.models``, and the points of accuracy
     ``….lost`` by the median and by the worst (``….lost.most``) of its runs."""
-    found: dict[str, list[Json]] = {}
-    for file in sorted(results.glob("clean-repair/*/clean-repair_*.json")):
-        found.setdefault(f"clean_repair.{file.parent.name}", []).append(read_json(file))
-    for name, runs in found.items():
-        models = models_of(runs)
+    for folder, models in clean_repairs(results).items():
+        name = f"clean_repair.{folder}"
         lost = [100 * (r["before"]["accuracy"] - r["after"]["accuracy"]) for m in models for r in m]
         yield f"{name}.models", str(len(models))
         yield f"{name}.lost", f"{median(lost):.1f}"

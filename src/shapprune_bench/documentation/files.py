@@ -55,7 +55,7 @@ SETS = {
         "images.",
         beside="test_again",
     ),
-    "dev": Models("development population", "chosen on these", "chosen on these"),
+    "dev": Models("development population", "chosen on these", "seen"),
     "zoo_and_demo": Models("the zoo and the demo", "seen", "chosen on these"),
     "zoo_without_images": Models("the zoo and the demo", "seen", "chosen on these"),
     "foreign": Models("strangers' models", "seen", "chosen on these"),

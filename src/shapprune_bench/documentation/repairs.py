@@ -116,11 +116,16 @@ def repair_tables(every: Sequence[Json], note: str) -> list[Table]:
     return tables
 
 
-def clean_repairs(results: Path) -> list[Table]:
-    """A table a set of what ``bench clean-repair`` measured, a row a model."""
+def clean_repairs(results: Path) -> dict[str, list[list[Json]]]:
+    """What ``bench clean-repair`` measured, by folder and model."""
     found: dict[str, list[Json]] = {}
     for file in sorted(results.glob("clean-repair/*/clean-repair_*.json")):
         found.setdefault(file.parent.name, []).append(read_json(file))
+    return {folder: models_of(some) for folder, some in found.items()}
+
+
+def clean_repair_tables(results: Path) -> list[Table]:
+    """A table a set, a row a model."""
     return [
         Table(
             f"Clean models: {title_of(folder)}",
@@ -135,10 +140,10 @@ def clean_repairs(results: Path) -> list[Table]:
                     way(runs, "accuracy"),
                     f"{median(r['seconds'] for r in runs):.0f}",
                 ]
-                for runs in models_of(some)
+                for runs in models
             ],
         )
-        for folder, some in found.items()
+        for folder, models in clean_repairs(results).items()
     ]
 
 

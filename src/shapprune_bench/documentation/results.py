@@ -13,7 +13,7 @@ from shapprune_bench.documentation.cells import retuning, table1
 from shapprune_bench.documentation.files import Json, known_as
 from shapprune_bench.documentation.repairs import (
     after_whole_run,
-    clean_repairs,
+    clean_repair_tables,
     groups,
     medians,
     models_of,
@@ -51,7 +51,7 @@ def result_pages(results: Path) -> dict[str, str]:
             [
                 *repair_tables(newest, f"Rules {newest_rules(every)}."),
                 *repair_tables(older, "Older rules."),
-                *clean_repairs(results),
+                *clean_repair_tables(results),
                 version_0_1(results),
             ],
         ),

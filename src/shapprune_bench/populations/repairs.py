@@ -7,7 +7,7 @@ attacker's trigger and the test images come in afterwards, here.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from shapprune.attacks.triggers import load_trigger
-from shapprune.data.loading import load_images
 from shapprune.errors import InputError
 from shapprune.method.recovery import recover_images
 from shapprune.method.settings import REPAIR_RULES
@@ -25,11 +24,9 @@ from shapprune.pipeline import repair
 from shapprune.running.runner import Result, file_name
 from shapprune_bench.options import Options
 from shapprune_bench.populations.manifest import Specimen
-from shapprune_bench.populations.scans import specimen_facts
+from shapprune_bench.populations.scans import given_images, specimen_facts, unseen_images
 from shapprune_bench.populations.selection import chosen_models
 from shapprune_bench.session import Study
-
-TEST_IMAGES = 1000  # the first of the test part, by which repairs are scored
 
 
 @dataclass(frozen=True)
@@ -144,16 +141,8 @@ def measure(task: RepairTask) -> dict[str, object]:
         InputError: the model or its images cannot be read, or it cannot be repaired.
     """
     specimen, generator = task.specimen, torch.Generator().manual_seed(task.seed)
-    if specimen.data is None:
-        raise InputError(f"{specimen.name} has no data to score with")
     model = specimen.load()
-    options: dict[str, Any] = {
-        "num_classes": specimen.num_classes,
-        "input_size": specimen.input_size,
-    }
-    few = load_images(
-        specimen.data, per_class=max(1, task.per_class), generator=generator, **options
-    )
+    few = given_images(specimen, max(1, task.per_class), generator)
     forced: list[Target | Literal["y+1"]] = (
         [] if task.by_verdict else [*targets_of_specimen(specimen)]
     )
@@ -165,8 +154,7 @@ def measure(task: RepairTask) -> dict[str, object]:
             model, input_size=(size[0], size[1], size[2]), prior_only=True, generator=generator
         )
         result = repair(model, recovered=recovered, force_targets=forced, seed=task.seed)
-    test = load_images(specimen.data, split="test", **options)
-    images, labels = test.images[:TEST_IMAGES], test.labels[:TEST_IMAGES]
+    images, labels = unseen_images(specimen)
     attacked = attacked_images(specimen, images, labels)
 
     def scores(network: nn.Module) -> dict[str, float]:

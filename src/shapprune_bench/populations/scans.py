@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from shapprune.data.dataset import LabeledImages
 from shapprune.data.loading import load_images
@@ -15,6 +16,8 @@ from shapprune.method.settings import RULES
 from shapprune.pipeline import scan
 from shapprune.running.runner import file_name
 from shapprune_bench.populations.manifest import Specimen
+
+TEST_IMAGES = 1000  # the first of the test part, by which repairs are scored
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,23 @@ def given_images(specimen: Specimen, per_class: int, generator: torch.Generator)
         per_class=per_class,
         generator=generator,
     )
+
+
+def unseen_images(specimen: Specimen) -> tuple[Tensor, Tensor]:
+    """The images (n, C, H, W) and labels (n,) by which repairs are scored, of the test part.
+
+    Raises:
+        InputError: the model has none, or see `load_images`.
+    """
+    if specimen.data is None:
+        raise InputError(f"{specimen.name} has no data to score with")
+    test = load_images(
+        specimen.data,
+        split="test",
+        num_classes=specimen.num_classes,
+        input_size=specimen.input_size,
+    )
+    return test.images[:TEST_IMAGES], test.labels[:TEST_IMAGES]
 
 
 def scan_facts(result: ScanResult) -> dict[str, object]:

@@ -10,7 +10,6 @@ from statistics import median
 
 import torch
 
-from shapprune.data.loading import load_images
 from shapprune.method.settings import REPAIR_RULES, RULES
 from shapprune.model.metrics import accuracy
 from shapprune.pipeline import repair
@@ -18,8 +17,13 @@ from shapprune.running.runner import Result, file_name
 from shapprune_bench.options import Options
 from shapprune_bench.page import Table, pages
 from shapprune_bench.populations.manifest import Specimen
-from shapprune_bench.populations.repairs import TEST_IMAGES, middle, shares
-from shapprune_bench.populations.scans import given_images, specimen_facts
+from shapprune_bench.populations.repairs import middle, shares
+from shapprune_bench.populations.scans import (
+    TEST_IMAGES,
+    given_images,
+    specimen_facts,
+    unseen_images,
+)
 from shapprune_bench.populations.selection import chosen_models
 from shapprune_bench.session import Study
 
@@ -60,15 +64,8 @@ def measure(task: CleanRepair) -> dict[str, object]:
     few = given_images(specimen, 1, generator)
     model = specimen.load()
     result = repair(model, few.images, few.labels, force_targets=("first",), seed=task.seed)
-    assert specimen.data is not None
     assert result.repair is not None
-    test = load_images(
-        specimen.data,
-        split="test",
-        num_classes=specimen.num_classes,
-        input_size=specimen.input_size,
-    )
-    images, labels = test.images[:TEST_IMAGES], test.labels[:TEST_IMAGES]
+    images, labels = unseen_images(specimen)
     mended = result.stages[len(result.scan.stages) :]
     return {
         "before": {"accuracy": accuracy(model, images, labels)},

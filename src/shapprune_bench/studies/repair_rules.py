@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from shapprune.data.loading import load_images
-from shapprune.errors import InputError
 from shapprune.method.attribution import estimate_shapley
 from shapprune.method.case import Case, check_case
 from shapprune.method.evaluation import Evaluator, Proxies
@@ -37,11 +35,10 @@ from shapprune.utils.progress import Clock
 from shapprune_bench.options import Options
 from shapprune_bench.populations.manifest import Specimen
 from shapprune_bench.populations.repairs import (
-    TEST_IMAGES,
     attacked_images,
     targets_of_specimen,
 )
-from shapprune_bench.populations.scans import specimen_facts
+from shapprune_bench.populations.scans import given_images, specimen_facts, unseen_images
 from shapprune_bench.populations.selection import chosen_models
 from shapprune_bench.session import Study
 from shapprune_bench.studies.rules_scored import page
@@ -78,17 +75,10 @@ def measure(task: Candidates) -> dict[str, object]:
         InputError: the model or its images cannot be read, or it cannot be repaired.
     """
     specimen, seed = task.specimen, task.seed
-    if specimen.data is None:
-        raise InputError(f"{specimen.name} has no data to score with")
-    size: dict[str, Any] = {
-        "num_classes": specimen.num_classes,
-        "input_size": specimen.input_size,
-    }
-    few = load_images(specimen.data, per_class=1, generator=_generator(seed), **size)
+    few = given_images(specimen, 1, _generator(seed))
     case = check_case(specimen.load(), few.images, few.labels)
     maps = tuple(as_map(target, case.classes) for target in targets_of_specimen(specimen))
-    test = load_images(specimen.data, split="test", **size)
-    images, labels = test.images[:TEST_IMAGES], test.labels[:TEST_IMAGES]
+    images, labels = unseen_images(specimen)
     attacked = attacked_images(specimen, images, labels)
 
     def scores(network: nn.Module) -> dict[str, float]:

@@ -4,7 +4,7 @@ import json
 
 from bench_files import tiny_manifest
 from shapprune.cli.main import main
-from shapprune_bench.documentation.repairs import clean_repairs
+from shapprune_bench.documentation.repairs import clean_repair_tables
 from shapprune_bench.studies.clean_repair import report
 
 
@@ -24,7 +24,7 @@ def test_clean_models_alone_are_repaired_and_scored(tmp_path, capsys):
     lost = 100 * (result["before"]["accuracy"] - result["after"]["accuracy"])
     page = (out / "report.md").read_text()
     assert f"| {lost:.1f} ({lost:.1f}) |" in page
-    (table,) = clean_repairs(tmp_path / "results")
+    (table,) = clean_repair_tables(tmp_path / "results")
     assert table.rows[0][:2] == ["clean", "1"]
     capsys.readouterr()
     assert main(command) == 0
